@@ -1,0 +1,73 @@
+"""Realtime: a realtime server declared in YAML and extended in Python.
+
+What a plugin may use is exported here, and nothing else is promised. The names are imported
+when they are first used, so that ``python -m realtime --help`` need not load a web server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from realtime.version import API_VERSION, __version__
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus as Bus
+    from realtime.bus import Subscription as Subscription
+    from realtime.channel import Channel as Channel
+    from realtime.channel import Client as Client
+    from realtime.channel import Identity as Identity
+    from realtime.close_codes import CloseCode as CloseCode
+    from realtime.config import Duration as Duration
+    from realtime.config import Size as Size
+    from realtime.errors import BusError as BusError
+    from realtime.errors import ConfigError as ConfigError
+    from realtime.errors import Disconnected as Disconnected
+    from realtime.errors import RealtimeError as RealtimeError
+    from realtime.errors import StartError as StartError
+    from realtime.errors import TooManyTopics as TooManyTopics
+    from realtime.errors import UnknownTopic as UnknownTopic
+    from realtime.hookspecs import hookimpl as hookimpl
+    from realtime.message import Message as Message
+    from realtime.message import Position as Position
+    from realtime.message import Since as Since
+    from realtime.server import Server as Server
+    from realtime.topic import Topic as Topic
+
+_HOME = {
+    "Bus": "bus",
+    "Subscription": "bus",
+    "Channel": "channel",
+    "Client": "channel",
+    "Identity": "channel",
+    "CloseCode": "close_codes",
+    "Duration": "config",
+    "Size": "config",
+    "BusError": "errors",
+    "ConfigError": "errors",
+    "Disconnected": "errors",
+    "RealtimeError": "errors",
+    "StartError": "errors",
+    "TooManyTopics": "errors",
+    "UnknownTopic": "errors",
+    "hookimpl": "hookspecs",
+    "Message": "message",
+    "Position": "message",
+    "Since": "message",
+    "Server": "server",
+    "Topic": "topic",
+}
+
+__all__ = ["API_VERSION", "__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'realtime' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"realtime.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,278 @@
+"""The bus: every topic of the server, and the one flush that delivers to all of them.
+
+Plugins publish to it and read from it; connections attach a sink to a topic. It knows nothing
+of sockets, HTTP or plugins. All of it runs in one thread, that of its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Protocol
+
+from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.message import Message, Position, Since
+from realtime.topic import Resume, Topic, TopicOptions
+
+log = logging.getLogger("realtime.bus")
+
+#: How long one slice of a flush may hold the event loop, in seconds.
+SLICE = 0.010
+#: After so many bytes published in one turn, a publisher lets the flush run before it goes on:
+#: a burst then becomes several writes instead of pushing healthy readers off the log.
+TURN_BYTES = 512 * 1024
+#: How often topics are looked at for what has aged out, in seconds.
+SWEEP = 1.0
+
+
+class Scheduler(Protocol):
+    """What the bus needs of an event loop; an asyncio loop is one."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], object], /) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
+
+
+class Bus:
+    """The one object that all plugins share.
+
+    ``topics`` is the most topics that may exist at once, ``memory`` the most bytes that all
+    their logs may hold together.
+    """
+
+    def __init__(
+        self,
+        loop: Scheduler | None = None,
+        *,
+        topics: int = 10_000,
+        memory: int = 256 * 1024 * 1024,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
+        self._loop: Scheduler = loop or asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.wall_time = wall_time
+        #: What the logs of all topics hold, in bytes.
+        self.size = 0
+        #: writes, bytes, lags, laps, missed, overruns, shed: since the start.
+        self.counters: Counter[str] = Counter()
+        self._thread = threading.get_ident()
+        self._max_topics = topics
+        self._max_size = memory
+        self._declared: dict[str, TopicOptions] = {}
+        self._topics: dict[str, Topic] = {}
+        self._dirty: dict[Topic, None] = {}
+        self._scheduled = False
+        self._sweeping = False
+        self._turn_bytes = 0  # published since the last flush
+
+    # Topics
+
+    def declare(self, name: str, options: TopicOptions | None = None) -> None:
+        """Allow the topic ``name`` and every ``name/…``. The host does it for each channel."""
+        self._declared[name] = options or TopicOptions()
+
+    def topic(self, name: str) -> Topic:
+        """The topic of that name, made on first use.
+
+        Raises :exc:`UnknownTopic` when nothing declares it, :exc:`TooManyTopics` at the limit.
+        """
+        topic = self._topics.get(name)
+        return topic if topic is not None else self._make(name)
+
+    @property
+    def topics(self) -> list[Topic]:
+        """All topics that exist now."""
+        return list(self._topics.values())
+
+    def _make(self, name: str) -> Topic:
+        root = name.partition("/")[0]
+        options = self._declared.get(root)
+        if options is None:
+            near = difflib.get_close_matches(root, self._declared, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
+        if len(self._topics) >= self._max_topics:
+            # Nobody is evicted: only a topic where nobody is gives its place.
+            idle = next((topic for topic in self._topics.values() if topic.idle), None)
+            if idle is None:
+                raise TooManyTopics(
+                    f"{self._max_topics} topics are in use; server.limits.topics allows no more"
+                )
+            self._drop(idle)
+        topic = self._topics[name] = Topic(self, name, options)
+        self._keep_sweeping()
+        return topic
+
+    def _drop(self, topic: Topic) -> None:
+        topic.shed(topic.size)
+        self._dirty.pop(topic, None)
+        del self._topics[topic.name]
+
+    def left(self, topic: Topic) -> None:
+        """Somebody left this topic: it goes when nobody and nothing is in it."""
+        if topic.idle and not topic.size and self._topics.get(topic.name) is topic:
+            self._drop(topic)
+
+    def _keep_sweeping(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self.now()
+        for topic in self.topics:
+            topic.evict(now)
+            self.left(topic)
+        self._sweeping = False
+        if self._topics:
+            self._keep_sweeping()
+
+    # Publishing
+
+    async def publish(
+        self, topic: str, data: Any, *, event: str = "message", exclude: object = None
+    ) -> Position:
+        """Publish to a topic; returns when the message has its position.
+
+        Never waits for a subscriber. ``exclude`` is the one client that is not to see it.
+        Raises :exc:`ValueError` for data or an event name that no message can carry, and
+        :exc:`BusError` for a topic that cannot be.
+        """
+        if threading.get_ident() != self._thread:
+            raise BusError(
+                "publish() was called from another thread; use bus.publish_threadsafe() there"
+            )
+        message = Message.of(data, event=event, time=self.wall_time(), exclude=exclude)
+        log_of_topic = self.topic(topic)
+        position = log_of_topic.append(message)
+        if self.size > self._max_size:
+            self._shed()
+        self._turn_bytes += len(message.payload)
+        if self._turn_bytes > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
+            await asyncio.sleep(0)
+        return position
+
+    def publish_threadsafe(
+        self, topic: str, data: Any, *, event: str = "message", exclude: object = None
+    ) -> Future[Position]:
+        """Publish from another thread; the future's result is the position.
+
+        The bus must run on an asyncio loop, as it does in a server.
+        """
+        assert isinstance(self._loop, asyncio.AbstractEventLoop)
+        publishing = self.publish(topic, data, event=event, exclude=exclude)
+        return asyncio.run_coroutine_threadsafe(publishing, self._loop)
+
+    def _shed(self) -> None:
+        """All logs together are over the bound: the largest give up their oldest tenth."""
+        wanted = self.size - int(self._max_size * 0.9)
+        for topic in sorted(self._topics.values(), key=lambda topic: topic.size, reverse=True):
+            freed = topic.shed(min(wanted, max(topic.size // 2, 1)))
+            self.counters["shed"] += freed
+            wanted -= freed
+            if wanted <= 0:
+                break
+        log.warning(
+            "the topics' logs hold more than server.limits.memory (%d bytes): "
+            "gave up the oldest messages of the largest",
+            self._max_size,
+        )
+
+    # Delivery
+
+    def wake(self, topic: Topic) -> None:
+        """A topic has something to write: it is flushed at the end of this turn of the loop."""
+        self._dirty[topic] = None
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self._turn_bytes = 0
+        deadline = self.now() + SLICE
+        for topic in list(self._dirty):
+            del self._dirty[topic]
+            if not topic.flush(deadline):
+                self.wake(topic)  # at the end of the line: the others come first
+            if self.now() > deadline:
+                break
+        if self._dirty and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    # Reading
+
+    def subscribe(self, topic: str, since: Since = None) -> Subscription:
+        """Read a topic in plugin code::
+
+            async with bus.subscribe("lobby") as messages:
+                async for message in messages: ...
+
+        A reader that was left behind gets a ``realtime:gap`` message whose data says how many
+        it missed, and goes on.
+        """
+        return Subscription(self, topic, since)
+
+
+class Subscription:
+    """An iterator over the messages of one topic, from the moment it is entered."""
+
+    def __init__(self, bus: Bus, topic: str, since: Since) -> None:
+        self._bus = bus
+        self._name = topic
+        self._since = since
+        self._news = asyncio.Event()
+        self._topic: Topic | None = None
+        self._cursor = 0
+        self._resumed = Resume("new")
+
+    def wake(self) -> None:
+        """The topic has something new."""
+        self._news.set()
+
+    async def __aenter__(self) -> Subscription:
+        self._topic = self._bus.topic(self._name)
+        self._cursor, self._resumed = self._topic.seek(self._since)
+        self._topic.readers[self] = None
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        topic, self._topic = self._topic, None
+        if topic is not None:
+            del topic.readers[self]
+            self._bus.left(topic)
+            self._news.set()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Message:
+        resumed, self._resumed = self._resumed, Resume("new")
+        while True:
+            topic = self._topic
+            if topic is None:
+                raise StopAsyncIteration
+            if resumed.outcome in ("gap", "reset"):
+                return topic.marker(resumed, self._cursor)
+            if self._cursor + 1 < topic.base:
+                missed = topic.base - 1 - self._cursor
+                self._cursor += missed
+                return topic.marker(Resume("gap", missed), self._cursor)
+            if self._cursor < topic.head:
+                self._cursor += 1
+                return topic.entry(self._cursor).message
+            self._news.clear()
+            await self._news.wait()

@@ -1,0 +1,59 @@
+"""Why a connection was closed: the one table of WebSocket close codes (RFC 6455, section 7.4).
+
+``docs/close-codes.md`` is the same table for people. From 4000 the codes are ours: 4000 to 4499
+are terminal, 4500 to 4999 say come back. A channel's own codes follow that.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """A close code that this server sends."""
+
+    DONE = 1000
+    SHUTTING_DOWN = 1001
+    PROTOCOL_ERROR = 1002
+    WRONG_KIND = 1003
+    BAD_DATA = 1007
+    POLICY = 1008
+    TOO_BIG = 1009
+    BUG = 1011
+    RESTARTING = 1012
+    TRY_AGAIN = 1013
+    NOT_AUTHENTICATED = 4401
+    NOT_ALLOWED = 4403
+    TAKEN_OVER = 4409
+    NAME_TAKEN = 4509
+    TOO_MANY_MESSAGES = 4529
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether a client that was closed with this code should connect again."""
+        return self in _COMES_BACK or self >= 4500
+
+
+_COMES_BACK = {
+    CloseCode.SHUTTING_DOWN,
+    CloseCode.RESTARTING,
+    CloseCode.BUG,
+    CloseCode.TRY_AGAIN,
+}
+
+#: The longest reason, in bytes of UTF-8: a control frame carries 125, two are the code's.
+MAX_REASON = 123
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether an endpoint may put this code into a close frame (RFC 6455, section 7.4.1-2).
+
+    1004 is reserved; 1005, 1006 and 1015 only report what no frame said; 1016 to 2999 are not
+    assigned.
+    """
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def cut_reason(reason: str) -> bytes:
+    """``reason`` in UTF-8, cut to what fits into a close frame without splitting a character."""
+    return reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()

@@ -1,0 +1,58 @@
+"""Every error that Realtime raises on purpose.
+
+    RealtimeError
+    ├── ConfigError      the config, or a plugin it names, cannot be used (exit code 1)
+    ├── StartError       the server could not start: port, permission (exit code 3)
+    ├── BusError         the bus cannot do what was asked
+    │   ├── UnknownTopic     no channel declares such a topic
+    │   └── TooManyTopics    the server's limit of topics is reached
+    └── Disconnected     the client is gone, so nothing can be received from it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class RealtimeError(Exception):
+    """The base of all of them; its text is written for the person who made the mistake."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is (``file:line:column``), the path of the key, and what is wrong."""
+
+    message: str
+    path: str = ""
+    place: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.path, self.message) if part)
+
+
+class ConfigError(RealtimeError):
+    """Everything that is wrong with a config and with the plugins it names, all at once."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+class StartError(RealtimeError):
+    """The server could not start, although its config is right."""
+
+
+class BusError(RealtimeError):
+    """The bus cannot do what was asked."""
+
+
+class UnknownTopic(BusError):
+    """No channel declares a topic of this name."""
+
+
+class TooManyTopics(BusError):
+    """``server.limits.topics`` topics exist, and every one of them is in use."""
+
+
+class Disconnected(RealtimeError):
+    """The client is gone: :meth:`Client.receive` has nothing more to return."""

@@ -1,0 +1,549 @@
+"""A topic is a log; a subscriber is a cursor.
+
+A topic keeps its newest messages in one log. A subscriber is an integer into it: the offset of
+the last message it was given. Live delivery, replay after a reconnect and a slow reader are one
+code path: the cursor moves, or it waits, or the log has left it behind and it is told how much
+it missed. There is no queue, no task and no future per subscriber.
+
+What was published since the last flush leaves as one write per subscriber, joined once for all
+who read the same form from the same place. Whoever still owes its transport more than the bound
+is off that path (lagging) until the transport has drained, and costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from realtime.encodings import Form
+from realtime.message import Message, Position, Since
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus
+
+#: The most that one write hands to a transport, in bytes (one larger message goes alone).
+#: Without a bound, a hundred stalled clients and one busy turn cost a gigabyte.
+MAX_WRITE = 128 * 1024
+#: The most that direct frames may take while a client lags, in bytes; then it is closed.
+MAX_OUTBOX = 64 * 1024
+#: What a message counts for in the log beside its bytes: the objects around it, roughly.
+OVERHEAD = 256
+#: How many subscribers are written to between two looks at the clock.
+_STRIDE = 16
+
+Overflow = Literal["disconnect", "skip", "latest"]
+
+
+@dataclass(frozen=True)
+class TopicOptions:
+    """What a topic keeps, and what happens to a reader that it has left behind.
+
+    ``history`` is how many messages a newcomer may ask for, kept for ``history_age`` seconds.
+    ``lag`` seconds, at most ``lag_bytes``, are kept beside it for readers that fell behind.
+    """
+
+    history: int = 0
+    history_age: float = 3600.0
+    lag: float = 5.0
+    lag_bytes: int = 4 * 1024 * 1024
+    overflow: Overflow = "disconnect"
+
+
+class Resume(NamedTuple):
+    """How a request to begin at some place was met.
+
+    ``outcome`` is ``new`` (nothing was asked for), ``recovered``, ``gap`` (``missed`` messages
+    are lost) or ``reset`` (the position is of another epoch).
+    """
+
+    outcome: Literal["new", "recovered", "gap", "reset"]
+    missed: int = 0
+
+
+class Sink(Protocol):
+    """Where a subscriber's bytes go: a connection, as far as the bus knows one."""
+
+    #: Whether it holds more than its bound. When it has drained it sets this to False and then
+    #: calls :meth:`Subscriber.resume`.
+    paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Take these bytes, whole. Never called while paused, so never more than one write over."""
+
+    def overrun(self, reason: str) -> None:
+        """The subscriber was too slow and has been detached: close the connection (1013)."""
+
+
+class Reader(Protocol):
+    """Plugin code that reads at its own pace."""
+
+    def wake(self) -> None:
+        """There is something new."""
+
+
+class _State(Enum):
+    HELD = "held"  # the place is kept, nothing is delivered yet
+    LIVE = "live"  # at the head, or one flush behind it
+    BEHIND = "behind"  # catching up, a write at a time
+    LAGGING = "lagging"  # the sink is paused
+    GONE = "gone"
+
+
+class _Entry:
+    """A message in the log, when it came, and its bytes in each form that somebody reads."""
+
+    __slots__ = ("_frames", "message", "size", "stamp")
+
+    def __init__(self, message: Message, stamp: float) -> None:
+        self.message = message
+        self.stamp = stamp
+        self.size = len(message.payload) + OVERHEAD
+        # Pairs in a tuple: nearly always there is one, and a dict would weigh more than it.
+        self._frames: tuple[tuple[object, bytes], ...] = ()
+
+    def frame(self, form: Form) -> bytes:
+        key = form.key
+        for known, data in self._frames:
+            if known is key:
+                return data
+        data = form.encode(self.message)
+        self._frames += ((key, data),)
+        return data
+
+
+class _Batch(NamedTuple):
+    data: bytes
+    end: int
+    excluded: frozenset[object]
+
+
+class Subscriber:
+    """One cursor into a topic, and the sink that its messages are written to.
+
+    A new subscriber is held: its place in the topic is kept, and :meth:`start` begins delivery
+    from there.
+    """
+
+    __slots__ = ("_outbox", "_outbox_size", "cursor", "form", "owner", "resumed", "sink", "state", "topic")
+
+    def __init__(
+        self, topic: Topic, sink: Sink, form: Form, owner: object, cursor: int, resumed: Resume
+    ) -> None:
+        self.topic = topic
+        self.sink = sink
+        self.form = form
+        self.owner = owner
+        self.cursor = cursor
+        self.resumed = resumed
+        self.state = _State.HELD
+        self._outbox: list[tuple[int, bytes]] | None = None
+        self._outbox_size = 0
+
+    @property
+    def lagging(self) -> bool:
+        """Whether its sink holds more than its bound, so that the others go on without it."""
+        return self.state is _State.LAGGING
+
+    def start(self) -> None:
+        """Deliver from the held place on; what was missed before it is marked first."""
+        if self.state is not _State.HELD:
+            return
+        topic = self.topic
+        del topic.held[self]
+        self.state = _State.BEHIND
+        topic.behind[self] = None
+        if self.resumed.outcome in ("gap", "reset"):
+            self.sink.write(topic.mark(self.form, self.resumed, self.cursor))
+        topic.catch_up(self)
+
+    def send(self, data: bytes) -> None:
+        """Write to this subscriber alone, after all that was published before.
+
+        While it lags the data waits; more than :data:`MAX_OUTBOX` of it ends the connection.
+        """
+        state = self.state
+        if state is _State.LIVE and self.cursor == self.topic.head and not self.sink.paused:
+            self.sink.write(data)
+        elif state is _State.HELD:
+            # Nothing is delivered before start(), so nothing comes before this.
+            self.sink.write(data)
+        elif state is not _State.GONE:
+            if self._outbox is None:
+                self._outbox = []
+            self._outbox.append((self.topic.head, data))
+            self._outbox_size += len(data)
+            if state is _State.LIVE:
+                del self.topic.live[self]
+                self.state = _State.BEHIND
+                self.topic.behind[self] = None
+            while self.state is _State.BEHIND:  # each round writes, until the sink pauses
+                self.topic.catch_up(self)
+            if self.lagging and self._outbox_size > MAX_OUTBOX:
+                self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+
+    def resume(self) -> None:
+        """The sink has drained."""
+        if self.state is _State.LAGGING:
+            self.state = _State.BEHIND
+            del self.topic.lagging[self]
+            self.topic.behind[self] = None
+            self.topic.bus.wake(self.topic)
+
+    def detach(self) -> None:
+        """Let go of the place. Nothing is written any more."""
+        if self.state is not _State.GONE:
+            self.topic.remove(self)
+
+    def take_direct(self) -> bytes | None:
+        """The direct data whose turn has come at this cursor, joined."""
+        outbox = self._outbox
+        if not outbox or outbox[0][0] > self.cursor:
+            return None
+        due = 0
+        while due < len(outbox) and outbox[due][0] <= self.cursor:
+            due += 1
+        data = b"".join(part for _, part in outbox[:due])
+        del outbox[:due]
+        self._outbox_size -= len(data)
+        return data
+
+    @property
+    def next_direct(self) -> int | None:
+        """The offset after which the first waiting direct data belongs."""
+        return self._outbox[0][0] if self._outbox else None
+
+
+class Topic:
+    """A named log of messages, and everybody who reads it."""
+
+    def __init__(self, bus: Bus, name: str, options: TopicOptions) -> None:
+        self.bus = bus
+        self.name = name
+        self.options = options
+        self.epoch = secrets.token_hex(4)
+        #: The offset of the newest message, and of the oldest that is kept (head + 1: none is).
+        self.head = 0
+        self.base = 1
+        #: What the log holds, in bytes.
+        self.size = 0
+        #: Who is here, as the plugin that owns the topic sees it: any hashable, in order.
+        self.members: dict[object, None] = {}
+        # Subscribers by state; dicts, because they keep order and forget in constant time.
+        self.live: dict[Subscriber, None] = {}
+        self.behind: dict[Subscriber, None] = {}
+        self.lagging: dict[Subscriber, None] = {}
+        self.held: dict[Subscriber, None] = {}
+        self.readers: dict[Reader, None] = {}
+        self._log: list[_Entry | None] = []
+        self._dead = 0  # entries at the front of _log that are given up
+        self._slowest: float = math.inf  # no lagging cursor stands before this offset
+        self._batches: dict[tuple[Form, int], _Batch] = {}
+        self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
+        self._stale = False  # somebody live may stand before the head
+
+    # What there is to know
+
+    @property
+    def position(self) -> Position:
+        """Where the topic stands: the position of its newest message."""
+        return Position(self.epoch, self.head)
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribers and readers it has."""
+        return (
+            len(self.live) + len(self.behind) + len(self.lagging) + len(self.held) + len(self.readers)
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is here."""
+        return not (self.subscribers or self.members)
+
+    def history(self, since: Since = "earliest") -> list[Message]:
+        """The messages kept after ``since``; by default all that a newcomer may ask for."""
+        cursor, _ = self.seek(since)
+        return [self.entry(offset).message for offset in range(cursor + 1, self.head + 1)]
+
+    def seek(self, since: Since) -> tuple[int, Resume]:
+        """The cursor for a subscriber that wants to begin at ``since``, and how that was met."""
+        oldest = max(self.base - 1, self.head - self.options.history)
+        if since is None:
+            return self.head, Resume("new")
+        if since == "earliest":
+            return oldest, Resume("recovered")
+        if isinstance(since, int):
+            return max(oldest, self.head + min(since, 0)), Resume("recovered")
+        if since.epoch != self.epoch or since.offset > self.head:
+            return oldest, Resume("reset")
+        missed = self.base - 1 - since.offset
+        if missed > 0:
+            return self.base - 1, Resume("gap", missed)
+        return since.offset, Resume("recovered")
+
+    def entry(self, offset: int) -> _Entry:
+        """The entry at an offset that is kept."""
+        entry = self._log[offset - self.base + self._dead]
+        assert entry is not None
+        return entry
+
+    # The log
+
+    def append(self, message: Message) -> Position:
+        """Take a message: it gets the next offset, and a flush is due."""
+        self.head += 1
+        position = Position(self.epoch, self.head)
+        now = self.bus.now()
+        entry = _Entry(message._replace(id=position), now)
+        self._log.append(entry)
+        self.size += entry.size
+        self.bus.size += entry.size
+        self._batches.clear()
+        self._stale = True
+        self.evict(now)
+        for reader in self.readers:
+            reader.wake()
+        self.bus.wake(self)
+        return position
+
+    def evict(self, now: float) -> None:
+        """Give up what neither the history nor the lag window needs."""
+        options = self.options
+        while self.base <= self.head:
+            oldest = self.entry(self.base)
+            age = now - oldest.stamp
+            if self.head - self.base + 1 > options.history:
+                if self.size <= options.lag_bytes and (age <= options.lag or self._needed(self.base)):
+                    break
+            elif age <= options.history_age or self._needed(self.base):
+                break
+            self._forget_oldest()
+        self._leave_behind()
+
+    def shed(self, bytes_wanted: int) -> int:
+        """Give up the oldest messages, whoever wants them, until so much is free."""
+        before = self.size
+        while self.base <= self.head and before - self.size < bytes_wanted:
+            self._forget_oldest()
+        self._leave_behind()
+        return before - self.size
+
+    def _needed(self, offset: int) -> bool:
+        # Time alone takes nothing from a client that is still being greeted, nor from one that
+        # the flush has not come to: neither is slow.
+        if self._pass is not None or self.behind:
+            return True
+        return bool(self.held) and any(subscriber.cursor < offset for subscriber in self.held)
+
+    def _forget_oldest(self) -> None:
+        size = self.entry(self.base).size
+        self.size -= size
+        self.bus.size -= size
+        self._log[self._dead] = None
+        self._dead += 1
+        self.base += 1
+        if self._dead > 64 and self._dead * 2 > len(self._log):
+            del self._log[: self._dead]
+            self._dead = 0
+
+    def _leave_behind(self) -> None:
+        """Close the lagging ones that the log has just left behind, where that is the policy."""
+        if self._slowest + 1 >= self.base:
+            return
+        self._slowest = math.inf
+        for subscriber in list(self.lagging):
+            if subscriber.cursor + 1 >= self.base:
+                self._slowest = min(self._slowest, subscriber.cursor)
+            elif not self._forgives(subscriber):
+                self._lapped(subscriber)
+
+    # Subscribers
+
+    def subscribe(self, sink: Sink, form: Form, owner: object, since: Since = None) -> Subscriber:
+        """Hold a place in the topic for a sink; ``start()`` of what is returned delivers."""
+        cursor, resumed = self.seek(since)
+        subscriber = Subscriber(self, sink, form, owner, cursor, resumed)
+        self.held[subscriber] = None
+        return subscriber
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber, whatever it was doing."""
+        subscriber.state = _State.GONE
+        for group in (self.live, self.behind, self.lagging, self.held):
+            group.pop(subscriber, None)
+        self.bus.left(self)
+
+    def overrun(self, subscriber: Subscriber, reason: str) -> None:
+        """Give a subscriber up: its connection is to be closed."""
+        self.bus.counters["overruns"] += 1
+        self.remove(subscriber)
+        subscriber.sink.overrun(reason)
+
+    def marker(self, resumed: Resume, cursor: int) -> Message:
+        """The event that says what was missed; its id is where the stream goes on from."""
+        return Message.of(
+            {"missed": resumed.missed} if resumed.outcome == "gap" else {},
+            event=f"realtime:{resumed.outcome}",
+            time=self.bus.wall_time(),
+            id=Position(self.epoch, cursor),
+        )
+
+    def mark(self, form: Form, resumed: Resume, cursor: int) -> bytes:
+        """The same in a form that can say it."""
+        return form.wrap(form.encode(self.marker(resumed, cursor)))
+
+    # Delivery
+
+    def flush(self, deadline: float) -> bool:
+        """Write what is due until the deadline. False: there is more to do."""
+        # Those who replay get at most half of the slice, so that the live ones never wait for them.
+        half = (self.bus.now() + deadline) / 2
+        for subscriber in list(self.behind):
+            if subscriber.state is _State.BEHIND:
+                self.catch_up(subscriber)
+                if self.bus.now() > half:
+                    break
+        while self._pass is not None or self._stale:
+            if self._pass is None:
+                self._stale = False
+                self._pass = iter(list(self.live))
+            if not self._continue_pass(self._pass, deadline):
+                return False
+            self._pass = None
+        return not self.behind
+
+    def _continue_pass(self, subscribers: Iterator[Subscriber], deadline: float) -> bool:
+        """Bring the live ones to the head, one write each. False: the time is over."""
+        form: Form | None = None
+        start = end = -1
+        data = b""
+        excluded: frozenset[object] = frozenset()
+        since_look = 0
+        for subscriber in subscribers:
+            if subscriber.state is not _State.LIVE or subscriber.cursor == self.head:
+                continue
+            if subscriber.sink.paused:
+                self._lag(subscriber)
+                continue
+            if subscriber.cursor != start or subscriber.form is not form:
+                if subscriber.cursor + 1 < self.base:
+                    self._lapped(subscriber)
+                    continue
+                start, form = subscriber.cursor, subscriber.form
+                data, end, excluded = self._join(form, start)
+                if end < self.head:
+                    self._stale = True
+            subscriber.cursor = end
+            if excluded and subscriber.owner in excluded:
+                self._write(subscriber, self._private(subscriber, start, end))
+            elif data:
+                self._write(subscriber, data)
+            since_look += 1
+            if since_look == _STRIDE:
+                since_look = 0
+                if self.bus.now() > deadline:
+                    return False
+        return True
+
+    def catch_up(self, subscriber: Subscriber) -> None:
+        """One write to a subscriber that is behind; it joins the live ones at the head."""
+        if not subscriber.sink.paused:
+            direct = subscriber.take_direct()
+            if direct is not None:
+                self._write(subscriber, direct)
+            elif subscriber.cursor + 1 < self.base:
+                self._lapped(subscriber)
+            elif subscriber.cursor < self.head:
+                self._step(subscriber)
+        if subscriber.state is not _State.BEHIND:
+            return
+        if subscriber.sink.paused:
+            self._lag(subscriber)
+        elif subscriber.cursor == self.head and subscriber.next_direct is None:
+            del self.behind[subscriber]
+            subscriber.state = _State.LIVE
+            self.live[subscriber] = None
+        else:
+            del self.behind[subscriber]  # to the end of the line
+            self.behind[subscriber] = None
+            self.bus.wake(self)
+
+    def _step(self, subscriber: Subscriber) -> None:
+        start = subscriber.cursor
+        data, end, excluded = self._join(subscriber.form, start)
+        stop = subscriber.next_direct
+        if stop is not None and stop < end:
+            end, data = stop, self._private(subscriber, start, stop)
+        elif excluded and subscriber.owner in excluded:
+            data = self._private(subscriber, start, end)
+        subscriber.cursor = end
+        if data:
+            self._write(subscriber, data)
+
+    def _join(self, form: Form, start: int) -> _Batch:
+        """What follows ``start`` in this form, up to the head or :data:`MAX_WRITE`."""
+        batch = self._batches.get((form, start))
+        if batch is not None:
+            return batch
+        frames: list[bytes] = []
+        excluded: set[object] = set()
+        size, end = 0, start
+        while end < self.head:
+            entry = self.entry(end + 1)
+            frame = entry.frame(form)
+            if size and size + len(frame) > MAX_WRITE:
+                break
+            frames.append(frame)
+            size += len(frame)
+            end += 1
+            if entry.message.exclude is not None:
+                excluded.add(entry.message.exclude)
+        data = form.wrap(b"".join(frames)) if size else b""
+        batch = self._batches[form, start] = _Batch(data, end, frozenset(excluded))
+        return batch
+
+    def _private(self, subscriber: Subscriber, start: int, end: int) -> bytes:
+        """The same for one subscriber: without what it is not to see."""
+        entries = (self.entry(offset) for offset in range(start + 1, end + 1))
+        form, owner = subscriber.form, subscriber.owner
+        data = b"".join(e.frame(form) for e in entries if e.message.exclude is not owner or owner is None)
+        return form.wrap(data) if data else b""
+
+    def _write(self, subscriber: Subscriber, data: bytes) -> None:
+        counters = self.bus.counters
+        counters["writes"] += 1
+        counters["bytes"] += len(data)
+        subscriber.sink.write(data)
+
+    def _lag(self, subscriber: Subscriber) -> None:
+        self.live.pop(subscriber, None)
+        self.behind.pop(subscriber, None)
+        subscriber.state = _State.LAGGING
+        self.lagging[subscriber] = None
+        self.bus.counters["lags"] += 1
+        self._slowest = min(self._slowest, subscriber.cursor)
+        self._leave_behind()
+
+    def _forgives(self, subscriber: Subscriber) -> bool:
+        return subscriber.form.marks and self.options.overflow != "disconnect"
+
+    def _lapped(self, subscriber: Subscriber) -> None:
+        """The log has left this cursor behind: close it, or mark the gap and go on."""
+        missed = self.base - 1 - subscriber.cursor
+        self.bus.counters["laps"] += 1
+        if not self._forgives(subscriber):
+            self.bus.counters["missed"] += missed
+            self.overrun(subscriber, f"too slow: {missed} messages behind what is kept")
+            return
+        cursor = self.base - 1
+        if self.options.overflow == "latest":
+            cursor = max(cursor, self.head - 1)
+        missed = cursor - subscriber.cursor
+        self.bus.counters["missed"] += missed
+        subscriber.cursor = cursor
+        self._stale = True
+        self._write(subscriber, self.mark(subscriber.form, Resume("gap", missed), cursor))
