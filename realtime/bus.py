@@ -19,14 +19,14 @@ from typing import Any, Protocol
 
 from realtime.errors import BusError, TooManyTopics, UnknownTopic
 from realtime.message import Message, Position, Since
-from realtime.topic import Resume, Topic, TopicOptions
+from realtime.topic import OVERHEAD, Resume, Topic, TopicOptions
 
 log = logging.getLogger("realtime.bus")
 
 #: How long one slice of a flush may hold the event loop, in seconds.
 SLICE = 0.010
-#: After so many bytes published in one turn, a publisher lets the flush run before it goes on:
-#: a burst then becomes several writes instead of pushing healthy readers off the log.
+#: After so many bytes published and not yet flushed, a publisher lets the flush run before it goes
+#: on: a burst then becomes several writes instead of pushing healthy readers off the log.
 TURN_BYTES = 512 * 1024
 #: How often topics are looked at for what has aged out, in seconds.
 SWEEP = 1.0
@@ -70,7 +70,7 @@ class Bus:
         self._dirty: dict[Topic, None] = {}
         self._scheduled = False
         self._sweeping = False
-        self._turn_bytes = 0  # published since the last flush
+        self._unflushed = 0  # bytes published that the flush has not brought to everybody
 
     # Topics
 
@@ -146,16 +146,14 @@ class Bus:
         :exc:`BusError` for a topic that cannot be.
         """
         if threading.get_ident() != self._thread:
-            raise BusError(
-                "publish() was called from another thread; use bus.publish_threadsafe() there"
-            )
+            raise BusError("publish() was called from another thread; use bus.publish_threadsafe() there")
         message = Message.of(data, event=event, time=self.wall_time(), exclude=exclude)
         log_of_topic = self.topic(topic)
         position = log_of_topic.append(message)
         if self.size > self._max_size:
             self._shed()
-        self._turn_bytes += len(message.payload)
-        if self._turn_bytes > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
+        self._unflushed += len(message.payload) + OVERHEAD  # as the log counts
+        if self._unflushed > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
             await asyncio.sleep(0)
         return position
 
@@ -196,17 +194,24 @@ class Bus:
 
     def _flush(self) -> None:
         self._scheduled = False
-        self._turn_bytes = 0
         deadline = self.now() + SLICE
-        for topic in list(self._dirty):
-            del self._dirty[topic]
-            if not topic.flush(deadline):
-                self.wake(topic)  # at the end of the line: the others come first
-            if self.now() > deadline:
-                break
-        if self._dirty and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        try:
+            for topic in list(self._dirty):
+                if topic not in self._dirty:
+                    continue  # what was just written made it go
+                del self._dirty[topic]
+                if not topic.flush(deadline):
+                    self.wake(topic)  # at the end of the line: the others come first
+                if self.now() > deadline:
+                    break
+        finally:  # one topic's error is not to stop the others
+            if self._dirty and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+            # Not while a pass is cut: a publisher that went on at full speed through all of its
+            # slices would lap those whom it has not come to.
+            if not any(topic.flushing for topic in self._dirty):
+                self._unflushed = 0
 
     # Reading
 

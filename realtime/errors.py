@@ -1,12 +1,12 @@
 """Every error that Realtime raises on purpose.
 
-    RealtimeError
-    ├── ConfigError      the config, or a plugin it names, cannot be used (exit code 1)
-    ├── StartError       the server could not start: port, permission (exit code 3)
-    ├── BusError         the bus cannot do what was asked
-    │   ├── UnknownTopic     no channel declares such a topic
-    │   └── TooManyTopics    the server's limit of topics is reached
-    └── Disconnected     the client is gone, so nothing can be received from it
+RealtimeError
+├── ConfigError      the config, or a plugin it names, cannot be used (exit code 1)
+├── StartError       the server could not start: port, permission (exit code 3)
+├── BusError         the bus cannot do what was asked
+│   ├── UnknownTopic     no channel declares such a topic
+│   └── TooManyTopics    the server's limit of topics is reached
+└── Disconnected     the client is gone, so nothing can be received from it
 """
 
 from __future__ import annotations

@@ -108,6 +108,4 @@ class Message(NamedTuple):
 
 def _check_event(event: str) -> None:
     if not event or len(event.encode()) > MAX_EVENT or not event.isprintable():
-        raise ValueError(
-            f"{event[:60]!r} is no event name: 1 to {MAX_EVENT} bytes of printable characters"
-        )
+        raise ValueError(f"{event[:60]!r} is no event name: 1 to {MAX_EVENT} bytes of printable characters")

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 MAX_WRITE = 128 * 1024
 #: The most that direct frames may take while a client lags, in bytes; then it is closed.
 MAX_OUTBOX = 64 * 1024
+#: How many times ``lag_bytes`` a log may hold while the flush has not come to everybody: what
+#: nobody could have read yet is nobody's lag.
+BURST = 4
+#: The most joined writes that a topic keeps for others who stand at the same place. Without a
+#: bound, a thousand clients that come back to a thousand places hold a write of each.
+MAX_BATCHES = 64
 #: What a message counts for in the log beside its bytes: the objects around it, roughly.
 OVERHEAD = 256
 #: How many subscribers are written to between two looks at the clock.
@@ -118,7 +124,7 @@ class _Entry:
 class _Batch(NamedTuple):
     data: bytes
     end: int
-    excluded: frozenset[object]
+    excluded: frozenset[int]  # the id() of each, for what is no key of a set can be excluded too
 
 
 class Subscriber:
@@ -149,41 +155,48 @@ class Subscriber:
         return self.state is _State.LAGGING
 
     def start(self) -> None:
-        """Deliver from the held place on; what was missed before it is marked first."""
+        """Deliver from the held place on; what was missed before it is marked first.
+
+        A form without marks cannot say it, so its subscriber is given up.
+        """
         if self.state is not _State.HELD:
             return
         topic = self.topic
+        if self.resumed.outcome in ("gap", "reset"):
+            if not self.form.marks:
+                topic.overrun(self, "the position cannot be resumed")
+                return
+            self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
         del topic.held[self]
         self.state = _State.BEHIND
         topic.behind[self] = None
-        if self.resumed.outcome in ("gap", "reset"):
-            self.sink.write(topic.mark(self.form, self.resumed, self.cursor))
         topic.catch_up(self)
 
     def send(self, data: bytes) -> None:
         """Write to this subscriber alone, after all that was published before.
 
-        While it lags the data waits; more than :data:`MAX_OUTBOX` of it ends the connection.
+        While its sink is paused the data waits; more than :data:`MAX_OUTBOX` of it ends the
+        connection.
         """
         state = self.state
         if state is _State.LIVE and self.cursor == self.topic.head and not self.sink.paused:
             self.sink.write(data)
         elif state is _State.HELD:
-            # Nothing is delivered before start(), so nothing comes before this.
-            self.sink.write(data)
+            # Nothing is delivered before start(), so nothing but direct data comes before this.
+            if self._outbox or self.sink.paused:
+                self._wait(self.cursor, data)
+            else:
+                self.sink.write(data)
         elif state is not _State.GONE:
-            if self._outbox is None:
-                self._outbox = []
-            self._outbox.append((self.topic.head, data))
-            self._outbox_size += len(data)
+            self._wait(self.topic.head, data)
             if state is _State.LIVE:
                 del self.topic.live[self]
                 self.state = _State.BEHIND
                 self.topic.behind[self] = None
             while self.state is _State.BEHIND:  # each round writes, until the sink pauses
                 self.topic.catch_up(self)
-            if self.lagging and self._outbox_size > MAX_OUTBOX:
-                self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+        if self._outbox_size > MAX_OUTBOX and self.state is not _State.GONE:
+            self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
 
     def resume(self) -> None:
         """The sink has drained."""
@@ -192,11 +205,21 @@ class Subscriber:
             del self.topic.lagging[self]
             self.topic.behind[self] = None
             self.topic.bus.wake(self.topic)
+        elif self.state is _State.HELD and not self.sink.paused:
+            data = self.take_direct()
+            if data is not None:
+                self.sink.write(data)
 
     def detach(self) -> None:
         """Let go of the place. Nothing is written any more."""
         if self.state is not _State.GONE:
             self.topic.remove(self)
+
+    def _wait(self, offset: int, data: bytes) -> None:
+        if self._outbox is None:
+            self._outbox = []
+        self._outbox.append((offset, data))
+        self._outbox_size += len(data)
 
     def take_direct(self) -> bytes | None:
         """The direct data whose turn has come at this cursor, joined."""
@@ -255,14 +278,17 @@ class Topic:
     @property
     def subscribers(self) -> int:
         """How many subscribers and readers it has."""
-        return (
-            len(self.live) + len(self.behind) + len(self.lagging) + len(self.held) + len(self.readers)
-        )
+        return len(self.live) + len(self.behind) + len(self.lagging) + len(self.held) + len(self.readers)
 
     @property
     def idle(self) -> bool:
         """Whether nobody is here."""
         return not (self.subscribers or self.members)
+
+    @property
+    def flushing(self) -> bool:
+        """Whether the flush has still to come to live subscribers."""
+        return self._stale or self._pass is not None
 
     def history(self, since: Since = "earliest") -> list[Message]:
         """The messages kept after ``since``; by default all that a newcomer may ask for."""
@@ -303,8 +329,8 @@ class Topic:
         self.size += entry.size
         self.bus.size += entry.size
         self._batches.clear()
-        self._stale = True
         self.evict(now)
+        self._stale = True  # after evict(): this message alone is no burst
         for reader in self.readers:
             reader.wake()
         self.bus.wake(self)
@@ -313,13 +339,17 @@ class Topic:
     def evict(self, now: float) -> None:
         """Give up what neither the history nor the lag window needs."""
         options = self.options
+        lag_bytes = options.lag_bytes * (BURST if self.flushing else 1)
         while self.base <= self.head:
-            oldest = self.entry(self.base)
-            age = now - oldest.stamp
-            if self.head - self.base + 1 > options.history:
-                if self.size <= options.lag_bytes and (age <= options.lag or self._needed(self.base)):
-                    break
-            elif age <= options.history_age or self._needed(self.base):
+            age = now - self.entry(self.base).stamp
+            if self.head - self.base < options.history and (
+                age <= options.history_age or self._needed(self.base)
+            ):
+                break
+            # The newest stays, however large it is: nobody has had a chance to read it.
+            if (self.size <= lag_bytes or self.base == self.head) and (
+                age <= options.lag or self._needed(self.base)
+            ):
                 break
             self._forget_oldest()
         self._leave_behind()
@@ -335,7 +365,7 @@ class Topic:
     def _needed(self, offset: int) -> bool:
         # Time alone takes nothing from a client that is still being greeted, nor from one that
         # the flush has not come to: neither is slow.
-        if self._pass is not None or self.behind:
+        if self.flushing or self.behind:
             return True
         return bool(self.held) and any(subscriber.cursor < offset for subscriber in self.held)
 
@@ -414,14 +444,19 @@ class Topic:
             if not self._continue_pass(self._pass, deadline):
                 return False
             self._pass = None
-        return not self.behind
+            if self._stale and self.bus.now() > deadline:
+                return False
+        if self.behind:
+            return False
+        self._batches.clear()  # everybody has been served
+        return True
 
     def _continue_pass(self, subscribers: Iterator[Subscriber], deadline: float) -> bool:
         """Bring the live ones to the head, one write each. False: the time is over."""
         form: Form | None = None
         start = end = -1
         data = b""
-        excluded: frozenset[object] = frozenset()
+        excluded: frozenset[int] = frozenset()
         since_look = 0
         for subscriber in subscribers:
             if subscriber.state is not _State.LIVE or subscriber.cursor == self.head:
@@ -438,7 +473,7 @@ class Topic:
                 if end < self.head:
                     self._stale = True
             subscriber.cursor = end
-            if excluded and subscriber.owner in excluded:
+            if excluded and id(subscriber.owner) in excluded:
                 self._write(subscriber, self._private(subscriber, start, end))
             elif data:
                 self._write(subscriber, data)
@@ -478,7 +513,7 @@ class Topic:
         stop = subscriber.next_direct
         if stop is not None and stop < end:
             end, data = stop, self._private(subscriber, start, stop)
-        elif excluded and subscriber.owner in excluded:
+        elif excluded and id(subscriber.owner) in excluded:
             data = self._private(subscriber, start, end)
         subscriber.cursor = end
         if data:
@@ -490,7 +525,7 @@ class Topic:
         if batch is not None:
             return batch
         frames: list[bytes] = []
-        excluded: set[object] = set()
+        excluded: set[int] = set()
         size, end = 0, start
         while end < self.head:
             entry = self.entry(end + 1)
@@ -501,8 +536,10 @@ class Topic:
             size += len(frame)
             end += 1
             if entry.message.exclude is not None:
-                excluded.add(entry.message.exclude)
+                excluded.add(id(entry.message.exclude))
         data = form.wrap(b"".join(frames)) if size else b""
+        if len(self._batches) >= MAX_BATCHES:
+            self._batches.clear()
         batch = self._batches[form, start] = _Batch(data, end, frozenset(excluded))
         return batch
 

@@ -1,0 +1,92 @@
+"""Chat: the first text is the name, every other is said to everybody in the room.
+
+A message is `{"from": "alice", "text": "hi"}`, with `realtime:join` and `realtime:leave` for who
+comes and goes; a plain WebSocket sees them as `alice: hi`, `alice joined the chat` and
+`alice left the chat`. With a path such as `/rooms/{room}` every room is a topic of its own.
+"""
+
+import asyncio
+
+from pydantic import PositiveInt
+
+from realtime import Bus, Channel, Client, CloseCode, Duration, Message, Position, hookimpl
+
+
+class Chat(Channel):
+    """A room: the first text is the name, every other is said to everybody."""
+
+    class Settings(Channel.Settings):
+        unique_names: bool = True
+        name_timeout: Duration = 10.0
+        max_name: PositiveInt = 32
+
+    settings: Settings
+
+    def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
+        super().__init__(name, settings, bus)
+        self.holders: dict[tuple[str, str], Client] = {}  # by room and name
+
+    async def on_connect(self, client: Client) -> None:
+        name = client.identity.name if client.identity else client.query.get("name", "")
+        if client.transport == "websocket":
+            greeting = await client.receive(timeout=self.settings.name_timeout)
+            if greeting.kind != "text":
+                await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
+                return
+            name = greeting.data
+        elif not name:
+            return  # a reader without a name just reads
+        name = name.strip()
+        if not (name.isprintable() and 1 <= len(name) <= self.settings.max_name):
+            limit = self.settings.max_name
+            await client.close(CloseCode.POLICY, f"a name is 1 to {limit} printable characters")
+        elif self.settings.unique_names and not await self.claim(client, name):
+            await client.close(CloseCode.NAME_TAKEN, f"the name {name} is taken")
+        else:
+            client.name = name
+
+    async def claim(self, client: Client, name: str) -> bool:
+        """Whether the client may have the name; a holder that is no longer there loses it."""
+        while holder := self.holders.get((client.topic, name)):
+            if client.identity and client.identity == holder.identity:
+                await holder.close(CloseCode.TAKEN_OVER, "your newer connection has taken your name")
+            elif await holder.ping(timeout=2.0):
+                return False
+            else:
+                await holder.close(CloseCode.TRY_AGAIN, "you did not answer, and your name was wanted")
+            await holder.state.left.wait()  # its leaving is announced before the newcomer's joining
+        return True
+
+    async def on_join(self, client: Client) -> None:
+        if client.name:
+            client.state.left = asyncio.Event()
+            self.holders[client.topic, client.name] = client
+            await self.publish(client.topic, {"name": client.name}, event="realtime:join")
+
+    async def on_message(self, client: Client, message: Message) -> Position | None:
+        if message.kind != "text":
+            await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
+            return None
+        return await self.publish(client.topic, {"from": client.name, "text": message.data})
+
+    async def on_leave(self, client: Client) -> None:
+        if client.name:
+            if self.holders.get((client.topic, client.name)) is client:
+                del self.holders[client.topic, client.name]
+            await self.publish(client.topic, {"name": client.name}, event="realtime:leave")
+            client.state.left.set()
+
+    def as_text(self, message: Message) -> str | None:
+        if message.kind != "json":
+            return super().as_text(message)
+        data = message.data
+        if message.event == "realtime:join":
+            return f"{data['name']} joined the chat"
+        if message.event == "realtime:leave":
+            return f"{data['name']} left the chat"
+        return f"{data['from']}: {data['text']}"
+
+
+@hookimpl
+def register_channels() -> dict[str, type[Channel]]:
+    return {"chat": Chat}

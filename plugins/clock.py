@@ -1,0 +1,54 @@
+"""Clock: the time, to everybody at once and then with every interval.
+
+One task ticks, however many clients there are. Between two ticks the host sends a comment when a
+`keep_alive` passes without an event; that keeps proxies from closing a silent stream.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from realtime import Channel, Client, Duration, hookimpl
+
+
+def now() -> str:
+    """The current time in words."""
+    return f"Current time: {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+class Clock(Channel):
+    """The time at once, and then with every interval."""
+
+    class Settings(Channel.Settings):
+        interval: Duration = 1.0
+        keep_alive: Duration = 1.0
+        keep_alive_text: str = "keep-alive-text"
+
+    settings: Settings
+    transports = ("sse", "websocket")
+
+    async def on_join(self, client: Client) -> None:
+        await client.send(now())
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            ticking = tasks.create_task(self.tick())
+            yield
+            ticking.cancel()
+
+    async def tick(self) -> None:
+        """Publish the time with every interval, without drifting."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self.settings.interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+            for topic in self.topics:
+                await self.publish(topic, now())
+
+
+@hookimpl
+def register_channels() -> dict[str, type[Channel]]:
+    return {"clock": Clock}

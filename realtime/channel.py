@@ -1,0 +1,262 @@
+"""A channel is one entry of the config; a client is one connection to it.
+
+A plugin subclasses :class:`Channel` and overrides what it needs. All of it runs in the server's
+one thread: what takes long is awaited, never waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+from aiohttp import web
+from pydantic import NonNegativeInt
+
+from realtime.bus import Bus
+from realtime.close_codes import CloseCode
+from realtime.config import ChannelPath, Duration, Model, Size
+from realtime.hookspecs import hookimpl
+from realtime.message import Message, Position
+from realtime.paths import route_pattern
+from realtime.topic import Overflow, TopicOptions
+
+Transport = Literal["websocket", "sse"]
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
+
+
+class Identity(Model):
+    """Who a client is, as an ``authenticate`` hook found out."""
+
+    name: str
+
+
+class Link(Protocol):
+    """What a client needs of its connection."""
+
+    closed: bool
+
+    def send(self, message: Message) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
+    async def receive(self) -> Message: ...
+    async def ping(self, timeout: float) -> bool: ...
+
+
+class Client:
+    """One connection to a channel, whatever its transport.
+
+    ``id`` is public (a number for logs and messages, not a capability). ``name`` is the
+    channel's to set. ``query`` holds the parameters of the URL it came by. ``state`` is a
+    namespace for whatever the channel wants to remember about it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_link",
+        "id",
+        "identity",
+        "name",
+        "query",
+        "remote",
+        "state",
+        "topic",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        id: str,
+        topic: str,
+        transport: Transport,
+        identity: Identity | None,
+        query: Mapping[str, str],
+        remote: str,
+    ) -> None:
+        self._link = link
+        self.id = id
+        self.topic = topic
+        self.transport = transport
+        self.identity = identity
+        self.query = query
+        self.remote = remote
+        self.name: str | None = None
+        self.state = SimpleNamespace()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} {self.name or '-'} on {self.topic} by {self.transport}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed or being closed."""
+        return self._link.closed
+
+    async def send(self, data: Any, *, event: str = "message") -> None:
+        """Send to this client alone, after all that was published to its topic before.
+
+        Returns at once: it waits for nobody. A client that lets more than 64 KiB of this pile
+        up is closed with 1013. To a closed client it does nothing. Raises :exc:`ValueError`
+        for data that no message can carry.
+        """
+        self._link.send(Message.of(data, event=event, time=time.time()))
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        """The next message from the client; for a greeting, in ``on_connect``.
+
+        Raises :exc:`TimeoutError` after ``timeout`` seconds and :exc:`Disconnected` when the
+        client has gone; the host knows what to do with either.
+        """
+        async with asyncio.timeout(timeout):
+            return await self._link.receive()
+
+    async def ping(self, timeout: float = 2.0) -> bool:
+        """Whether the client is still there: asks it, and waits so many seconds for a sign.
+
+        Server-sent events have no ping; there it says whether the connection stands.
+        """
+        return await self._link.ping(timeout)
+
+    async def close(self, code: int = CloseCode.DONE, reason: str = "") -> None:
+        """Close the connection; ``on_leave`` follows. Returns at once."""
+        self._link.close(code, reason)
+
+
+class Limits(Model):
+    """Limits of a channel; what is not set here is the server's."""
+
+    max_message: Size | None = None
+    max_clients: NonNegativeInt | None = None
+
+
+class Channel:
+    """What a plugin subclasses: one instance for each entry that names it in the config.
+
+    The host makes it with its name, its validated settings and the bus, serves its ``path`` on
+    each of its ``transports``, and calls the methods below. The first line of a subclass's
+    docstring is its description.
+    """
+
+    class Settings(Model):
+        """What every channel can set; a channel type adds its own keys in a subclass."""
+
+        plugin: str
+        path: ChannelPath
+        enabled: bool = True
+        history: NonNegativeInt = 0
+        history_age: Duration = 3600.0
+        lag: Duration = 5.0
+        lag_bytes: Size = 4 * 1024 * 1024
+        overflow: Overflow = "disconnect"
+        keep_alive: Duration = 15.0
+        keep_alive_text: str = "keep-alive"
+        limits: Limits = Limits()
+
+    #: Which transports it serves, the one people are shown first.
+    transports: ClassVar[Collection[str]] = ("websocket", "sse")
+
+    settings: Settings
+
+    def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
+        self.name = name
+        self.settings = settings
+        self.bus = bus
+        self.log = logging.getLogger(f"realtime.channel.{name}")
+        self._clients: dict[str, Client] = {}
+        self._endpoint: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+
+    @property
+    def clients(self) -> Collection[Client]:
+        """The clients that have joined and not left, on all topics of this channel."""
+        return self._clients.values()
+
+    @property
+    def topics(self) -> list[str]:
+        """The names of this channel's topics that exist now."""
+        return [topic.name for topic in self.bus.topics if topic.name.partition("/")[0] == self.name]
+
+    # To override
+
+    async def on_connect(self, client: Client) -> None:
+        """A client has connected; nothing is delivered to it before this returns.
+
+        What is published meanwhile waits for it. It may ``await client.receive(timeout=…)`` for
+        a greeting, set ``client.name``, or close the client, which then never joins.
+        """
+
+    async def on_join(self, client: Client) -> None:
+        """The client is in: delivery has begun, and ``on_leave`` will follow for certain."""
+
+    async def on_message(self, client: Client, message: Message) -> Position | None:
+        """A client sent a message. Called one after the other for each client.
+
+        Returns the position of what was published for it, if anything was.
+        """
+        return None
+
+    async def on_leave(self, client: Client) -> None:
+        """A client that had joined is gone; called once, however it ended."""
+
+    def as_text(self, message: Message) -> str | None:
+        """A message as a plain WebSocket shows it; None: not at all.
+
+        By default text is shown as it is, other data as JSON, and events of the ``realtime:``
+        kind not at all. Bytes go as they are, without being asked about.
+        """
+        if message.event.startswith("realtime:"):
+            return None
+        return message.payload.decode()
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """What lives as long as the channel: entered before the first client is served.
+
+        Entered and left in one task of its own, so ``TaskGroup`` and time-outs work in it. It is
+        left at shutdown while the streams are still open, so that it can publish a goodbye;
+        ``on_leave`` of those who are connected then follows. When it ends early, ``/-/ready``
+        turns red and the log names the channel.
+        """
+        yield
+
+    # To use
+
+    async def publish(
+        self, topic: str, data: Any, *, event: str = "message", exclude: Client | None = None
+    ) -> Position:
+        """Publish to a topic of this channel, usually ``client.topic``; see :meth:`Bus.publish`."""
+        return await self.bus.publish(topic, data, event=event, exclude=exclude)
+
+    # For the host
+
+    def serve_with(self, endpoint: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+        """What is to answer the requests to :meth:`register_routes`'s path."""
+        self._endpoint = endpoint
+
+    @hookimpl
+    def register_routes(self, bus: Bus) -> Iterable[web.RouteDef]:
+        """The channel's path, for all of its transports."""
+        assert self._endpoint is not None
+        return [web.route("*", route_pattern(self.settings.path), self._endpoint)]
+
+    def joined(self, client: Client) -> None:
+        """The client is one of :attr:`clients` from here on."""
+        self._clients[client.id] = client
+
+    def left(self, client: Client) -> None:
+        """The client is none of them any more."""
+        self._clients.pop(client.id, None)
+
+    def topic_options(self) -> TopicOptions:
+        """What the bus is to keep for this channel's topics."""
+        settings = self.settings
+        return TopicOptions(
+            history=settings.history,
+            history_age=settings.history_age,
+            lag=settings.lag,
+            lag_bytes=settings.lag_bytes,
+            overflow=settings.overflow,
+        )

@@ -1,0 +1,214 @@
+"""The command line. What a command needs is imported when it runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realtime.version import __version__
+
+if TYPE_CHECKING:
+    from realtime.config import Config
+    from realtime.server import Server
+
+#: Exit codes: fine or stopped by a signal; the config or a plugin; usage (argparse's own); could
+#: not start; ``connect`` was closed with an error.
+OK, BAD_CONFIG, USAGE, NOT_STARTED, CLOSED = 0, 1, 2, 3, 4
+
+_EXAMPLES = """\
+examples:
+  python -m realtime                                  serve ./config.yaml, or a built-in one
+  python -m realtime -c rt.yaml --listen 0.0.0.0:80   another config, another address
+  python -m realtime connect ws://127.0.0.1:8080/ws   type lines, see what comes back
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m realtime",
+        description="A realtime server that is declared in YAML and extended in Python.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"realtime {__version__}")
+    _add_config(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser(
+        "serve",
+        help="start the server (the default command)",
+        description="Start the server. Ctrl-C or SIGTERM ends it in order, a second one at once.",
+        epilog="example:\n  python -m realtime serve --listen 127.0.0.1:9000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_config(serve)
+    serve.add_argument(
+        "--listen",
+        metavar="ADDR",
+        action="append",
+        help="HOST:PORT, [IPV6]:PORT or unix:PATH, instead of the config's; may be repeated",
+    )
+    serve.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="default: info"
+    )
+    serve.set_defaults(run=_serve)
+
+    connect = commands.add_parser(
+        "connect",
+        help="connect to a channel: lines in, messages out",
+        description="Send the lines of standard input, print each message as 'Received: …'.",
+        epilog="examples:\n"
+        "  python -m realtime connect ws://127.0.0.1:8080/ws\n"
+        "  python -m realtime connect ws://127.0.0.1:8080/chat --name alice\n"
+        "  python -m realtime connect http://127.0.0.1:8080/events --count 3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")
+    connect.add_argument("--name", help="a first line to send: the name, in a chat")
+    connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
+    connect.set_defaults(run=_connect)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="the config file; without it ./config.yaml, or else a built-in one",
+    )
+
+
+def _with_command(arguments: list[str]) -> list[str]:
+    """``serve`` is the command when none is named."""
+    at = 0
+    while at < len(arguments) and arguments[at].startswith(("-c", "--config")):
+        at += 2 if arguments[at] in ("-c", "--config") else 1
+    if at >= len(arguments) or (
+        arguments[at].startswith("-") and arguments[at] not in ("-h", "--help", "--version")
+    ):
+        arguments.insert(at, "serve")
+    return arguments
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    from realtime.client import connect
+
+    return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from realtime.config import Address, load
+    from realtime.errors import ConfigError, StartError
+
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    file: Path | None = getattr(arguments, "config", None)
+    if file is None and Path("config.yaml").is_file():
+        file = Path("config.yaml")
+    try:
+        config = load(file)
+        if arguments.listen:
+            try:
+                listen = [Address.parse(text) for text in arguments.listen]
+            except ValueError as error:
+                print(
+                    f"python -m realtime: --listen {' '.join(arguments.listen)}: {error}", file=sys.stderr
+                )
+                return USAGE
+            config = config.with_server(listen=listen)
+        return asyncio.run(_run(config))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+    except StartError as error:
+        print(f"could not start: {error}", file=sys.stderr)
+        return NOT_STARTED
+
+
+async def _run(config: Config) -> int:
+    from realtime.server import Server
+
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():  # a second signal: at once
+            os._exit(OK)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    server = Server(config)
+    starting, stopping = asyncio.create_task(server.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        return OK
+    try:
+        starting.result()
+    finally:
+        if starting.exception() is not None:
+            stopping.cancel()
+    _say(*_banner(server))
+    await stopping
+    _say("stopping; a second signal stops at once")
+    await server.stop()
+    return OK
+
+
+def _banner(server: Server) -> list[str]:
+    config, first = server.config, server.addresses[0]
+    lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
+    width = max(map(len, server.channels), default=0)
+    for name, channel in server.channels.items():
+        scheme = "ws" if next(iter(channel.transports), "") == "websocket" else "http"
+        where = f"{first} " if first.path else f"{scheme}://{first}"
+        about = (type(channel).__doc__ or "").partition("\n")[0]
+        lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
+    if not server.channels:
+        lines.append("  no channel is configured")
+    for address in server.addresses:
+        if not address.is_local:
+            lines.append(
+                f"WARNING: {address} is open to other machines: "
+                "whoever reaches it may read and write every channel"
+            )
+    lines.append(f"ready on {', '.join(map(str, server.addresses))}")
+    return lines
+
+
+def _say(*lines: str) -> None:
+    with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
+        print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -1,0 +1,78 @@
+"""What runs beside the clients: the lifespans of channels, the services of plugins.
+
+Each is entered and left in one task of its own. So a ``TaskGroup`` or a time-out inside it works,
+and one that ends early is known by name at once instead of at shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager
+
+log = logging.getLogger("realtime.lifespan")
+
+#: After so many seconds a lifespan that has not started yet is named in the log.
+SLOW_START = 5.0
+
+
+class Lifespans:
+    """The running context managers of one server, by the name of their owner."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._stopping = False
+        #: The owners whose lifespan ended although nobody asked it to.
+        self.dead: list[str] = []
+
+    async def start(self, owner: str, manager: AbstractAsyncContextManager[object]) -> None:
+        """Enter a context manager; returns when it has been entered, raises what it raises."""
+        entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._run(owner, manager, entered, stop), name=f"lifespan of {owner}")
+        self._running[owner] = task, stop
+        while not entered.done():
+            await asyncio.wait([task, entered], timeout=SLOW_START, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                break
+            if not entered.done():
+                log.warning("%s is still starting", owner)
+        if not entered.done():
+            del self._running[owner]
+            await task
+            raise RuntimeError("the lifespan ended before it yielded")
+
+    async def _run(
+        self,
+        owner: str,
+        manager: AbstractAsyncContextManager[object],
+        entered: asyncio.Future[None],
+        stop: asyncio.Event,
+    ) -> None:
+        try:
+            async with manager:
+                entered.set_result(None)
+                await stop.wait()
+        except (Exception, asyncio.CancelledError) as error:
+            if not entered.done():
+                raise
+            if self._stopping and isinstance(error, asyncio.CancelledError):
+                raise
+            log.exception("the lifespan of %s failed", owner)
+        if not self._stopping:
+            self.dead.append(owner)
+            log.error("%s is no longer healthy: its lifespan has ended", owner)
+
+    async def stop(self, grace: float) -> None:
+        """Leave them all, the last entered first; what does not end in time is cancelled."""
+        self._stopping = True
+        deadline = asyncio.get_running_loop().time() + grace
+        for owner, (task, stop) in reversed(self._running.items()):
+            stop.set()
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            _, pending = await asyncio.wait([task], timeout=left)
+            if pending:
+                log.error("the lifespan of %s did not end in time and is cancelled", owner)
+                task.cancel()
+                await asyncio.wait([task], timeout=1.0)
+        self._running.clear()

@@ -1,0 +1,330 @@
+"""Plugins: found by name, imported only when the config names them, and checked before use.
+
+A name is looked for in ``plugins/`` beside the config file, among the first-party plugins, and
+among the entry points of group ``realtime`` of the installed packages. A broken plugin is
+reported with its own lines and what it was wanted for, and hides no other's mistake.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.abc
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from pydantic import ValidationError
+
+from realtime import hookspecs
+from realtime.bus import Bus
+from realtime.channel import TRANSPORTS, Channel
+from realtime.config import Config, did_you_mean
+from realtime.errors import ConfigError, Problem
+from realtime.version import API_VERSION
+
+#: The methods of a channel that the host awaits.
+_AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
+_PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
+
+HOOKS: dict[str, Callable[..., Any]] = {
+    name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")
+}
+
+
+class PluginProblem(Exception):
+    """What is wrong with one plugin, for the person who wrote or enabled it."""
+
+
+def first_party() -> Path:
+    """Where the plugins that come with the server are: inside the package, or beside a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "plugins"
+    return installed if installed.is_dir() else package.parent / "plugins"
+
+
+class Plugins:
+    """The plugins of one server: its own plugin manager, nothing shared with another server."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """``directory`` is the one beside which a ``plugins/`` may stand: the config's."""
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.types: dict[str, type[Channel]] = {}
+        self._directories = [first_party()]
+        if directory is not None and (directory / "plugins").resolve() != first_party():
+            self._directories.insert(0, directory / "plugins")
+        self._origin: dict[type[Channel], str] = {}
+        self._broken: dict[str, PluginProblem] = {}
+
+    # Finding and loading
+
+    def load(self, name: str) -> None:
+        """Import and register the plugin of this name, once. Raises :exc:`PluginProblem`."""
+        if name in self._broken:
+            raise self._broken[name]
+        if self.manager.has_plugin(f"plugin:{name}"):
+            return
+        try:
+            self._register(f"plugin:{name}", name, self._import(name))
+            self._collect_types(name)
+        except PluginProblem as problem:
+            self._broken[name] = problem
+            raise
+
+    def channel_type(self, name: str) -> type[Channel]:
+        """The channel type that ``plugin: name`` means. Raises :exc:`PluginProblem`."""
+        if name not in self.types:
+            self.load(name)
+        if name not in self.types:
+            offered = [type_name for type_name, kind in self.types.items() if self._origin[kind] == name]
+            raise PluginProblem(
+                f"the plugin {name!r} offers no channel type of that name; it offers: "
+                + (", ".join(sorted(offered)) or "none")
+            )
+        return self.types[name]
+
+    def _import(self, name: str) -> object:
+        if not _PLUGIN_NAME.fullmatch(name):
+            raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
+        module_name = name.replace("-", "_")
+        for directory in self._directories:
+            for file in (directory / f"{module_name}.py", directory / module_name / "__init__.py"):
+                if file.is_file():
+                    return _guarded(name, partial(_import_file, name, directory, module_name))
+        found = [point for point in entry_points(group=hookspecs.PROJECT) if point.name == name]
+        if len(found) > 1:
+            owners = ", ".join(sorted(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in found))
+            raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
+        if found:
+            return _guarded(name, lambda: _import_entry_point(name, found[0]))
+        raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
+
+    def _where(self, name: str) -> str:
+        here = {
+            path.stem if path.suffix else path.name
+            for directory in self._directories
+            if directory.is_dir()
+            for path in directory.iterdir()
+            if path.suffix == ".py" or (path / "__init__.py").is_file()
+        }
+        installed = {point.name for point in entry_points(group=hookspecs.PROJECT)}
+        searched = "".join(f"\n    searched: {directory}" for directory in self._directories)
+        names = ", ".join(sorted(installed)) or "none"
+        return (
+            did_you_mean(name, here | installed)
+            + searched
+            + f"\n    searched: entry points of group '{hookspecs.PROJECT}' of installed packages ({names})"
+        )
+
+    # Registering
+
+    def add_channel(self, channel: Channel) -> None:
+        """Register a channel's instance, so that its hooks are called."""
+        self._register(f"channel:{channel.name}", type(channel).__name__, channel)
+
+    def _register(self, registered: str, label: str, plugin: object) -> None:
+        _check_hooks(label, plugin)
+        try:
+            self.manager.register(plugin, registered)
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise PluginProblem(f"{label}: {error}") from None
+
+    def _collect_types(self, name: str) -> None:
+        offered = self.call(f"plugin:{name}", "register_channels")
+        if offered is None:
+            return
+        if not isinstance(offered, Mapping):
+            raise PluginProblem(
+                f"{name}: register_channels() returned {offered!r}, not a dict of channel types"
+            )
+        for type_name, kind in offered.items():
+            if not (isinstance(kind, type) and issubclass(kind, Channel)):
+                raise PluginProblem(
+                    f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
+                )
+            _check_hooks(f"{name}: {kind.__name__}", kind)
+            if unknown := set(kind.transports) - set(TRANSPORTS):
+                wrong = f"{name}: {kind.__name__}.transports has {unknown.pop()!r}"
+                raise PluginProblem(f"{wrong}; there are {', '.join(TRANSPORTS)}")
+            for method in _AWAITED:
+                if not inspect.iscoroutinefunction(getattr(kind, method)):
+                    raise PluginProblem(f"{name}: {kind.__name__}.{method} must be an 'async def'")
+            other = self.types.get(str(type_name))
+            if other is not None and other is not kind:
+                raise PluginProblem(
+                    f"two plugins offer a channel type {type_name!r}: {self._origin[other]} and {name}"
+                )
+            self.types[str(type_name)] = kind
+            self._origin[kind] = name
+
+    # Calling
+
+    def names(self) -> list[str]:
+        """What is registered, in order: ``plugin:NAME`` and ``channel:NAME``."""
+        return [name for name, plugin in self.manager.list_name_plugin() if plugin is not None]
+
+    def call(self, registered: str, hook: str, **arguments: object) -> Any:
+        """What one plugin answers to one hook; None when it does not implement it.
+
+        Raises :exc:`PluginProblem` with the plugin's own frames when it raises.
+        """
+        plugin = self.manager.get_plugin(registered)
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        caller = self.manager.subset_hook_caller(hook, others)
+        bare = registered.partition(":")[2]
+        results = _guarded(f"{bare}: {hook}()", lambda: caller(**arguments))
+        return results[0] if results else None
+
+    def call_all(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
+        """What each plugin that implements a hook answers, in config order."""
+        for name in self.names():
+            answer = self.call(name, hook, **arguments)
+            if answer is not None:
+                yield name, answer
+
+
+def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel]]:
+    """Load every plugin that a config names and make its channels.
+
+    Raises :exc:`ConfigError` with everything that is wrong, each in its place in the file.
+    """
+    plugins = Plugins(config.directory)
+    source = config.source
+    problems: list[Problem] = []
+    channels: dict[str, Channel] = {}
+    for index, name in enumerate(config.plugins):
+        try:
+            plugins.load(name)
+        except PluginProblem as problem:
+            problems.append(source.problem(str(problem), ("plugins", index)))
+    for name, values in config.channels.items():
+        path = ("channels", name)
+        if values.get("enabled") is False:
+            continue
+        wanted = values.get("plugin")
+        if not isinstance(wanted, str):
+            wrong = "the key 'plugin' names the channel's type" if wanted is None else "a plugin is a name"
+            problems.append(source.problem(wrong, path if wanted is None else (*path, "plugin")))
+            continue
+        try:
+            kind = plugins.channel_type(wanted)
+            settings = kind.Settings.model_validate(values)
+            channel = kind(name, settings, bus)
+            plugins.add_channel(channel)
+        except PluginProblem as problem:
+            problems.append(source.problem(str(problem), (*path, "plugin")))
+        except ValidationError as error:
+            problems.extend(source.explain(error, kind.Settings, path))
+        except Exception as error:
+            text = f"the channel type {wanted!r} could not be made: {own_frames(error)}"
+            problems.append(source.problem(text, path))
+        else:
+            bus.declare(name, channel.topic_options())
+            channels[name] = channel
+    if problems:
+        raise ConfigError(*problems)
+    return plugins, channels
+
+
+def _import_file(name: str, directory: Path, module_name: str) -> ModuleType:
+    package = _package_for(directory)
+    importlib.invalidate_caches()
+    full_name = f"{package}.{module_name}"
+    _check_api_version(name, importlib.util.find_spec(full_name))
+    return importlib.import_module(full_name)
+
+
+def _import_entry_point(name: str, point: EntryPoint) -> object:
+    _check_api_version(name, importlib.util.find_spec(point.module))
+    return point.load()
+
+
+def _package_for(directory: Path) -> str:
+    """The package that a plugins directory is imported as: one for each, so that two servers
+    with different directories do not get each other's modules."""
+    directory = directory.resolve()
+    if directory == first_party():
+        name = "realtime.plugins"
+    else:
+        name = f"realtime_plugins_{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
+    package = sys.modules.get(name)
+    if package is None or list(package.__path__) != [str(directory)]:
+        package = sys.modules[name] = ModuleType(name, f"The plugins of {directory}.")
+        package.__path__ = [str(directory)]
+    return name
+
+
+def _check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -> None:
+    """Refuse a plugin for another API before any of it runs: its source is read, not executed."""
+    loader = spec.loader if spec else None
+    source = (
+        loader.get_source(spec.name) if spec and isinstance(loader, importlib.abc.InspectLoader) else None
+    )
+    if not source:
+        return
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "API_VERSION" for target in node.targets
+        ):
+            wanted = node.value.value if isinstance(node.value, ast.Constant) else None
+            if wanted != API_VERSION:
+                raise PluginProblem(
+                    f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
+                )
+
+
+def _check_hooks(label: str, plugin: object) -> None:
+    """Tell what pluggy leaves silent: hooks misspelt, unmarked, asynchronous, with wrong arguments."""
+    for name in dir(plugin):
+        function = inspect.getattr_static(plugin, name, None)
+        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None)
+        if not inspect.isfunction(function) or (marked is None and name not in HOOKS):
+            continue
+        if marked is None:
+            raise PluginProblem(f"{label}.{name} has the name of a hook but is not marked @hookimpl")
+        hook = marked.get("specname") or name
+        if hook not in HOOKS:
+            raise PluginProblem(f"{label}.{name} is no hook{did_you_mean(hook, HOOKS)}")
+        if inspect.iscoroutinefunction(function) and hook != "authenticate":
+            raise PluginProblem(
+                f"{label}.{name} is an 'async def', but this hook returns objects, not awaitables"
+            )
+        known = set(inspect.signature(HOOKS[hook]).parameters)
+        for argument in inspect.signature(function).parameters:
+            if argument not in known and argument != "self":
+                raise PluginProblem(
+                    f"{label}.{name} takes {argument!r}, which this hook does not have"
+                    + (did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}")
+                )
+
+
+def _guarded(label: str, action: Callable[[], Any]) -> Any:
+    """Run a plugin's code; whatever it raises becomes a problem with its own frames."""
+    try:
+        return action()
+    except PluginProblem:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginProblem(f"{label}: {own_frames(error)}") from error
+
+
+def own_frames(error: BaseException) -> str:
+    """An error and the lines of the plugin that led to it, without those of the host."""
+    lines = [f"{type(error).__name__}: {error}"]
+    host = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen")
+    plugins = str(first_party())
+    for entry in traceback.extract_tb(error.__traceback__):
+        if entry.filename.startswith(plugins) or not entry.filename.startswith(host):
+            lines.append(f"    {entry.filename}:{entry.lineno}: {entry.line}")
+    return "\n".join(lines)

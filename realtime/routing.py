@@ -1,0 +1,91 @@
+"""The routes of a server: who serves what, and a table that can be replaced while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from aiohttp import hdrs, web
+from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappingMatchInfo
+from yarl import URL
+
+from realtime.paths import RESERVED, shape
+
+
+class Route(NamedTuple):
+    """One route and whose it is: ``channel:lobby``, ``plugin:dice`` or ``server``."""
+
+    owner: str
+    definition: web.RouteDef
+
+
+def conflicts(routes: Iterable[Route]) -> Iterator[tuple[Route, Route]]:
+    """The pairs of routes that could serve the same request, the earlier one first."""
+    seen: dict[str, list[Route]] = {}
+    for route in routes:
+        others = seen.setdefault(shape(route.definition.path), [])
+        for other in others:
+            methods = {route.definition.method, other.definition.method}
+            if len(methods) == 1 or hdrs.METH_ANY in methods:
+                yield other, route
+        others.append(route)
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a path belongs to the host."""
+    return f"{path}/".startswith(RESERVED)
+
+
+class RouteTable(AbstractResource):
+    """One resource for all routes: aiohttp freezes its router, this one can be given new routes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prefix = ""
+        self._dispatcher = web.UrlDispatcher()
+
+    def replace(self, routes: Iterable[Route]) -> None:
+        """Serve these routes from now on; requests under way are not touched."""
+        dispatcher = web.UrlDispatcher()
+        dispatcher.add_routes([route.definition for route in routes])
+        if self._prefix:
+            for resource in dispatcher.resources():
+                resource.add_prefix(self._prefix)
+        self._dispatcher = dispatcher
+
+    async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
+        """Ask the current routes (``AbstractResource``)."""
+        match = await self._dispatcher.resolve(request)
+        error = match.http_exception
+        if error is None:
+            return match, set()
+        return None, error.allowed_methods if isinstance(error, web.HTTPMethodNotAllowed) else set()
+
+    @property
+    def canonical(self) -> str:
+        """Where aiohttp looks this resource up: it is asked about every path."""
+        return self._prefix or "/"
+
+    def add_prefix(self, prefix: str) -> None:
+        """The table stands in a sub-application."""
+        self._prefix = prefix + self._prefix
+        for resource in self._dispatcher.resources():
+            resource.add_prefix(prefix)
+
+    def url_for(self, **_: str) -> URL:
+        """There is no one URL (``AbstractResource``)."""
+        raise RuntimeError("the route table has many URLs")
+
+    def get_info(self) -> dict[str, object]:  # type: ignore[override]
+        """For aiohttp's own introspection."""
+        return {"prefix": self._prefix}
+
+    def raw_match(self, path: str) -> bool:
+        """No route is added to this resource by its path."""
+        return False
+
+    def __iter__(self) -> Iterator[AbstractRoute]:
+        return iter(self._dispatcher.routes())
+
+    def __len__(self) -> int:
+        return len(self._dispatcher.routes())

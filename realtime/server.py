@@ -1,0 +1,318 @@
+"""The server: a config made into a running process, and an orderly end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import inspect
+import logging
+import os
+import socket
+import stat
+from types import TracebackType
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from realtime.bus import Bus
+from realtime.channel import Channel, Identity
+from realtime.close_codes import CloseCode
+from realtime.config import Address, Config
+from realtime.errors import ConfigError, Problem, StartError
+from realtime.lifespans import Lifespans
+from realtime.loader import PluginProblem, Plugins, build, own_frames
+from realtime.routing import Route, RouteTable, conflicts, is_reserved
+from realtime.transports.connection import Connections
+from realtime.transports.endpoint import Endpoint
+
+log = logging.getLogger("realtime.server")
+
+#: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
+KEEPALIVE = 10.0
+#: Connections that wait to be accepted: room for a storm of reconnects.
+BACKLOG = 4096
+#: Descriptors that are kept back for files, engines and plugins.
+SPARE_DESCRIPTORS = 100
+
+
+class Server:
+    """A server made from a config: ``async with Server(config): ...``, or start() and stop().
+
+    Nothing is global, so several can run in one process.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        #: Whether the sockets are bound, every lifespan has begun and no shutdown has.
+        self.ready = False
+        self.bus: Bus
+        self.channels: dict[str, Channel] = {}
+        #: What it listens on, with the ports that were chosen where the config says 0.
+        self.addresses: list[Address] = []
+        self.lifespans = Lifespans()
+        self._plugins: Plugins
+        self._connections: Connections
+        self._runner: web.AppRunner | None = None
+        self._unix_paths: list[str] = []
+
+    async def start(self) -> None:
+        """Load the plugins, bind, begin every lifespan, listen: in this order.
+
+        Raises :exc:`ConfigError` with all that is wrong with the config and its plugins, and
+        :exc:`StartError` when it cannot listen. Nothing is left running then.
+        """
+        settings, loop = self.config.server, asyncio.get_running_loop()
+        self.bus = Bus(loop, topics=settings.limits.topics, memory=settings.limits.memory)
+        self._connections = Connections(loop, min(settings.limits.max_clients, _descriptors()))
+        self._plugins, self.channels = build(self.config, self.bus)
+        table = RouteTable()
+        table.replace(self._routes())
+        app = web.Application()
+        app.router.register_resource(table)
+        app.on_response_prepare.append(_without_server_header)
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=_http_log(),
+            keepalive_timeout=KEEPALIVE,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+        )
+        sockets: list[socket.socket] = []
+        try:
+            for address in settings.listen:
+                sockets.extend(self._bind(address))
+            await self._runner.setup()
+            await self._begin_lifespans()
+            for sock in sockets:
+                await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            await self.stop()
+            raise
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Stop accepting, let the lifespans say goodbye, close every client with 1001, end.
+
+        Takes no longer than ``server.drain``: what has not gone by then is cut.
+        """
+        self.ready = False
+        started = asyncio.get_running_loop().time()
+        drain = self.config.server.drain
+        self._connections.draining = True
+        if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+        await self.lifespans.stop(drain / 2)
+        left = drain - (asyncio.get_running_loop().time() - started)
+        await self._connections.close_all(
+            CloseCode.SHUTTING_DOWN, "the server is shutting down, come back soon", max(left, 0.1)
+        )
+        self._connections.heartbeat.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for path in self._unix_paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # Routes
+
+    def _routes(self) -> list[Route]:
+        settings = self.config.server
+        for channel in self.channels.values():
+            channel.serve_with(
+                Endpoint(
+                    channel,
+                    self._connections,
+                    self._authenticate,
+                    origins=settings.origins,
+                    max_message=settings.limits.max_message,
+                )
+            )
+        routes: list[Route] = []
+        problems: list[Problem] = []
+        for owner in self._plugins.names():
+            try:
+                answer = self._plugins.call(owner, "register_routes", bus=self.bus)
+                definitions = list(answer or ())
+            except (PluginProblem, TypeError) as error:
+                problems.append(self._problem(owner, str(error)))
+                continue
+            for definition in definitions:
+                if not isinstance(definition, web.RouteDef):
+                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                    problems.append(self._problem(owner, wrong))
+                elif is_reserved(definition.path):
+                    problems.append(
+                        self._problem(owner, f"{definition.path}: paths under /-/ are the server's own")
+                    )
+                else:
+                    routes.append(Route(owner, definition))
+        for first, second in conflicts(routes):
+            wrong = f"{second.definition.path} is already served by {_spell(first.owner)}"
+            problems.append(
+                self._problem(second.owner, f"{wrong} ({self._problem(first.owner, '').place})")
+            )
+        if problems:
+            raise ConfigError(*problems)
+        if not any(route.definition.path == "/" for route in routes):
+            routes.append(Route("server", web.get("/", self._front)))
+        routes.append(Route("server", web.get("/-/live", self._live)))
+        routes.append(Route("server", web.get("/-/ready", self._ready)))
+        return routes
+
+    def _problem(self, owner: str, message: str) -> Problem:
+        kind, _, name = owner.partition(":")
+        if kind == "channel":
+            return self.config.source.problem(message, ("channels", name, "path"))
+        where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
+        return self.config.source.problem(f"{_spell(owner)}: {message}", where)
+
+    async def _front(self, request: web.Request) -> web.Response:
+        lines = [
+            f"{name}: {request.scheme}://{request.host}{c.settings.path}"
+            for name, c in self.channels.items()
+        ]
+        return web.Response(text="\n".join(["Realtime serves these channels:", "", *lines, ""]))
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reasons = [f"the lifespan of {_spell(owner)} has ended" for owner in self.lifespans.dead]
+        if not self.ready:
+            reasons.append("shutting down")
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def _authenticate(self, request: web.Request) -> Identity | None:
+        for _, answer in self._plugins.call_all("authenticate", request=request):
+            identity = await answer if inspect.isawaitable(answer) else answer
+            if identity is not None:
+                return identity  # type: ignore[no-any-return]
+        return None
+
+    # Sockets and lifespans
+
+    async def _begin_lifespans(self) -> None:
+        for owner in self._plugins.names():
+            try:
+                if owner.startswith("channel:"):
+                    managers = [self.channels[owner.partition(":")[2]].lifespan()]
+                else:
+                    managers = list(self._plugins.call(owner, "register_services", bus=self.bus) or ())
+                for manager in managers:
+                    await self.lifespans.start(owner, manager)
+            except PluginProblem as problem:
+                raise ConfigError(self._problem(owner, str(problem))) from None
+            except Exception as error:
+                wrong = f"its lifespan could not begin: {own_frames(error)}"
+                raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
+
+    def _bind(self, address: Address) -> list[socket.socket]:
+        try:
+            if address.path:
+                return [self._bind_unix(address)]
+            return self._bind_tcp(address)
+        except OSError as error:
+            raise StartError(f"{address} {_why(error)}") from None
+
+    def _bind_tcp(self, address: Address) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        try:
+            for family, kind, protocol, _, target in dict.fromkeys(found):
+                sock = socket.socket(family, kind, protocol)
+                sockets.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(target)
+                host, port = sock.getsockname()[:2]
+                self.addresses.append(Address(host, port))
+        except OSError:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+    def _bind_unix(self, address: Address) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISSOCK(os.stat(address.path).st_mode):
+                    # A server that was killed leaves its file: nobody answers there.
+                    with contextlib.suppress(ConnectionRefusedError):
+                        sock.connect(address.path)
+                        raise OSError(errno.EADDRINUSE, "")
+                    os.unlink(address.path)
+            sock.close()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(address.path)
+        except OSError:
+            sock.close()
+            raise
+        self._unix_paths.append(address.path)
+        self.addresses.append(address)
+        return sock
+
+
+async def _without_server_header(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp's own log, without a traceback for each malformed request of a stranger."""
+    http_log = logging.getLogger("realtime.http")
+    if not http_log.filters:
+        http_log.addFilter(
+            lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        )
+    return http_log
+
+
+def _descriptors() -> int:
+    """How many connections the process may hold; raises the soft limit as far as it is allowed to."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(1, soft - SPARE_DESCRIPTORS) if soft != resource.RLIM_INFINITY else 1_000_000_000
+
+
+def _spell(owner: str) -> str:
+    """``channel:lobby`` as people read it."""
+    kind, _, name = owner.partition(":")
+    return f"{kind} {name!r}" if name else owner
+
+
+def _why(error: OSError) -> str:
+    reasons = {
+        errno.EADDRINUSE: "is in use",
+        errno.EACCES: "may not be listened on: permission denied",
+        errno.EADDRNOTAVAIL: "is no address of this machine",
+        errno.ENOENT: "cannot be made: there is no such directory",
+    }
+    if isinstance(error, socket.gaierror):
+        return "is no address that can be found"
+    return reasons.get(error.errno or 0, f"cannot be listened on: {error.strerror or error}")

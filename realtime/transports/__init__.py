@@ -1,0 +1,1 @@
+"""The transports: what a connection to a channel's URL can be."""

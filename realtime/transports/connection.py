@@ -1,0 +1,374 @@
+"""A connection: one client's socket, from the end of the handshake to the end.
+
+After the handshake a connection takes the place of aiohttp's own protocol on the transport, so
+bytes come and go without a layer between: what arrives is handed to the client's one task, and the
+bus writes joined batches straight to the transport. There is no writing task and no queue of what
+is to be written; a transport that holds too much pauses the connection, and the cursor waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiohttp import web
+
+from realtime.channel import Channel, Client
+from realtime.close_codes import CloseCode
+from realtime.encodings import Form
+from realtime.errors import Disconnected
+from realtime.heartbeat import Heartbeat
+from realtime.message import Message
+from realtime.topic import Subscriber, Topic
+
+log = logging.getLogger("realtime.connection")
+
+#: What a transport may hold before its cursor waits, and where it goes on, in bytes.
+HIGH_WATER = 128 * 1024
+LOW_WATER = 32 * 1024
+#: How many messages of a client wait for its task before reading stops, and where it goes on.
+MAX_INBOX = 8
+LOW_INBOX = 2
+#: After so many messages of one client in a row the others have their turn.
+TURN_MESSAGES = 32
+#: How long a connection that is being closed may take, in seconds; then it is cut.
+CLOSE_GRACE = 2.0
+#: How long a client that takes nothing at all of what is written is kept, in seconds.
+STALL = 30.0
+#: How long the kernel tries to deliver to a peer that acknowledges nothing, in milliseconds.
+TCP_USER_TIMEOUT = 20_000
+#: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
+LEAVE_GRACE = 10.0
+
+
+class End(NamedTuple):
+    """The end of what a client says, in its place among its messages."""
+
+    code: int
+    reason: str
+
+
+class Connections:
+    """All connections of a server, and what they share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int) -> None:
+        self.heartbeat = Heartbeat(loop)
+        self.max_clients = max_clients
+        self.draining = False
+        self._all: dict[Connection, None] = {}
+        self._ids = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def next_id(self) -> str:
+        """An id for a client: public, unique in this process, no capability."""
+        self._ids += 1
+        return f"c{self._ids}"
+
+    def add(self, connection: Connection) -> None:
+        """A connection begins."""
+        self._all[connection] = None
+        self._empty.clear()
+
+    def remove(self, connection: Connection) -> None:
+        """It is over, ``on_leave`` included."""
+        self._all.pop(connection, None)
+        self.heartbeat.forget(connection)
+        if not self._all:
+            self._empty.set()
+
+    async def close_all(self, code: int, reason: str, grace: float) -> None:
+        """Tell every client and wait until all are gone; cut what is not gone in time."""
+        for connection in list(self._all):
+            connection.close(code, reason)
+        try:
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("%d connections did not end within %gs and are cut", len(self), grace)
+            for connection in list(self._all):
+                connection.abort()
+
+
+class Connection(asyncio.Protocol):
+    """What all streaming transports share: a sink for the bus, and a link for the client."""
+
+    def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
+        self.connections = connections
+        self.channel = channel
+        self.topic = topic
+        self.form = form
+        self.client: Client
+        self.subscriber: Subscriber
+        self.transport: asyncio.Transport
+        #: The bus does not write while this is set (``topic.Sink``).
+        self.paused = False
+        #: Whether a close has begun, from whichever side; nothing is written any more.
+        self.closed = False
+        #: How it ended, for the log: a close code (1006: the socket was lost) and the reason.
+        self.outcome = End(1006, "")
+        self.slot: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._lost = False
+        self._error: Exception | None = None
+        self._paused_at = 0.0
+        self._inbox: deque[Message | End] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._reading = True
+        self._grace: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    # The socket
+
+    def take_over(self, request: web.Request) -> None:
+        """Become the protocol of a request's transport, whose response headers are written."""
+        transport = request.transport
+        assert transport is not None
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                # Without it a client that never reads holds four megabytes of kernel memory.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        # First what came glued to the handshake, then what comes from now on.
+        request.protocol.set_parser(_Tail(self))  # type: ignore[arg-type]
+        transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client (``asyncio.Protocol``)."""
+
+    def pause_writing(self) -> None:
+        """The transport holds more than :data:`HIGH_WATER`: the cursor waits from here on."""
+        self.paused = True
+        self._paused_at = self._loop.time()
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        """The transport has drained."""
+        self.paused = False
+        self.subscriber.resume()
+        self._wake()
+        self._regulate()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone; what was said before is still heard."""
+        self._lost = True
+        self._error = error
+        self.subscriber.detach()
+        self.closed = True
+        self.paused = False
+        self._inbox.append(self.outcome)
+        self._wake()
+        self._within(LEAVE_GRACE, self._give_up)
+
+    def _within(self, grace: float, action: Callable[[], None]) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = self._loop.call_later(grace, action)
+
+    def _give_up(self) -> None:
+        if self._task is not None:
+            self.channel.log.error(
+                "what %r had begun did not end within %gs of its leaving and is cancelled",
+                self.client,
+                LEAVE_GRACE,
+            )
+            self._task.cancel()
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport (``topic.Sink``)."""
+        self.transport.write(data)
+
+    def overrun(self, reason: str) -> None:
+        """The client was too slow (``topic.Sink``)."""
+        self.close(CloseCode.TRY_AGAIN, reason)
+
+    def abort(self) -> None:
+        """Cut the connection, whatever is unsent."""
+        self.transport.abort()
+
+    # The client
+
+    def send(self, message: Message) -> None:
+        """Write a message to this client alone, in its place (``channel.Link``)."""
+        data = self.form.encode(message)
+        if data and not self.closed:
+            self.subscriber.send(self.form.wrap(data))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close, with a code and a reason. What the client said and was not heard is dropped."""
+        if self.closed:
+            return
+        self.closed = True
+        self.outcome = End(code, reason)
+        self.subscriber.detach()
+        self._inbox.clear()
+        self._inbox.append(self.outcome)
+        self._wake()
+        self._regulate()
+        self._within(CLOSE_GRACE, self.abort)
+        self.say_goodbye(code, reason)
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """Write the end of the stream in this transport's way."""
+        raise NotImplementedError
+
+    async def ping(self, timeout: float) -> bool:
+        """Whether the client is there, as far as this transport can tell (``channel.Link``)."""
+        return not self.closed
+
+    async def receive(self) -> Message:
+        """The next message of the client (``channel.Link``)."""
+        while not self._inbox or (self.paused and not self.closed):
+            # A client that does not read what it is sent is not listened to either.
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        item = self._inbox.popleft()
+        if isinstance(item, End):
+            self._inbox.append(item)  # it stays the end, however often it is asked for
+            self.close(*item)
+            raise Disconnected(item.reason)
+        self._regulate()
+        return item
+
+    def hear(self, item: Message | End) -> None:
+        """Something came from the client."""
+        self._inbox.append(item)
+        if self._waiter is not None:
+            self._wake()
+        elif len(self._inbox) >= MAX_INBOX:
+            self._regulate()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _regulate(self) -> None:
+        """Read from the socket only while the client's task and its own reading keep up."""
+        limit = MAX_INBOX if self._reading else LOW_INBOX + 1
+        wanted = not self.paused and len(self._inbox) < limit
+        if wanted != self._reading and not self.transport.is_closing():
+            self._reading = wanted
+            (self.transport.resume_reading if wanted else self.transport.pause_reading)()
+
+    # Signs of life
+
+    def watch(self) -> None:
+        """Begin to look after the connection."""
+        at = self.look(self._loop.time())
+        if at is not None:
+            self.connections.heartbeat.schedule(self, at)
+
+    def beat(self, now: float) -> float | None:
+        """Look after the connection; see :class:`Heartbeat`."""
+        if self.paused and now - self._paused_at > STALL:
+            self.outcome = End(CloseCode.TRY_AGAIN, f"read nothing for {STALL:g}s")
+            self.abort()
+            return None
+        return self.look(now)
+
+    def look(self, now: float) -> float | None:
+        """What this transport does in silence; returns when to look again."""
+        raise NotImplementedError
+
+    # The whole life
+
+    async def live(self) -> None:
+        """From the handshake to the end: connect, join, listen, leave."""
+        channel, client = self.channel, self.client
+        self._task = asyncio.current_task()
+        joined = False
+        resumed = self.subscriber.resumed
+        if resumed.outcome in ("gap", "reset") and not self.form.marks:
+            lost = f"{resumed.missed} messages are" if resumed.missed else "it is"
+            self.close(CloseCode.TRY_AGAIN, f"the position cannot be resumed, {lost} no longer kept")
+            return
+        try:
+            try:
+                await channel.on_connect(client)
+            except TimeoutError:
+                self.close(CloseCode.POLICY, "nothing was received in time")
+            if self.closed:
+                return
+            joined = True
+            channel.joined(client)
+            self.topic.members[client] = None
+            self.subscriber.start()
+            await channel.on_join(client)
+            await self._listen()
+        except Disconnected:
+            pass
+        except (Exception, SystemExit):
+            channel.log.exception("a bug of the channel closes %r", client)
+            self.close(CloseCode.BUG, "the channel has a bug")
+        finally:
+            self.subscriber.detach()
+            if joined:
+                await self._leave()
+
+    async def _listen(self) -> None:
+        on_message, client = self.channel.on_message, self.client
+        in_a_row = 0
+        while True:
+            message = await self.receive()
+            await on_message(client, message)
+            in_a_row += 1
+            if in_a_row == TURN_MESSAGES:
+                in_a_row = 0
+                await asyncio.sleep(0)
+
+    async def _leave(self) -> None:
+        channel, client = self.channel, self.client
+        self._task = None  # on_leave has its own time
+        channel.left(client)
+        self.topic.members.pop(client, None)
+        try:
+            async with asyncio.timeout(LEAVE_GRACE):
+                await channel.on_leave(client)
+        except TimeoutError:
+            channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)
+        except (Exception, SystemExit):
+            channel.log.exception("on_leave of %r failed", client)
+        self.topic.bus.left(self.topic)
+
+    async def release(self, request: web.Request) -> None:
+        """Wait for the socket to go, then let aiohttp's protocol know that it has."""
+        self._task = None
+        try:
+            self.close(CloseCode.DONE, "")
+            while not self._lost:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        finally:
+            self.abort()
+            if self._grace is not None:
+                self._grace.cancel()
+            request.protocol.connection_lost(self._error)
+
+
+class _Tail:
+    """Takes over what aiohttp read beyond the handshake, with the interface of its parsers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._connection.data_received(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """aiohttp's protocol hears of the end of the connection after us."""

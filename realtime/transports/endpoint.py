@@ -1,0 +1,223 @@
+"""One URL, every transport: what a request to a channel gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from realtime.channel import Channel, Client, Identity, Transport
+from realtime.encodings import PlainFrames
+from realtime.errors import TooManyTopics
+from realtime.message import Message, Position, Since, parse_since
+from realtime.paths import topic_name
+from realtime.transports import sse, websocket
+from realtime.transports.connection import Connection, Connections
+
+Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
+Origins = str | list[str]
+
+_ORIGIN = re.compile(r"(https?)://([^/\s?#@\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+#: How long an overloaded server asks a client to stay away, in seconds.
+RETRY_AFTER = "5"
+
+
+class Endpoint:
+    """Answers every request to one channel's path."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        connections: Connections,
+        authenticate: Authenticate,
+        *,
+        origins: Origins,
+        max_message: int,
+    ) -> None:
+        self._channel = channel
+        self._connections = connections
+        self._authenticate = authenticate
+        self._origins = origins
+        self._max_message = channel.settings.limits.max_message or max_message
+        self._plain = PlainFrames(self._as_text)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Handle one request, which for a stream lasts as long as the stream."""
+        transport = self._choose(request)
+        if request.method == hdrs.METH_HEAD:
+            headers = sse.HEADERS if transport == "sse" else {}
+            return web.Response(headers={**headers, "Vary": "Accept, Sec-Fetch-Mode"})
+        try:
+            name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
+            since = _since(request)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        self._check_origin(request)
+        response = websocket.accept(request) if transport == "websocket" else None
+        identity = await self._authenticate(request)
+        self._check_room()
+        try:
+            topic = self._channel.bus.topic(name)
+        except TooManyTopics as error:
+            raise self._overloaded(str(error)) from None
+
+        connection: Connection
+        if response is not None:
+            connection = websocket.WebSocket(
+                self._connections, self._channel, topic, self._plain, self._max_message
+            )
+        else:
+            response = web.StreamResponse(headers={**sse.HEADERS, "Vary": "Accept, Sec-Fetch-Mode"})
+            connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
+        return await self._run(request, response, connection, transport, identity, since)
+
+    async def _run(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        connection: Connection,
+        transport: Transport,
+        identity: Identity | None,
+        since: Since,
+    ) -> web.StreamResponse:
+        topic, connections = connection.topic, self._connections
+        client = Client(
+            connection,
+            id=connections.next_id(),
+            topic=topic.name,
+            transport=transport,
+            identity=identity,
+            query={key: value for key, value in request.query.items() if key not in ("token", "since")},
+            remote=request.remote or "",
+        )
+        connection.client = client
+        # The place is held before the handshake is answered: what is published from the moment
+        # the client knows of the connection is for it.
+        connection.subscriber = topic.subscribe(connection, connection.form, client, since)
+        connections.add(connection)
+        try:
+            origin = request.headers.get(hdrs.ORIGIN)
+            if origin and transport == "sse":
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            await response.prepare(request)
+            connection.take_over(request)
+            if isinstance(connection, sse.EventStreamConnection):
+                connection.greet(self._introduction(request))
+            connection.watch()
+            try:
+                await connection.live()
+            finally:
+                await connection.release(request)
+        finally:
+            connection.subscriber.detach()
+            connections.remove(connection)
+        return response
+
+    def _choose(self, request: web.Request) -> Transport:
+        serves = self._channel.transports
+        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+            refused = web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
+            refused.text = f"{request.path} is opened with GET\n"
+            raise refused
+        if websocket.wants_websocket(request):
+            if request.method != hdrs.METH_GET:
+                raise web.HTTPMethodNotAllowed(
+                    request.method, ["GET"], text="a WebSocket begins with GET\n"
+                )
+            if "websocket" in serves:
+                return "websocket"
+            raise web.HTTPBadRequest(
+                text=f"{request.path} is no WebSocket but server-sent events: curl -N {request.url}\n"
+            )
+        if "sse" not in serves:
+            refusal = web.HTTPUpgradeRequired(text=f"{request.path} is a WebSocket; open it with ws://\n")
+            refusal.headers[hdrs.UPGRADE] = "websocket"
+            refusal.headers[hdrs.CONNECTION] = "Upgrade"
+            raise refusal
+        if not _accepts_events(request):
+            raise web.HTTPNotAcceptable(
+                text=f"{request.path} serves text/event-stream"
+                + (" and WebSocket\n" if "websocket" in serves else "\n")
+            )
+        return "sse"
+
+    def _introduction(self, request: web.Request) -> str:
+        if "text/event-stream" in request.headers.get(hdrs.ACCEPT, ""):
+            return ""
+        others = ", WebSocket (Upgrade: websocket)" if "websocket" in self._channel.transports else ""
+        return f"{self._channel.name}: server-sent events. The same URL answers: text/event-stream{others}"
+
+    def _check_origin(self, request: web.Request) -> None:
+        sent = request.headers.getall(hdrs.ORIGIN, [])
+        if sent and not (len(sent) == 1 and origin_allowed(sent[0], request.host, self._origins)):
+            refused = web.HTTPForbidden(
+                text=f"a page of {sent[0][:100]!r} may not connect here; "
+                "server.origins in the config can allow it\n"
+            )
+            refused.force_close()
+            raise refused
+
+    def _check_room(self) -> None:
+        if self._connections.draining:
+            raise self._overloaded("the server is shutting down")
+        if len(self._connections) >= self._connections.max_clients:
+            raise self._overloaded("the server is full (server.limits.max_clients)")
+        limit = self._channel.settings.limits.max_clients
+        if limit is not None and len(self._channel.clients) >= limit:
+            raise self._overloaded("the channel is full (limits.max_clients)")
+
+    def _overloaded(self, text: str) -> web.HTTPException:
+        error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": RETRY_AFTER})
+        error.force_close()
+        return error
+
+    def _as_text(self, message: Message) -> str | None:
+        try:
+            return self._channel.as_text(message)
+        except Exception:
+            # It runs in the middle of a flush: one channel's bug is not to stop the others.
+            self._channel.log.exception("as_text failed; the message is not shown")
+            return None
+
+
+def origin_allowed(origin: str, host: str, allowed: Origins) -> bool:
+    """Whether a page of this origin may connect (RFC 6454; RFC 6455, section 10.2).
+
+    ``same`` compares host and port with those of the request; the scheme is not known behind a
+    proxy, so it only fills in the port that is not written.
+    """
+    if allowed == "any":
+        return True
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None:
+        return False
+    scheme, name, port = match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]]
+    if allowed == "same":
+        own = re.fullmatch(r"(.*?)(?::([0-9]+))?", host.lower())
+        return own is not None and (name, port) == (own[1], own[2] or _DEFAULT_PORTS[scheme])
+    spelled = {f"{scheme}://{name}:{port}"}
+    if port == _DEFAULT_PORTS[scheme]:
+        spelled.add(f"{scheme}://{name}")
+    return not spelled.isdisjoint(allowed)
+
+
+def _accepts_events(request: web.Request) -> bool:
+    accepted = request.headers.get(hdrs.ACCEPT, "*/*")
+    ranges = [part.partition(";")[0].strip().lower() for part in accepted.split(",")]
+    return not {"text/event-stream", "text/*", "*/*", ""}.isdisjoint(ranges)
+
+
+def _since(request: web.Request) -> Since:
+    """Where to begin: the query's ``since`` is a wish, ``Last-Event-ID`` is a browser's memory."""
+    wish = request.query.get("since")
+    if wish is not None:
+        return parse_since(wish)
+    memory = request.headers.get("Last-Event-ID")
+    if not memory:
+        return None
+    try:
+        return Position.parse(memory)
+    except ValueError:
+        return Position("", 0)  # of no epoch: the stream says that it begins anew

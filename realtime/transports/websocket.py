@@ -1,0 +1,209 @@
+"""WebSocket (RFC 6455): the handshake, and a connection of frames.
+
+Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
+subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
+That is the only place where Realtime uses what aiohttp does not document: see ``_Frames``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+from aiohttp import WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+
+from realtime.channel import Channel
+from realtime.close_codes import CloseCode, cut_reason, may_be_sent
+from realtime.encodings import CLOSE, PING, PONG, PlainFrames, frame
+from realtime.message import Message
+from realtime.topic import Topic
+from realtime.transports.connection import LEAVE_GRACE, Connection, Connections, End
+
+#: After so many seconds without a byte from the client it is pinged, …
+PING_AFTER = 25.0
+#: … and after so many more without an answer it is gone.
+PONG_WITHIN = 8.0
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_EXPLAIN = {
+    CloseCode.TOO_BIG: "the message is larger than limits.max_message",
+    CloseCode.BAD_DATA: "the text is not UTF-8",
+}
+
+
+def wants_websocket(request: web.Request) -> bool:
+    """Whether the request is an opening handshake, right or wrong."""
+    return any(
+        part.strip().lower() == "websocket" for part in request.headers.get("Upgrade", "").split(",")
+    )
+
+
+def accept(request: web.Request) -> web.StreamResponse:
+    """The answer to an opening handshake (RFC 6455, section 4.2).
+
+    Raises an HTTP error that says what is wrong with it.
+    """
+    headers = request.headers
+    if request.version != (1, 1):
+        raise _refused(web.HTTPBadRequest, "a WebSocket begins with HTTP/1.1")
+    tokens = {
+        token.strip().lower() for value in headers.getall("Connection", []) for token in value.split(",")
+    }
+    if "upgrade" not in tokens:
+        raise _refused(web.HTTPBadRequest, "a WebSocket handshake says Connection: Upgrade")
+    if headers.getall("Sec-WebSocket-Version", []) != ["13"]:
+        refused = _refused(web.HTTPUpgradeRequired, "this server speaks WebSocket version 13")
+        refused.headers["Sec-WebSocket-Version"] = "13"
+        raise refused
+    keys = headers.getall("Sec-WebSocket-Key", [])
+    try:
+        right = len(keys) == 1 and len(base64.b64decode(keys[0].encode("ascii"), validate=True)) == 16
+    except (binascii.Error, UnicodeEncodeError):
+        right = False
+    if not right:
+        raise _refused(web.HTTPBadRequest, "a WebSocket handshake has one key of 16 bytes in base64")
+    digest = hashlib.sha1(keys[0].encode() + _GUID, usedforsecurity=False).digest()
+    return web.StreamResponse(
+        status=101,
+        headers={
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
+        },
+    )
+
+
+def _refused(kind: type[web.HTTPException], text: str) -> web.HTTPException:
+    error = kind(text=text + "\n")
+    # What follows a refused handshake may be frames; it is never read as a request.
+    error.force_close()
+    return error
+
+
+class WebSocket(Connection):
+    """A connection of WebSocket frames, one message a frame."""
+
+    def __init__(
+        self, connections: Connections, channel: Channel, topic: Topic, form: PlainFrames, max_message: int
+    ) -> None:
+        super().__init__(connections, channel, topic, form)
+        # The reader refuses a message of its limit or more; ours is the largest that passes.
+        self._reader = WebSocketReader(_Frames(self, self._loop), max_message + 1, False, True)
+        self._heard_at = self._loop.time()
+        self._pinged = False
+        self._pong_waiters: list[asyncio.Future[None]] = []
+        self._owed_pong: bytes | None = None
+        self._deaf = False  # the client has said its last
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client: each whole frame among them is handled before this returns."""
+        self._heard_at = self._loop.time()
+        self._pinged = False
+        if self._pong_waiters:
+            for waiter in self._pong_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._pong_waiters.clear()
+        if not self._deaf:
+            self._reader.feed_data(data)
+
+    def frame_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
+        """One frame, or a message put together from several."""
+        if self._deaf or (self.closed and kind is not WSMsgType.CLOSE):
+            return
+        if kind is WSMsgType.TEXT:
+            self.hear(Message("message", "text", data.encode(), 0.0))
+        elif kind is WSMsgType.BINARY:
+            self.hear(Message("message", "bytes", data, 0.0))
+        elif kind is WSMsgType.PING:
+            if self.paused:
+                self._owed_pong = bytes(data)  # only the latest needs an answer (section 5.5.3)
+            else:
+                self.transport.write(frame(PONG, data))
+        elif kind is WSMsgType.CLOSE:
+            code = data or CloseCode.DONE
+            if may_be_sent(code):
+                self._hear_end(End(code, extra))
+            else:
+                self._hear_end(End(CloseCode.PROTOCOL_ERROR, f"{code} is no close code"))
+
+    def failed(self, code: int, reason: str) -> None:
+        """What the client sent breaks the protocol or a limit."""
+        self._hear_end(End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:])))
+
+    def _hear_end(self, end: End) -> None:
+        self._deaf = True
+        if self.closed:
+            self.transport.close()  # the answer to our own close frame: the handshake is complete
+        else:
+            self.hear(end)
+            # In its place among the messages; but a handler that hangs does not hold it up.
+            self._within(LEAVE_GRACE, lambda: self.close(*end))
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """The close frame, after which nothing is written (section 5.5.1)."""
+        self.transport.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
+        if self._deaf:
+            self.transport.close()
+
+    def resume_writing(self) -> None:
+        """The transport has drained: the pong that is owed goes first."""
+        if self._owed_pong is not None and not self.closed:
+            self.transport.write(frame(PONG, self._owed_pong))
+        self._owed_pong = None
+        super().resume_writing()
+
+    async def ping(self, timeout: float) -> bool:
+        """Ask the client for a sign of life; any byte from it is one (``channel.Link``)."""
+        if self.closed:
+            return False
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._pong_waiters.append(waiter)
+        if not self.paused:
+            self.transport.write(frame(PING, b""))
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            return False
+        return not self.closed
+
+    def look(self, now: float) -> float | None:
+        """Ping what has been silent, cut what stays silent."""
+        if self.closed:
+            return None
+        silent = now - self._heard_at
+        if silent < PING_AFTER or not self._reading:
+            return self._heard_at + PING_AFTER
+        if not self._pinged:
+            self._pinged = True
+            self.transport.write(frame(PING, b""))
+            return now + PONG_WITHIN
+        self.outcome = End(1006, f"answered no ping within {PONG_WITHIN:g}s")
+        self.abort()
+        return None
+
+
+class _Frames(WebSocketDataQueue):
+    """What aiohttp's reader feeds: it hands each frame to the connection.
+
+    Of the reader and of this class Realtime relies on the constructor, ``feed_data`` and
+    ``set_exception``, as they are in aiohttp 3.14; ``tests/test_websocket.py`` holds it.
+    """
+
+    def __init__(self, connection: WebSocket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(None, 1, loop=loop)  # type: ignore[arg-type]
+        self._connection = connection
+
+    def feed_data(self, data: Any, size: int) -> None:
+        self._connection.frame_received(*data)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        code = getattr(exc, "code", None)
+        if code is None:  # not the client's fault, but a frame that was lost ends the connection
+            raise exc
+        self._connection.failed(int(code), str(exc))
