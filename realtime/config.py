@@ -271,12 +271,12 @@ class Source:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         try:
-            value: Any = loader.construct_object(node)  # type: ignore[func-returns-value]
+            scalar: object = loader.construct_object(node)
         except (yaml.YAMLError, ValueError):
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             self.problems.append(self.problem(f"a value of the kind {tag} is not allowed here", path))
             return None
-        return self._expand(value, path) if isinstance(value, str) else value
+        return self._expand(scalar, path) if isinstance(scalar, str) else scalar
 
     def _expand(self, text: str, path: tuple[str | int, ...]) -> str:
         def replace(match: re.Match[str]) -> str:

@@ -171,6 +171,7 @@ class Subscriber:
         self.state = _State.BEHIND
         topic.behind[self] = None
         topic.catch_up(self)
+        topic.bus.wake(topic)  # the flush forgets what was joined for it
 
     def send(self, data: bytes) -> None:
         """Write to this subscriber alone, after all that was published before.
@@ -475,7 +476,7 @@ class Topic:
             subscriber.cursor = end
             if excluded and id(subscriber.owner) in excluded:
                 self._write(subscriber, self._private(subscriber, start, end))
-            elif data:
+            else:
                 self._write(subscriber, data)
             since_look += 1
             if since_look == _STRIDE:
@@ -516,8 +517,7 @@ class Topic:
         elif excluded and id(subscriber.owner) in excluded:
             data = self._private(subscriber, start, end)
         subscriber.cursor = end
-        if data:
-            self._write(subscriber, data)
+        self._write(subscriber, data)
 
     def _join(self, form: Form, start: int) -> _Batch:
         """What follows ``start`` in this form, up to the head or :data:`MAX_WRITE`."""
@@ -551,6 +551,8 @@ class Topic:
         return form.wrap(data) if data else b""
 
     def _write(self, subscriber: Subscriber, data: bytes) -> None:
+        if not data:  # all of it is excluded, or not shown in this form
+            return
         counters = self.bus.counters
         counters["writes"] += 1
         counters["bytes"] += len(data)

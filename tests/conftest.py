@@ -1,0 +1,57 @@
+"""What every test can use: a real server on a free port, from a config in the test."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from realtime.config import Source, parse
+from realtime.server import Server
+
+
+class Serving:
+    """A running server and where it listens."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.address = str(server.addresses[0])
+        self.port = server.addresses[0].port
+
+    def ws(self, path: str) -> str:
+        """The ws:// URL of a path."""
+        return f"ws://{self.address}{path}"
+
+    def http(self, path: str) -> str:
+        """The http:// URL of a path."""
+        return f"http://{self.address}{path}"
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Serving]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """``async with serve(config, {"dice.py": source}) as serving: ...``
+
+    The config is YAML, dedented; without a ``server`` section it listens on a free port. Files go
+    into ``plugins/`` beside it, and those with a slash in their name beside the config.
+    """
+
+    @asynccontextmanager
+    async def start(config: str, files: Mapping[str, str] | None = None) -> AsyncIterator[Serving]:
+        config = textwrap.dedent(config)
+        if "server:" not in config:
+            config = f'server: {{listen: ["127.0.0.1:0"]}}\n{config}'
+        file = tmp_path / "config.yaml"
+        file.write_text(config)
+        for name, text in (files or {}).items():
+            target = tmp_path / (name if "/" in name else f"plugins/{name}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(textwrap.dedent(text))
+        async with Server(parse(config, Source("config.yaml", file))) as server:
+            yield Serving(server)
+
+    return start

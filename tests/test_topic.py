@@ -1,0 +1,908 @@
+"""Topics and cursors: what is kept, what is written to whom, and in which order."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire
+
+from realtime.bus import SLICE
+from realtime.encodings import Form
+from realtime.message import Message, Position
+from realtime.topic import (
+    BURST,
+    MAX_BATCHES,
+    MAX_OUTBOX,
+    MAX_WRITE,
+    OVERHEAD,
+    Overflow,
+    Resume,
+    TopicOptions,
+)
+
+#: Room for what a form puts round one write: the head of a chunk.
+FRAMING = 16
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last + 1)]
+
+
+def lagging(bed: Bed, form: Form = LINES) -> Wire:
+    """A subscriber that was off the fast path since before the next message."""
+    wire = bed.join(form)
+    bed.publish("before")
+    bed.idle()
+    wire.paused = True
+    bed.publish("first unread")
+    bed.idle()
+    assert wire.subscriber.lagging
+    return wire
+
+
+# Offsets
+
+
+def test_offsets_are_consecutive() -> None:
+    """The messages of a topic have the offsets 1, 2, 3 and so on."""
+    bed = Bed()
+    assert [bed.publish("x").offset for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+def test_position_is_that_of_the_newest() -> None:
+    """A topic stands where its newest message stands."""
+    bed = Bed()
+    assert bed.publish("x", "y") == bed.topic.position
+
+
+def test_id_on_the_wire_is_what_publish_returned() -> None:
+    """The id of a message is the position that its publisher was given."""
+    bed = Bed()
+    wire = bed.join()
+    position = bed.publish("x")
+    bed.idle()
+    assert [item.position for item in wire.items] == [position]
+
+
+# Where a newcomer begins
+
+
+def test_without_since_begins_at_the_head() -> None:
+    """A newcomer that asks for nothing gets what is published from then on."""
+    bed = Bed(TopicOptions(history=10))
+    bed.publish("old")
+    wire = bed.join()
+    bed.publish("new")
+    bed.idle()
+    assert wire.texts == ["new"]
+
+
+def test_earliest_is_limited_to_the_history() -> None:
+    """``earliest`` gives the newest ``history`` messages, although the log keeps more."""
+    bed = Bed(TopicOptions(history=3))
+    bed.publish(*numbers(1, 10))
+    wire = bed.join(since="earliest")
+    bed.idle()
+    assert wire.texts == ["8", "9", "10"]
+
+
+@pytest.mark.parametrize(("since", "first"), [(-2, 9), (-50, 8), (0, 11), (5, 11)])
+def test_count_is_limited_to_the_history(since: int, first: int) -> None:
+    """``-n`` gives the newest n messages, but no more than the history and never less than none."""
+    bed = Bed(TopicOptions(history=3))
+    bed.publish(*numbers(1, 10))
+    wire = bed.join(since=since)
+    bed.idle()
+    assert wire.texts == numbers(first, 10)
+
+
+def test_position_is_recovered_from_the_lag_window() -> None:
+    """A reconnect is only a long lag: without any history it loses nothing."""
+    bed = Bed(TopicOptions(history=0))
+    seen = bed.publish("1")
+    bed.publish("2", "3")
+    wire = bed.join(since=seen)
+    bed.idle()
+    assert (wire.subscriber.resumed, wire.texts) == (Resume("recovered"), ["2", "3"])
+
+
+def test_position_of_the_head_is_recovered() -> None:
+    """Who has seen everything resumes with nothing missed."""
+    bed = Bed()
+    assert bed.topic.seek(bed.publish("1")) == (1, Resume("recovered"))
+
+
+def test_gap_states_the_exact_number() -> None:
+    """A resume that begins before what is kept is told how many messages it missed."""
+    bed = Bed(TopicOptions(history=4, lag=0.0))
+    seen = bed.publish("1")
+    bed.publish(*numbers(2, 10))
+    bed.advance(1.0)
+    wire = bed.join(since=seen)
+    bed.idle()
+    assert wire.texts == ["gap 5", *numbers(7, 10)]
+
+
+def test_gap_marker_is_positioned_before_the_oldest_kept() -> None:
+    """The id of a gap marker is where the stream goes on from."""
+    bed = Bed(TopicOptions(history=4, lag=0.0))
+    seen = bed.publish("1")
+    bed.publish(*numbers(2, 10))
+    bed.advance(1.0)
+    wire = bed.join(since=seen)
+    assert wire.items[0].position == Position(seen.epoch, 6)
+
+
+@pytest.mark.parametrize("form", [LINES, CHUNKED, UNCHUNKED])
+def test_reset_on_another_epoch(form: Form) -> None:
+    """A position of another epoch begins with a reset and then all of the history."""
+    bed = Bed(TopicOptions(history=2))
+    bed.publish(*numbers(1, 5))
+    wire = bed.join(form, since=Position("0badcafe", 3))
+    bed.idle()
+    assert wire.texts == ["reset", "4", "5"]
+
+
+def test_reset_beyond_the_head() -> None:
+    """An offset that was never given is of no use: a reset."""
+    bed = Bed(TopicOptions(history=2))
+    seen = bed.publish("1")
+    assert bed.topic.seek(Position(seen.epoch, 2))[1] == Resume("reset")
+
+
+@pytest.mark.parametrize("epoch", ["0badcafe", None], ids=["reset", "gap"])
+def test_plain_form_is_closed_when_it_cannot_resume(epoch: str | None) -> None:
+    """A form without marks is closed rather than begun with a hole nobody speaks of."""
+    bed = Bed(TopicOptions(history=2, lag=0.0))
+    bed.publish(*numbers(1, 5))
+    bed.advance(1.0)
+    wire = bed.join(PLAIN, since=Position(epoch or bed.topic.epoch, 1))
+    assert (wire.closed, wire.writes) == ("the position cannot be resumed", [])
+
+
+def test_history_after_a_position() -> None:
+    """``history(since)`` are the messages kept after it."""
+    bed = Bed(TopicOptions(history=2))
+    bed.publish("1")
+    seen = bed.publish("2")
+    bed.publish("3", "4", "5")
+    assert [message.data for message in bed.topic.history(seen)] == ["3", "4", "5"]
+
+
+def test_history_is_what_newcomers_may_ask_for() -> None:
+    """``history()`` is limited as ``earliest`` is."""
+    bed = Bed(TopicOptions(history=2))
+    bed.publish(*numbers(1, 5))
+    assert [message.data for message in bed.topic.history()] == ["4", "5"]
+
+
+def test_reset_when_the_topic_was_made_again() -> None:
+    """A topic that went and came again has another epoch, so an old position is a reset."""
+    bed = Bed(TopicOptions(lag=1.0))
+    seen = bed.publish("1")
+    bed.advance(10.0)
+    assert bed.topic.seek(seen)[1] == Resume("reset")
+
+
+# What is kept
+
+
+def test_lag_window_by_time() -> None:
+    """What is older than ``lag`` is given up when nobody may ask for it."""
+    bed = Bed(TopicOptions(lag=5.0))
+    bed.join()
+    bed.publish("old")
+    bed.advance(4.0)
+    bed.publish("young")
+    bed.advance(2.5)
+    assert (bed.topic.base, bed.topic.head) == (2, 2)
+
+
+def test_lag_window_is_kept_whole() -> None:
+    """What is younger than ``lag`` stays, although no history is asked for."""
+    bed = Bed(TopicOptions(lag=5.0))
+    bed.publish("x")
+    bed.advance(4.5)
+    assert bed.topic.base == 1
+
+
+def test_lag_window_by_bytes() -> None:
+    """Once everybody has been served a log holds no more than ``lag_bytes`` and one message."""
+    bed = Bed(TopicOptions(lag_bytes=10_000))
+    bed.join()
+    for _ in range(100):
+        bed.publish("x" * 1000)
+        bed.idle()
+        assert bed.topic.size <= 10_000
+
+
+def test_burst_is_bounded() -> None:
+    """While the flush has not come round a log holds at most BURST times ``lag_bytes``."""
+    bed = Bed(TopicOptions(lag_bytes=10_000))
+    bed.join()
+    topic = bed.topic
+    for _ in range(100):
+        topic.append(Message.of("x" * 1000, time=0.0))
+        assert topic.size <= BURST * 10_000
+
+
+def test_many_publishers_in_one_turn_push_nobody_off() -> None:
+    """A burst of more than ``lag_bytes`` in one turn reaches a healthy plain reader whole."""
+    bed = Bed(TopicOptions(lag_bytes=100_000))
+    wire = bed.join(PLAIN)
+    for number in range(25):  # as many tasks, each with one message, before the flush has its turn
+        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+    bed.idle()
+    assert (wire.closed, len(wire.texts)) == (None, 25)
+
+
+def test_message_larger_than_the_log_is_delivered() -> None:
+    """The newest message is kept until it was written, however large it is."""
+    bed = Bed(TopicOptions(lag_bytes=1000))
+    wire = bed.join(PLAIN)
+    bed.publish("x" * 50_000)
+    bed.idle()
+    assert (wire.closed, len(wire.texts)) == (None, 1)
+
+
+def test_history_is_on_top_of_the_lag_window() -> None:
+    """What newcomers may ask for stays, although it is past the lag window by time and by bytes."""
+    bed = Bed(TopicOptions(history=5, lag=1.0, lag_bytes=100))
+    bed.publish(*numbers(1, 20))
+    bed.advance(60.0)
+    assert (bed.topic.base, bed.topic.head) == (16, 20)
+
+
+def test_lag_window_is_on_top_of_the_history() -> None:
+    """A short ``history_age`` takes nothing from the lag window."""
+    bed = Bed(TopicOptions(history=5, history_age=1.0, lag=5.0))
+    seen = bed.publish("1")
+    bed.publish("2")
+    bed.advance(3.0)
+    assert bed.topic.seek(seen)[1] == Resume("recovered")
+
+
+def test_history_ages_out() -> None:
+    """History older than ``history_age`` is given up."""
+    bed = Bed(TopicOptions(history=5, history_age=60.0, lag=1.0))
+    bed.join()
+    bed.publish(*numbers(1, 5))
+    bed.advance(62.0)
+    assert bed.topic.history() == []
+
+
+def test_time_takes_nothing_from_a_held_subscriber() -> None:
+    """Who is still being greeted misses nothing, however long that takes."""
+    bed = Bed(TopicOptions(lag=5.0))
+    wire = bed.join(PLAIN, start=False)
+    bed.publish("1", "2")
+    bed.advance(600.0)
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["1", "2"]
+
+
+def test_time_is_no_excuse_once_the_held_one_has_started() -> None:
+    """What was kept for a held subscriber alone is given up when it has been read."""
+    bed = Bed(TopicOptions(lag=5.0))
+    wire = bed.join(start=False)
+    bed.publish("1", "2")
+    bed.advance(600.0)
+    wire.subscriber.start()
+    bed.advance(2.0)
+    assert bed.topic.size == 0
+
+
+def test_bytes_lap_a_held_subscriber() -> None:
+    """A place that is held is no way to hold memory: the bound in bytes counts for it too."""
+    bed = Bed(TopicOptions(lag_bytes=10_000, overflow="skip"))
+    wire = bed.join(start=False)
+    for number in range(20):
+        bed.publish(f"{number:01000}")
+        bed.idle()
+    missed = bed.topic.base - 1
+    wire.subscriber.start()
+    bed.idle()
+    assert missed > 0
+    assert wire.texts[0] == f"gap {missed}"
+
+
+def test_blocked_loop_laps_nobody() -> None:
+    """When the loop stood still between two messages, the first is delivered all the same."""
+    bed = Bed(TopicOptions(lag=5.0))
+    wire = bed.join(PLAIN)
+    bed.publish("1")
+    bed.loop.clock += 60.0  # a handler that computes
+    bed.publish("2")
+    bed.idle()
+    assert (wire.closed, wire.texts) == (None, ["1", "2"])
+
+
+# One write
+
+
+def test_turn_leaves_as_one_write() -> None:
+    """What is published in one turn is one write to each subscriber."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("a", "b", "c")
+    bed.idle()
+    assert (len(wire.writes), wire.texts) == (1, ["a", "b", "c"])
+
+
+def test_message_is_encoded_once_for_all() -> None:
+    """However many read a form, a message is encoded in it once."""
+    encoded = []
+
+    class Counting(type(LINES)):  # type: ignore[misc]
+        key = "counting"
+
+        def encode(self, message: Message) -> bytes:
+            encoded.append(message.data)
+            return bytes(super().encode(message))
+
+    bed = Bed()
+    form = Counting()
+    for _ in range(10):
+        bed.join(form)
+    bed.join(Counting())  # another form with the same key
+    bed.publish("x")
+    bed.idle()
+    assert encoded == ["x"]
+
+
+@pytest.mark.parametrize("form", [PLAIN, LINES, CHUNKED, UNCHUNKED])
+def test_joined_writes_are_bounded(form: Form) -> None:
+    """Joined messages are cut into writes of at most MAX_WRITE."""
+    bed = Bed(TopicOptions(lag_bytes=1 << 30))
+    wire = bed.join(form)
+    for number in range(100):
+        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+    bed.idle()
+    assert len(wire.texts) == 100
+    assert max(map(len, wire.writes)) <= MAX_WRITE + FRAMING
+
+
+def test_replay_is_bounded() -> None:
+    """A newcomer's history is cut into writes of at most MAX_WRITE."""
+    bed = Bed(TopicOptions(history=100))
+    bed.publish(*(f"{number:010000}" for number in range(100)))
+    bed.idle()
+    wire = bed.join(since="earliest")
+    bed.idle()
+    assert len(wire.texts) == 100
+    assert max(map(len, wire.writes)) <= MAX_WRITE
+
+
+def test_larger_message_goes_alone() -> None:
+    """One message that is larger than MAX_WRITE is one write, joined with no other."""
+    bed = Bed()
+    wire = bed.join()
+    for data in ("a", "x" * (MAX_WRITE + 1), "b"):
+        bed.spawn(bed.bus.publish("t", data))
+    bed.idle()
+    assert [len(write) > MAX_WRITE for write in wire.writes] == [False, True, False]
+
+
+def test_form_that_shows_nothing_gets_no_write() -> None:
+    """A message that a form does not show moves the cursor and writes nothing."""
+    bed = Bed()
+    wire = bed.join(PLAIN)
+    bed.publish("x", event="quiet")
+    bed.idle()
+    assert (wire.writes, wire.subscriber.cursor) == ([], 1)
+
+
+def test_joined_writes_are_not_kept() -> None:
+    """Who comes back to as many places as there are messages holds no write of each in memory."""
+    bed = Bed(TopicOptions(history=500))
+    bed.publish(*("x" * 100 for _ in range(500)))
+    bed.idle()
+    wires = [bed.join(since=Position(bed.topic.epoch, offset)) for offset in range(400)]
+    bed.idle()
+    largest = {id(write) for wire in wires for write in wire.writes if len(write) > 1000}
+    for wire in wires:
+        wire.writes.clear()
+    alive = [found for found in _referents(bed.topic) if id(found) in largest]
+    assert (len(largest) > MAX_BATCHES, alive) == (True, [])
+
+
+def _referents(root: object) -> list[bytes]:
+    """Every bytes object that can be reached from a topic, but not by way of its bus."""
+    seen: set[int] = set()
+    found: list[bytes] = []
+    waiting: list[object] = [root]
+    while waiting:
+        one = waiting.pop()
+        if (
+            id(one) in seen
+            or isinstance(one, type | Wire)
+            or type(one).__name__ in ("Bus", "module", "function")
+        ):
+            continue
+        seen.add(id(one))
+        if isinstance(one, bytes):
+            found.append(one)
+        waiting.extend(gc.get_referents(one))
+    return found
+
+
+# Paused and lagging
+
+
+def test_paused_sink_is_never_written_to() -> None:
+    """Nothing at all is written to a paused sink, by whatever way it might come."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    bed.idle()
+    wire.paused = True
+    bed.publish("2")
+    wire.send("direct")
+    bed.idle()
+    bed.advance(3.0)
+    assert wire.texts == ["1"]
+
+
+def test_newcomer_whose_sink_is_paused_waits() -> None:
+    """Neither the marker nor the history is written to a newcomer that is paused already."""
+    bed = Bed(TopicOptions(history=2))
+    bed.publish("1", "2")
+    wire = bed.join(since=Position("0badcafe", 1), start=False)
+    wire.paused = True
+    wire.subscriber.start()
+    bed.idle()
+    before = list(wire.writes)
+    wire.drain()
+    bed.idle()
+    assert (before, wire.texts) == ([], ["reset", "1", "2"])
+
+
+def test_lagging_subscriber_delays_nobody() -> None:
+    """A lagging subscriber delays nobody."""
+    bed = Bed()
+    lagging(bed)
+    other = bed.join()
+    bed.publish("x")
+    bed.idle()
+    assert other.texts == ["x"]
+
+
+def test_drained_subscriber_catches_up() -> None:
+    """Who drains in time reads all that was published meanwhile, in order."""
+    bed = Bed()
+    wire = lagging(bed)
+    bed.publish("second unread")
+    bed.idle()
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "first unread", "second unread"]
+    assert not wire.subscriber.lagging
+
+
+def test_resume_of_one_that_does_not_lag_is_nothing() -> None:
+    """A sink that drained before the bus noticed loses and repeats nothing."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    bed.idle()
+    wire.paused = True
+    wire.drain()
+    bed.publish("2")
+    bed.idle()
+    assert wire.texts == ["1", "2"]
+
+
+def test_pauses_again_while_catching_up() -> None:
+    """Catching up goes a write at a time, and stops whenever the sink is full."""
+    bed = Bed(TopicOptions(lag_bytes=1 << 30))
+    wire = bed.join(bound=MAX_WRITE // 2)
+    for number in range(100):
+        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+    bed.idle()
+    for _ in range(20):
+        assert len(wire.writes) == 0 or len(wire.writes[-1]) <= MAX_WRITE
+        wire.drain()
+        bed.idle()
+    assert len(wire.texts) == 100
+
+
+# Lapped
+
+
+@pytest.mark.parametrize("overflow", ["disconnect", "skip", "latest"])
+def test_plain_form_is_closed_when_lapped(overflow: Overflow) -> None:
+    """A form without marks is closed whatever the policy, and told how far behind it was."""
+    bed = Bed(TopicOptions(lag=1.0, overflow=overflow))
+    wire = lagging(bed, PLAIN)
+    bed.advance(3.0)
+    assert wire.closed == "too slow: 1 messages behind what is kept"
+
+
+def test_disconnect_closes_a_form_with_marks() -> None:
+    """Under ``disconnect`` a lapped subscriber is closed although it could be told."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="disconnect"))
+    wire = lagging(bed)
+    bed.advance(3.0)
+    assert wire.closed is not None
+
+
+def test_disconnect_happens_without_a_publisher() -> None:
+    """A lapped subscriber is closed by the clock alone and then counts no more."""
+    bed = Bed(TopicOptions(lag=1.0))
+    lagging(bed)
+    bed.advance(3.0)
+    assert (bed.bus.counters["overruns"], bed.bus.topics) == (1, [])
+
+
+def test_skip_marks_the_gap_and_goes_on() -> None:
+    """Under ``skip`` a lapped subscriber is told what it missed and reads on from the oldest kept."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="skip"))
+    wire = lagging(bed)
+    bed.publish("second unread")
+    bed.idle()
+    bed.advance(3.0)
+    bed.publish("3", "4")
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "gap 2", "3", "4"]
+
+
+def test_latest_gives_only_the_newest() -> None:
+    """Under ``latest`` a lapped subscriber is told what it missed and reads the newest alone."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="latest"))
+    wire = lagging(bed)
+    bed.advance(3.0)
+    bed.publish("2", "3", "4")
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "gap 3", "4"]
+
+
+def test_lapped_by_bytes() -> None:
+    """A lagging subscriber does not make the log grow past ``lag_bytes``: it is left behind."""
+    bed = Bed(TopicOptions(lag_bytes=10_000))
+    wire = lagging(bed)
+    for _ in range(20):
+        bed.publish("x" * 1000)
+        bed.idle()
+    assert wire.closed is not None
+    assert bed.topic.size <= 10_000
+
+
+def test_missed_messages_are_counted() -> None:
+    """What is skipped is in the counters."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="skip"))
+    wire = lagging(bed)
+    bed.advance(3.0)
+    wire.drain()
+    bed.idle()
+    assert (bed.bus.counters["laps"], bed.bus.counters["missed"]) == (1, 1)
+
+
+# Said to one alone
+
+
+def test_direct_after_published_for_a_live_one() -> None:
+    """To a live subscriber: what was published before it comes before it."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    wire.send("direct")
+    bed.publish("2")
+    bed.idle()
+    assert wire.texts == ["1", "direct", "2"]
+
+
+def test_direct_at_the_head_is_written_at_once() -> None:
+    """To a subscriber that has read everything a direct frame waits for no flush."""
+    bed = Bed()
+    wire = bed.join()
+    wire.send("direct")
+    assert wire.texts == ["direct"]
+
+
+def test_direct_after_published_for_one_behind() -> None:
+    """To a newcomer that still replays: the rest of the replay comes first."""
+    bed = Bed(TopicOptions(history=100))
+    bed.publish(*(f"{number:010000}" for number in range(50)))
+    bed.idle()
+    wire = bed.join(since="earliest")
+    assert len(wire.texts) < 50
+    wire.send("direct")
+    bed.publish("after")
+    bed.idle()
+    assert wire.texts[50:] == ["direct", "after"]
+
+
+def test_direct_after_published_for_a_lagging_one() -> None:
+    """To a lagging subscriber: it waits, and comes exactly in its place."""
+    bed = Bed()
+    wire = lagging(bed)
+    wire.send("first direct")
+    bed.publish("second unread")
+    wire.send("second direct")
+    bed.publish("third unread")
+    bed.idle()
+    wire.drain()
+    bed.idle()
+    assert wire.texts[1:] == [
+        "first unread",
+        "first direct",
+        "second unread",
+        "second direct",
+        "third unread",
+    ]
+
+
+def test_direct_survives_a_lap() -> None:
+    """What was said to a subscriber that was lapped comes after the gap it belongs to."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="skip"))
+    wire = lagging(bed)
+    wire.send("direct")
+    bed.advance(3.0)
+    bed.publish("2")
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "gap 1", "direct", "2"]
+
+
+def test_direct_to_a_held_one_comes_first() -> None:
+    """What is said before ``start()`` comes before everything that waits for it."""
+    bed = Bed()
+    wire = bed.join(start=False)
+    bed.publish("1")
+    wire.send("welcome")
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["welcome", "1"]
+
+
+def test_direct_to_a_held_paused_one_waits() -> None:
+    """A paused sink is not written to while it is held either; what waits keeps its order."""
+    bed = Bed()
+    wire = bed.join(start=False)
+    wire.paused = True
+    wire.send("1")
+    before = list(wire.writes)
+    wire.drain()
+    wire.send("2")
+    assert (before, wire.texts) == ([], ["1", "2"])
+
+
+def test_direct_to_a_held_paused_one_survives_the_start() -> None:
+    """What waited while held comes before the marker and the messages."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("1")
+    wire = bed.join(since=Position("0badcafe", 1), start=False)
+    wire.paused = True
+    wire.send("welcome")
+    wire.subscriber.start()
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["welcome", "reset", "1"]
+
+
+@pytest.mark.parametrize("start", [True, False], ids=["lagging", "held"])
+def test_outbox_is_bounded(start: bool) -> None:
+    """Who reads nothing and is told more than MAX_OUTBOX is closed."""
+    bed = Bed()
+    wire = bed.join(start=start)
+    wire.paused = True
+    for _ in range(MAX_OUTBOX // 1000):
+        wire.send("x" * 900)
+    before = wire.closed
+    for _ in range(20):
+        wire.send("x" * 900)
+    assert (before, wire.closed) == (None, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+
+
+def test_outbox_that_was_read_is_free_again() -> None:
+    """The bound counts what waits, not what has ever waited."""
+    bed = Bed()
+    wire = bed.join()
+    for _ in range(10):
+        wire.paused = True
+        wire.send("x" * (MAX_OUTBOX // 2))
+        wire.drain()
+        bed.idle()
+    assert (wire.closed, len(wire.texts)) == (None, 10)
+
+
+def test_nothing_is_written_after_detach() -> None:
+    """Who let go of its place is written to no more."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    wire.subscriber.detach()
+    wire.send("direct")
+    bed.idle()
+    assert wire.writes == []
+
+
+def test_detach_in_the_middle_of_the_first_write() -> None:
+    """A sink that is lost while the marker is written gets nothing after it."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("1")
+    wire = bed.join(since=Position("0badcafe", 1), start=False)
+    wire.on_write = wire.subscriber.detach
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["reset"]
+
+
+# Exclude
+
+
+def test_excluded_one_does_not_see_it() -> None:
+    """The excluded client reads what is before and after, everybody else all."""
+    bed = Bed()
+    alice, bob = bed.join(owner="alice"), bed.join(owner="bob")
+    bed.publish("1")
+    bed.publish("2", exclude="alice")
+    bed.publish("3")
+    bed.idle()
+    assert (alice.texts, bob.texts) == (["1", "3"], ["1", "2", "3"])
+
+
+def test_exclude_leaves_no_gap() -> None:
+    """To the excluded client nothing is missing: no marker, and its cursor moves on."""
+    bed = Bed()
+    alice = bed.join(CHUNKED, owner="alice")
+    bed.publish("1", exclude="alice")
+    bed.idle()
+    assert (alice.writes, alice.subscriber.cursor) == ([], 1)
+
+
+def test_exclude_none_excludes_nobody() -> None:
+    """A subscriber without an owner sees everything."""
+    bed = Bed()
+    wire = bed.join(owner=None)
+    bed.publish("1", exclude=None)
+    bed.publish("2", exclude="alice")
+    bed.idle()
+    assert wire.texts == ["1", "2"]
+
+
+def test_exclude_holds_in_a_replay() -> None:
+    """Who comes back with a position is not shown what it was excluded from."""
+    bed = Bed()
+    seen = bed.publish("1")
+    bed.publish("2", exclude="alice")
+    bed.publish("3")
+    wire = bed.join(owner="alice", since=seen)
+    bed.idle()
+    assert wire.texts == ["3"]
+
+
+def test_exclude_takes_what_cannot_be_hashed() -> None:
+    """Any object can be excluded, a mutable one too."""
+    bed = Bed()
+    alice: list[str] = ["alice"]
+    wire, other = bed.join(owner=alice), bed.join(owner=["alice"])
+    bed.publish("1", exclude=alice)
+    bed.idle()
+    assert (wire.texts, other.texts) == ([], ["1"])
+
+
+# Slices
+
+
+def test_flush_is_cut_into_slices() -> None:
+    """A flush gives the loop back after SLICE seconds, and goes on in the next turn."""
+    bed = Bed()
+    wires = [bed.join(cost=SLICE / 10) for _ in range(100)]
+    bed.publish("x")
+    began = bed.loop.clock
+    bed.loop.turn()
+    assert bed.loop.clock - began < 3 * SLICE
+    bed.idle()
+    assert all(wire.texts == ["x"] for wire in wires)
+
+
+def test_few_with_much_to_read_are_cut_too() -> None:
+    """The clock is also looked at when few subscribers have many writes each before them."""
+    bed = Bed(TopicOptions(lag_bytes=1 << 30))
+    for _ in range(5):
+        bed.join(cost=SLICE / 10)
+    for _ in range(100):
+        bed.spawn(bed.bus.publish("t", "x" * MAX_WRITE))
+    began = bed.loop.clock
+    bed.loop.turn()
+    assert bed.loop.clock - began < 3 * SLICE
+
+
+def test_order_holds_across_slices() -> None:
+    """What is published while a flush is cut comes after what the flush was about, for all."""
+    bed = Bed()
+    wires = [bed.join(cost=SLICE / 10) for _ in range(100)]
+    bed.publish("1")
+    bed.loop.turn()
+    bed.publish("2")
+    bed.loop.turn()
+    bed.publish("3")
+    bed.idle()
+    assert all(wire.texts == ["1", "2", "3"] for wire in wires)
+
+
+def test_joining_a_cut_flush() -> None:
+    """Who joins in the middle of a flush gets neither its message nor misses the next."""
+    bed = Bed()
+    for _ in range(100):
+        bed.join(cost=SLICE / 10)
+    bed.publish("1")
+    bed.loop.turn()
+    assert bed.topic.flushing
+    wire = bed.join()
+    bed.publish("2")
+    bed.idle()
+    assert wire.texts == ["2"]
+
+
+def test_time_takes_nothing_that_a_cut_flush_still_has_to_bring() -> None:
+    """A flush that takes longer than ``lag`` laps nobody."""
+    bed = Bed(TopicOptions(lag=1.0))
+    wires = [bed.join(PLAIN, cost=0.1) for _ in range(100)]
+    bed.publish("1")
+    bed.loop.turn()
+    bed.advance(3.0)  # the sweep comes by while the flush is cut
+    bed.publish("2")
+    bed.idle()
+    assert all(wire.texts == ["1", "2"] for wire in wires)
+
+
+def test_newcomers_do_not_starve_live_ones() -> None:
+    """A crowd that replays takes at most half a slice from those who are live."""
+    bed = Bed(TopicOptions(history=1000, lag_bytes=1 << 30))
+    bed.publish(*("x" * 100_000 for _ in range(100)))
+    bed.idle()
+    live = bed.join()
+    for _ in range(100):
+        bed.join(since="earliest", cost=SLICE / 10)
+    bed.publish("now")
+    bed.loop.turn()
+    assert live.texts == ["now"]
+
+
+def test_crowd_of_newcomers_is_served_in_turn() -> None:
+    """Of those who replay nobody is finished before the others have had their turn."""
+    bed = Bed(TopicOptions(history=1000, lag_bytes=1 << 30))
+    bed.publish(*("x" * 100_000 for _ in range(10)))
+    bed.idle()
+    crowd = [bed.join(since="earliest", cost=SLICE / 4) for _ in range(20)]
+    while bed.loop.busy:
+        bed.loop.turn()
+        counts = [len(wire.writes) for wire in crowd]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_healthy_reader_keeps_its_place_in_a_long_flush() -> None:
+    """A publisher at full speed laps nobody whom a cut flush has not come to."""
+    bed = Bed(TopicOptions(lag_bytes=200_000))
+    wires = [bed.join(PLAIN, cost=SLICE / 5) for _ in range(200)]
+    bed.publish(*("x" * 1000 for _ in range(500)))
+    bed.idle()
+    assert [wire.closed for wire in wires] == [None] * 200
+
+
+# Who is here
+
+
+def test_subscribers_are_counted_in_every_state() -> None:
+    """Held, live, replaying and lagging subscribers all count, those who left do not."""
+    bed = Bed(TopicOptions(history=100, lag_bytes=1 << 30))
+    lagging(bed)
+    bed.publish(*("x" * 100_000 for _ in range(5)))
+    bed.join()
+    bed.join(start=False)
+    bed.join(since="earliest")
+    bed.join().subscriber.detach()
+    assert bed.topic.subscribers == 4
+
+
+def test_message_counts_with_what_is_around_it() -> None:
+    """The size of a log is that of its messages and OVERHEAD for each."""
+    bed = Bed()
+    bed.publish("123", "4567")
+    assert bed.topic.size == bed.bus.size == 7 + 2 * OVERHEAD
