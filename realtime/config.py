@@ -271,7 +271,7 @@ class Source:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         try:
-            scalar: object = loader.construct_object(node)
+            scalar: Any = loader.construct_object(node)
         except (yaml.YAMLError, ValueError):
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             self.problems.append(self.problem(f"a value of the kind {tag} is not allowed here", path))
