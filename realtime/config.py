@@ -195,9 +195,12 @@ class Source:
                 path, loc = path[:-1], loc[:-1]
                 message = f"the key {item['loc'][-1]!r} is missing"
             else:
+                message = _EXPECTED.get(item["type"], message)
                 message = message[:1].lower() + message[1:] + self._as_written(path)
             problems.append(self.problem(message, path, key=unknown))
-        return list(dict.fromkeys(problems))
+        # What could not even be read is told already.
+        told = {problem.path for problem in self.problems}
+        return [problem for problem in dict.fromkeys(problems) if problem.path not in told]
 
     def _as_written(self, path: tuple[str | int, ...]) -> str:
         node = self._find(path)
@@ -206,7 +209,7 @@ class Source:
         text = node.value
         shown = f", not {text!r}" if len(text) <= 60 else ""
         kind = node.tag.rpartition(":")[2]
-        if kind in ("bool", "timestamp") or (kind == "int" and re.search(r"[:_]|^0\d", text)):
+        if kind in ("bool", "timestamp"):
             return f"{shown} (YAML reads this as {_KINDS[kind]}; put it in quotes to mean text)"
         return shown
 
@@ -234,11 +237,14 @@ class Source:
             finally:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            problem, mark = _yaml_problem(error, text)
             place = f"{self.name}:{mark.line + 1}:{mark.column + 1}" if mark else self.name
-            self.problems.append(
-                Problem(_yaml_hint(str(error.problem or error.context), text, mark), place=place)
-            )
+            self.problems.append(Problem(problem, place=place))
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position]
+            place = f"{self.name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+            wrong = f"the character U+{ord(text[error.position]):04X} is not allowed here"
+            self.problems.append(Problem(wrong, place=place))
         except (yaml.YAMLError, ValueError) as error:
             self.problems.append(Problem(f"this is no YAML: {str(error).splitlines()[0]}", place=self.name))
         except RecursionError:
@@ -250,8 +256,12 @@ class Source:
     ) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in above:
-            raise ValueError("its aliases (&name, *name) make it too large")
+            wrong = "with its aliases (&name, *name) followed, it is too large from here on"
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=node.start_mark)
         above = (*above, id(node))
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            self.problems.append(self._not_allowed(node, path))
+            return None
         if isinstance(node, yaml.MappingNode):
             values: dict[str, Any] = {}
             lines: dict[str, int] = {}
@@ -271,16 +281,27 @@ class Source:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         try:
-            scalar: Any = loader.construct_object(node)
+            scalar = loader.construct_object(node)
         except (yaml.YAMLError, ValueError):
-            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            self.problems.append(self.problem(f"a value of the kind {tag} is not allowed here", path))
+            self.problems.append(self._not_allowed(node, path))
+            return None
+        if type(scalar) is int and _MISREAD.match(node.value):
+            wrong = (
+                f"YAML reads {node.value[:60]} as the number {scalar}; write that, or put it in quotes "
+                "to mean text"
+            )
+            self.problems.append(self.problem(wrong, path))
             return None
         return self._expand(scalar, path) if isinstance(scalar, str) else scalar
 
+    def _not_allowed(self, node: yaml.Node, path: tuple[str | int, ...]) -> Problem:
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        return self.problem(f"a value of the kind {tag} is not allowed here", path)
+
     def _expand(self, text: str, path: tuple[str | int, ...]) -> str:
         def replace(match: re.Match[str]) -> str:
-            value = self.environment.get(match[1], match[2])
+            default: str | None = match[2]
+            value = self.environment.get(match[1], default)
             if value is None:
                 wrong = (
                     f"the environment variable {match[1]} is not set (${{{match[1]}:-default}} gives one)"
@@ -292,7 +313,20 @@ class Source:
         return _VARIABLE.sub(replace, text)
 
 
-_KINDS = {"int": "a number", "bool": "true or false", "timestamp": "a date"}
+#: What a YAML author calls the kinds of values, by the types of pydantic's errors.
+_EXPECTED = {
+    "model_type": "expected a section of keys",
+    "dict_type": "expected a section of keys",
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "bool_type": "expected true or false",
+    "too_short": "the list needs an item",
+}
+_KINDS = {"bool": "true or false", "timestamp": "a date"}
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+#: Integers of YAML 1.1 that few people mean: sexagesimal 12:30, octal 010.
+_MISREAD = re.compile(r"[^:]+:|[+-]?0[0-9_]")
 
 
 def load(file: Path | None = None) -> Config:
@@ -309,8 +343,9 @@ def load(file: Path | None = None) -> Config:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(Problem("this line is not UTF-8", place=f"{source.name}:{line}")) from None
+        before = raw[: error.start].decode("utf-8-sig")
+        place = f"{source.name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise ConfigError(Problem("this byte is not UTF-8", place=place)) from None
     return parse(text, source)
 
 
@@ -368,6 +403,8 @@ def _is_union_member(part: str | int) -> bool:
 def _spell(path: Iterable[str | int]) -> str:
     text = ""
     for part in path:
+        if isinstance(part, str) and not part.isprintable():
+            part = repr(part)  # a problem is one line
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
@@ -382,10 +419,17 @@ def _os_reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _yaml_hint(problem: str, text: str, mark: yaml.Mark | None) -> str:
-    line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+def _yaml_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark | None]:
+    """What is wrong with the YAML, for somebody who does not know its grammar, and where."""
+    problem, context, mark = str(error.problem), error.context or "", error.problem_mark
+    if "quoted scalar" in context and "end of stream" in problem:
+        return "the quote that begins here does not end", error.context_mark
+    if context and not context.startswith("while"):
+        problem = f"{context}, {problem}"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if "\t" in line and "token" in problem:
-        return "a tab indents here; YAML takes spaces only"
-    if re.search(r":\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):
-        return f'{problem}; a path with a {{variable}} inside braces needs quotes: "/rooms/{{room}}"'
-    return problem
+        return "a tab indents here; YAML takes spaces only", mark
+    if re.search(r"[:\[,]\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):
+        return f'{problem}; inside braces a value with a {{variable}} needs quotes: "/rooms/{{room}}"', mark
+    return problem, mark

@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
         self.outcome = End(1006, "")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._lost = False
         self._error: Exception | None = None
         self._paused_at = 0.0
@@ -357,6 +358,17 @@ class Connection(asyncio.Protocol):
             self.abort()
             if self._grace is not None:
                 self._grace.cancel()
+            client, (code, reason) = self.client, self.outcome
+            self.channel.log.info(
+                "%s %s (%s) from %s left after %.1fs: %d %s",
+                client.transport,
+                client.id,
+                client.name or "no name",
+                client.remote or "a socket",
+                self._loop.time() - self._began,
+                code,
+                reason,
+            )
             request.protocol.connection_lost(self._error)
 
 
