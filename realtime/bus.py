@@ -111,9 +111,10 @@ class Bus:
         return topic
 
     def _drop(self, topic: Topic) -> None:
-        topic.shed(topic.size)
-        self._dirty.pop(topic, None)
+        # First, for to shed may close the last one who lags, who then is said to have left.
         del self._topics[topic.name]
+        self._dirty.pop(topic, None)
+        topic.shed(topic.size)
 
     def left(self, topic: Topic) -> None:
         """Somebody left this topic: it goes when nobody and nothing is in it."""
@@ -124,6 +125,11 @@ class Bus:
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP, self._sweep)
+
+    def close(self) -> None:
+        """Forget every topic; what is published afterwards makes new ones."""
+        for topic in self.topics:
+            self._drop(topic)
 
     def _sweep(self) -> None:
         now = self.now()

@@ -1,0 +1,522 @@
+"""The bus: topics and their limits, publishing, reading in plugin code, and the one flush."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from busdrive import LINES, PLAIN, Bed, Lines
+
+from realtime.bus import SLICE, TURN_BYTES, Bus, Subscription
+from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.message import Message, Position
+from realtime.topic import OVERHEAD, TopicOptions
+
+
+@pytest.fixture
+async def bus() -> Bus:
+    """A bus on the test's own event loop."""
+    bus = Bus(wall_time=lambda: 1.5)
+    bus.declare("lobby", TopicOptions(history=5))
+    return bus
+
+
+async def take(messages: Subscription, count: int) -> list[Message]:
+    """The next messages; they must be there or come at once."""
+    async with asyncio.timeout(5):
+        return [await anext(messages) for _ in range(count)]
+
+
+# Topics
+
+
+def test_unknown_topic_is_refused() -> None:
+    """A topic that nothing declares cannot be had."""
+    with pytest.raises(UnknownTopic, match=r"^no channel declares the topic 'zebra'$"):
+        Bed().bus.topic("zebra")
+
+
+def test_unknown_topic_suggests_a_name() -> None:
+    """A topic that is misspelled is answered with the name that was meant."""
+    bed = Bed()
+    bed.bus.declare("lobby")
+    with pytest.raises(UnknownTopic, match="'loby/a', did you mean 'lobby'"):
+        bed.bus.topic("loby/a")
+
+
+def test_declared_name_allows_what_is_below_it() -> None:
+    """``rooms`` allows ``rooms/a/b``, with the options of ``rooms``."""
+    bed = Bed()
+    options = TopicOptions(history=7)
+    bed.bus.declare("rooms", options)
+    assert bed.bus.topic("rooms/a/b").options is options
+
+
+def test_topic_is_one_object() -> None:
+    """The same name is the same topic for as long as it exists."""
+    bed = Bed()
+    assert bed.bus.topic("t") is bed.bus.topic("t")
+
+
+def test_too_many_topics_are_refused() -> None:
+    """When every topic is in use no further one is made, and nobody is evicted for it."""
+    bed = Bed(topics=2)
+    wires = [bed.join(topic=name) for name in ("t/1", "t/2")]
+    with pytest.raises(TooManyTopics, match="2 topics are in use"):
+        bed.bus.topic("t/3")
+    assert all(wire.closed is None for wire in wires)
+
+
+def test_idle_topic_gives_its_place() -> None:
+    """At the limit a topic where nobody is makes room, whatever its history holds."""
+    bed = Bed(topics=2)
+    bed.publish("x", topic="t/1")
+    bed.join(topic="t/2")
+    bed.bus.topic("t/3")
+    assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
+
+
+def test_topic_that_gave_its_place_counts_no_more() -> None:
+    """What a topic held is free when it goes."""
+    bed = Bed(topics=1)
+    bed.publish("x" * 1000, topic="t/1")
+    bed.bus.topic("t/2")
+    assert bed.bus.size == 0
+
+
+def test_member_keeps_its_topic() -> None:
+    """A topic with members is in use although nobody subscribes to it."""
+    bed = Bed(topics=1)
+    bed.topic.members["alice"] = None
+    with pytest.raises(TooManyTopics):
+        bed.bus.topic("t/2")
+
+
+def test_topic_vanishes_with_the_last_subscriber() -> None:
+    """A topic where nobody and nothing is left is gone at once."""
+    bed = Bed()
+    bed.join().subscriber.detach()
+    assert bed.bus.topics == []
+
+
+def test_topic_vanishes_when_its_history_has_aged_out() -> None:
+    """What was published stays for who comes back, and then the topic goes too."""
+    bed = Bed(TopicOptions(lag=5.0))
+    bed.join().subscriber.detach()
+    bed.publish("x")
+    bed.advance(4.0)
+    before = len(bed.bus.topics)
+    bed.advance(3.0)
+    assert (before, bed.bus.topics, bed.bus.size) == (1, [], 0)
+
+
+def test_topic_made_again_has_another_epoch() -> None:
+    """A position of the topic that went means nothing in the one that came."""
+    bed = Bed()
+    wire = bed.join()
+    epoch = bed.topic.epoch
+    wire.subscriber.detach()
+    assert bed.topic.epoch != epoch
+
+
+def test_sweeping_starts_again_with_a_new_topic() -> None:
+    """After all topics have gone, what is published later ages out as well."""
+    bed = Bed()
+    for _ in range(3):
+        bed.publish("x")
+        bed.advance(60.0)
+        assert bed.bus.topics == []
+
+
+def test_close_forgets_every_topic() -> None:
+    """A bus that is closed holds nothing, whoever was there."""
+    bed = Bed()
+    bed.join()
+    bed.publish("x")
+    bed.bus.close()
+    assert (bed.bus.topics, bed.bus.size) == ([], 0)
+
+
+def test_close_with_a_lagging_subscriber() -> None:
+    """A bus can be closed although somebody had not read everything."""
+    bed = Bed()
+    wire = bed.join()
+    wire.paused = True
+    bed.publish("x")
+    bed.idle()
+    bed.bus.close()
+    assert (bed.bus.topics, bed.bus.size) == ([], 0)
+
+
+# Publishing
+
+
+def test_publish_returns_the_position() -> None:
+    """A publisher learns where its message stands."""
+    bed = Bed()
+    assert bed.publish("x") == Position(bed.topic.epoch, 1)
+
+
+def test_publish_stamps_the_time() -> None:
+    """A message has the wall time of its publishing."""
+    bed = Bed()
+    bed.publish("x")
+    assert bed.topic.entry(1).message.time == 1.5
+
+
+def test_publish_refuses_what_no_message_can_carry() -> None:
+    """Bad data is the publisher's error, and takes no offset."""
+    bed = Bed()
+    with pytest.raises(ValueError, match="no JSON"):
+        bed.publish({"a": object()})
+    assert bed.publish("x").offset == 1
+
+
+def test_publish_refuses_an_unknown_topic() -> None:
+    """Publishing does not make a topic that nothing declares."""
+    with pytest.raises(UnknownTopic):
+        Bed().publish("x", topic="zebra")
+
+
+def test_publish_never_waits_for_a_subscriber() -> None:
+    """A publisher goes on although nobody reads."""
+    bed = Bed()
+    wire = bed.join()
+    wire.paused = True
+    assert bed.publish(*"abc").offset == 3
+
+
+async def test_publish_from_another_thread_is_refused(bus: Bus) -> None:
+    """Another thread is told what to call instead."""
+    with pytest.raises(BusError, match="publish_threadsafe"):
+        await asyncio.to_thread(asyncio.run, bus.publish("lobby", "x"))
+
+
+async def test_publish_threadsafe(bus: Bus) -> None:
+    """From another thread the future gives the position."""
+    position = await asyncio.to_thread(lambda: bus.publish_threadsafe("lobby", "x").result(5))
+    assert position == bus.topic("lobby").position
+
+
+async def test_publish_threadsafe_keeps_the_order(bus: Bus) -> None:
+    """What one thread publishes stands in the order in which it was published."""
+    futures = await asyncio.to_thread(lambda: [bus.publish_threadsafe("lobby", n) for n in range(100)])
+    positions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+    assert [position.offset for position in positions] == list(range(1, 101))
+
+
+async def test_publish_threadsafe_passes_the_error_on(bus: Bus) -> None:
+    """The future's error is that of publish()."""
+    with pytest.raises(UnknownTopic):
+        await asyncio.wrap_future(bus.publish_threadsafe("zebra", "x"))
+
+
+# Bursts
+
+
+def turns_of(bed: Bed, data: str, count: int) -> int:
+    """How many times a publisher of so many messages lets the loop go on."""
+    turns = 0
+    for _ in range(count):
+        publishing = bed.bus.publish("t", data)
+        try:
+            while True:
+                publishing.send(None)
+                turns += 1
+                bed.loop.turn()
+        except StopIteration:
+            pass
+    return turns
+
+
+def test_small_turns_are_not_paced() -> None:
+    """Who publishes little goes on without letting the loop turn."""
+    assert turns_of(Bed(), "x" * 100, 100) == 0
+
+
+def test_burst_lets_the_flush_run() -> None:
+    """After TURN_BYTES in one turn a publisher lets the flush run."""
+    assert turns_of(Bed(), "x" * (TURN_BYTES // 4), 9) == 2
+
+
+def test_pacing_follows_a_small_log() -> None:
+    """Where the log is small the pace is a quarter of it."""
+    assert turns_of(Bed(TopicOptions(lag_bytes=40_000)), "x" * 6000, 8) == 4
+
+
+def test_tiny_messages_are_paced_as_the_log_counts_them() -> None:
+    """A burst of empty messages fills the log too, so it is paced like one."""
+    assert turns_of(Bed(), "", 10 * TURN_BYTES // OVERHEAD) >= 9
+
+
+@pytest.mark.parametrize("size", [0, 100, 65_536])
+def test_burst_does_not_push_healthy_readers_off(size: int) -> None:
+    """A burst of many times the log reaches a reader that keeps up, whole."""
+    data = "x" * size
+    bed = Bed(TopicOptions(lag_bytes=1024 * 1024))
+    wire = bed.join(PLAIN)
+    count = 10 * 1024 * 1024 // (size + OVERHEAD)
+    bed.publish(*([data] * count))
+    bed.idle()
+    assert (wire.closed, wire.subscriber.cursor) == (None, count)
+
+
+# Memory
+
+
+def test_memory_bound_sheds() -> None:
+    """All logs together never hold more than ``memory``."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    sizes = []
+    for number in range(200):
+        bed.publish("x" * 1000, topic=f"t/{number % 7}")
+        sizes.append(bed.bus.size)
+    assert 80_000 < max(sizes) <= 100_000
+
+
+def test_shedding_takes_from_the_largest() -> None:
+    """A quiet topic keeps its history while a loud one next to it is cut."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    bed.publish("quiet", topic="t/quiet")
+    bed.publish(*(["x" * 1000] * 200), topic="t/loud")
+    assert len(bed.bus.topic("t/quiet").history()) == 1
+
+
+def test_shedding_takes_the_oldest() -> None:
+    """What is left of a log that was cut is its newest part, without a hole."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    bed.publish(*(f"{number:01000}" for number in range(200)))
+    kept = [int(message.data) for message in bed.topic.history()]
+    assert kept == list(range(200 - len(kept), 200))
+
+
+def test_shedding_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What the bound took is in the counters and in the log."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    with caplog.at_level(logging.WARNING, "realtime.bus"):
+        bed.publish(*(["x" * 1000] * 100))
+    assert bed.bus.counters["shed"] > 0
+    assert "server.limits.memory (100000 bytes)" in caplog.text
+
+
+# Reading
+
+
+async def test_reader_gets_what_is_published(bus: Bus) -> None:
+    """Plugin code reads the messages in order, from the moment it enters."""
+    await bus.publish("lobby", "before")
+    async with bus.subscribe("lobby") as messages:
+        await bus.publish("lobby", {"a": 1})
+        await bus.publish("lobby", b"b", event="bang")
+        read = await take(messages, 2)
+    assert [(message.event, message.data) for message in read] == [("message", {"a": 1}), ("bang", b"b")]
+
+
+async def test_reader_waits(bus: Bus) -> None:
+    """A reader that has read everything is woken by the next message."""
+    async with bus.subscribe("lobby") as messages:
+        reading = asyncio.ensure_future(take(messages, 1))
+        await asyncio.sleep(0)
+        await bus.publish("lobby", "x")
+        assert [message.data for message in await reading] == ["x"]
+
+
+async def test_reader_reads_since_a_position(bus: Bus) -> None:
+    """With ``since`` a reader begins after that position."""
+    seen = await bus.publish("lobby", "1")
+    await bus.publish("lobby", "2")
+    async with bus.subscribe("lobby", since=seen) as messages:
+        assert [message.data for message in await take(messages, 1)] == ["2"]
+
+
+async def test_reader_reads_the_history(bus: Bus) -> None:
+    """``earliest`` begins with all that is kept for newcomers."""
+    for number in range(10):
+        await bus.publish("lobby", number)
+    async with bus.subscribe("lobby", since="earliest") as messages:
+        assert [message.data for message in await take(messages, 5)] == [5, 6, 7, 8, 9]
+
+
+async def test_reader_of_another_epoch_is_told(bus: Bus) -> None:
+    """A position of another epoch begins with ``realtime:reset``."""
+    await bus.publish("lobby", "1")
+    async with bus.subscribe("lobby", since=Position("0badcafe", 9)) as messages:
+        assert [message.event for message in await take(messages, 2)] == ["realtime:reset", "message"]
+
+
+async def test_reader_that_resumes_too_late_is_told(bus: Bus) -> None:
+    """A position that is no longer kept begins with ``realtime:gap`` and the number missed."""
+    bus.declare("small", TopicOptions(history=2, lag_bytes=0))
+    seen = await bus.publish("small", 1)
+    for number in range(2, 6):
+        await bus.publish("small", number)
+        await asyncio.sleep(0)  # let the flush run
+    async with bus.subscribe("small", since=seen) as messages:
+        read = await take(messages, 3)
+    assert [message.data for message in read] == [{"missed": 2}, 4, 5]
+
+
+async def test_reader_that_was_left_behind_is_told(bus: Bus) -> None:
+    """A reader that was too slow gets ``realtime:gap`` with the number missed, and goes on."""
+    bus.declare("small", TopicOptions(history=2, lag_bytes=0))
+    async with bus.subscribe("small") as messages:
+        for number in range(1, 6):
+            await bus.publish("small", number)
+            await asyncio.sleep(0)
+        read = await take(messages, 3)
+    assert [(message.event, message.data) for message in read] == [
+        ("realtime:gap", {"missed": 3}),
+        ("message", 4),
+        ("message", 5),
+    ]
+
+
+async def test_reader_ends_when_it_is_left(bus: Bus) -> None:
+    """Leaving the block ends the iteration of whoever still waits in it."""
+    messages = bus.subscribe("lobby")
+    async with messages:
+        reading = asyncio.ensure_future(anext(messages, None))
+        await asyncio.sleep(0)
+    assert await reading is None
+
+
+async def test_reader_keeps_its_topic(bus: Bus) -> None:
+    """A topic lives while somebody reads it, and goes when the last one leaves."""
+    async with bus.subscribe("lobby"):
+        subscribers = bus.topic("lobby").subscribers
+    assert (subscribers, bus.topics) == (1, [])
+
+
+async def test_reader_of_an_unknown_topic(bus: Bus) -> None:
+    """A reader of what nothing declares is told so when it enters."""
+    with pytest.raises(UnknownTopic, match="did you mean 'lobby'"):
+        async with bus.subscribe("loby"):
+            pass
+
+
+async def test_bus_runs_on_asyncio(bus: Bus) -> None:
+    """Without a scheduler the bus runs on the running loop, and writes at the end of the turn."""
+    written = asyncio.Event()
+
+    class Sink:
+        paused = False
+
+        def write(self, data: bytes) -> None:
+            assert b"hello" in data
+            written.set()
+
+        def overrun(self, reason: str) -> None:
+            raise AssertionError(reason)
+
+    bus.topic("lobby").subscribe(Sink(), LINES, None).start()
+    await bus.publish("lobby", "hello")
+    async with asyncio.timeout(5):
+        await written.wait()
+
+
+# The flush
+
+
+def test_backlog_does_not_starve_another_topic() -> None:
+    """While one topic has much to write, a message in another waits no longer than two slices."""
+    bed = Bed(TopicOptions(lag_bytes=1 << 30, history=1000))
+    for _ in range(500):
+        bed.join(topic="t/loud", cost=SLICE / 10)
+    bed.publish(*(["x" * 100_000] * 20), topic="t/loud")
+    quiet = bed.join(topic="t/quiet")
+    bed.publish("hello", topic="t/quiet")
+    began = bed.loop.clock
+    while not quiet.writes:
+        bed.loop.turn()
+    assert bed.loop.clock - began < 4 * SLICE
+    assert bed.bus.topic("t/loud").flushing
+
+
+def test_loud_topics_take_turns() -> None:
+    """Several topics with much to write are served one after the other, not one to its end."""
+    bed = Bed()
+    crowds = {
+        name: [bed.join(topic=name, cost=SLICE / 10) for _ in range(200)] for name in ("t/1", "t/2", "t/3")
+    }
+    for name in crowds:
+        bed.publish("x", topic=name)
+    for _ in range(6):
+        bed.loop.turn()
+    assert all(0 < sum(len(wire.writes) for wire in crowd) < 200 for crowd in crowds.values())
+
+
+def test_many_topics_are_cut_into_slices() -> None:
+    """Many topics with a little to write each hold the loop no longer than one with much."""
+    bed = Bed()
+    for name in (f"t/{number}" for number in range(50)):
+        for _ in range(5):
+            bed.join(topic=name, cost=SLICE / 10)
+        bed.publish("x", topic=name)
+    began = bed.loop.clock
+    bed.loop.turn()
+    assert bed.loop.clock - began < 2 * SLICE
+
+
+def test_error_in_one_topic_stops_no_other() -> None:
+    """When a form raises, the other topics are written all the same."""
+
+    class Broken(Lines):
+        key = "broken"
+
+        def encode(self, message: Message) -> bytes:
+            raise ZeroDivisionError
+
+    bed = Bed()
+    bed.join(Broken(), topic="t/broken")
+    wire = bed.join(topic="t/fine")
+    bed.publish("x", topic="t/broken")
+    bed.publish("x", topic="t/fine")
+    with pytest.raises(ZeroDivisionError):
+        bed.idle()
+    bed.idle()
+    assert wire.texts == ["x"]
+
+
+def test_write_that_ends_another_topic() -> None:
+    """A topic that gives its place in the middle of a flush does not break the flush."""
+    bed = Bed(topics=3)
+    first, second, third = (bed.join(topic=name) for name in ("t/1", "t/2", "t/3"))
+    for name in ("t/1", "t/2", "t/3"):
+        bed.publish("x", topic=name)
+
+    def make_room() -> None:
+        second.subscriber.detach()
+        bed.bus.topic("t/4")
+
+    first.on_write = make_room
+    bed.idle()
+    assert (first.texts, second.texts, third.texts) == (["x"], [], ["x"])
+
+
+def test_writes_are_counted() -> None:
+    """The counters say how many writes and bytes went out."""
+    bed = Bed()
+    wires = [bed.join() for _ in range(3)]
+    bed.publish("x")
+    bed.idle()
+    counters = bed.bus.counters
+    assert (counters["writes"], counters["bytes"]) == (3, sum(len(wire.writes[0]) for wire in wires))
+
+
+def test_quiet_bus_does_nothing() -> None:
+    """When everything is written the bus asks for no further turn."""
+    bed = Bed()
+    bed.join()
+    bed.publish("x")
+    bed.idle()
+    assert not bed.loop.busy
+
+
+def test_two_buses_know_nothing_of_each_other() -> None:
+    """Nothing is global: two buses in one process share no topic."""
+    one, other = Bed(), Bed()
+    wire = other.join()
+    one.publish("x")
+    other.idle()
+    assert wire.writes == []
