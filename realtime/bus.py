@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
-from realtime.topic import OVERHEAD, Resume, Topic, TopicOptions
+from realtime.topic import Topic, TopicOptions
 
 log = logging.getLogger("realtime.bus")
 
@@ -100,7 +101,7 @@ class Bus:
             raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
         if len(self._topics) >= self._max_topics:
             # Nobody is evicted: only a topic where nobody is gives its place.
-            idle = next((topic for topic in self._topics.values() if topic.idle), None)
+            idle = next((t for t in self._topics.values() if t.idle and t.name not in self._declared), None)
             if idle is None:
                 raise TooManyTopics(
                     f"{self._max_topics} topics are in use; server.limits.topics allows no more"
@@ -117,8 +118,13 @@ class Bus:
         topic.shed(topic.size)
 
     def left(self, topic: Topic) -> None:
-        """Somebody left this topic: it goes when nobody and nothing is in it."""
-        if topic.idle and not topic.size and self._topics.get(topic.name) is topic:
+        """Somebody left this topic: it goes when nobody and nothing is in it.
+
+        The topic of a channel without path variables stays, and with it its positions: there
+        are no more of them than channels.
+        """
+        gone = topic.idle and not topic.size and topic.name not in self._declared
+        if gone and self._topics.get(topic.name) is topic:
             self._drop(topic)
 
     def _keep_sweeping(self) -> None:

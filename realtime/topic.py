@@ -13,14 +13,14 @@ is off that path (lagging) until the transport has drained, and costs the others
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from realtime.encodings import Form
+from realtime.log import Log, Resume
 from realtime.message import Message, Position, Since
+from realtime.subscriber import Reader, Sink, State, Subscriber
 
 if TYPE_CHECKING:
     from realtime.bus import Bus
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
 #: The most that one write hands to a transport, in bytes (one larger message goes alone).
 #: Without a bound, a hundred stalled clients and one busy turn cost a gigabyte.
 MAX_WRITE = 128 * 1024
-#: The most that direct frames may take while a client lags, in bytes; then it is closed.
-MAX_OUTBOX = 64 * 1024
 #: How many times ``lag_bytes`` a log may hold while the flush has not come to everybody: what
 #: nobody could have read yet is nobody's lag.
 BURST = 4
 #: The most joined writes that a topic keeps for others who stand at the same place. Without a
 #: bound, a thousand clients that come back to a thousand places hold a write of each.
 MAX_BATCHES = 64
-#: What a message counts for in the log beside its bytes: the objects around it, roughly.
-OVERHEAD = 256
 #: How many subscribers are written to between two looks at the clock.
 _STRIDE = 16
 
@@ -59,201 +55,20 @@ class TopicOptions:
     overflow: Overflow = "disconnect"
 
 
-class Resume(NamedTuple):
-    """How a request to begin at some place was met.
-
-    ``outcome`` is ``new`` (nothing was asked for), ``recovered``, ``gap`` (``missed`` messages
-    are lost) or ``reset`` (the position is of another epoch).
-    """
-
-    outcome: Literal["new", "recovered", "gap", "reset"]
-    missed: int = 0
-
-
-class Sink(Protocol):
-    """Where a subscriber's bytes go: a connection, as far as the bus knows one."""
-
-    #: Whether it holds more than its bound. When it has drained it sets this to False and then
-    #: calls :meth:`Subscriber.resume`.
-    paused: bool
-
-    def write(self, data: bytes) -> None:
-        """Take these bytes, whole. Never called while paused, so never more than one write over."""
-
-    def overrun(self, reason: str) -> None:
-        """The subscriber was too slow and has been detached: close the connection (1013)."""
-
-
-class Reader(Protocol):
-    """Plugin code that reads at its own pace."""
-
-    def wake(self) -> None:
-        """There is something new."""
-
-
-class _State(Enum):
-    HELD = "held"  # the place is kept, nothing is delivered yet
-    LIVE = "live"  # at the head, or one flush behind it
-    BEHIND = "behind"  # catching up, a write at a time
-    LAGGING = "lagging"  # the sink is paused
-    GONE = "gone"
-
-
-class _Entry:
-    """A message in the log, when it came, and its bytes in each form that somebody reads."""
-
-    __slots__ = ("_frames", "message", "size", "stamp")
-
-    def __init__(self, message: Message, stamp: float) -> None:
-        self.message = message
-        self.stamp = stamp
-        self.size = len(message.payload) + OVERHEAD
-        # Pairs in a tuple: nearly always there is one, and a dict would weigh more than it.
-        self._frames: tuple[tuple[object, bytes], ...] = ()
-
-    def frame(self, form: Form) -> bytes:
-        key = form.key
-        for known, data in self._frames:
-            if known is key:
-                return data
-        data = form.encode(self.message)
-        self._frames += ((key, data),)
-        return data
-
-
 class _Batch(NamedTuple):
     data: bytes
     end: int
     excluded: frozenset[int]  # the id() of each, for what is no key of a set can be excluded too
 
 
-class Subscriber:
-    """One cursor into a topic, and the sink that its messages are written to.
-
-    A new subscriber is held: its place in the topic is kept, and :meth:`start` begins delivery
-    from there.
-    """
-
-    __slots__ = ("_outbox", "_outbox_size", "cursor", "form", "owner", "resumed", "sink", "state", "topic")
-
-    def __init__(
-        self, topic: Topic, sink: Sink, form: Form, owner: object, cursor: int, resumed: Resume
-    ) -> None:
-        self.topic = topic
-        self.sink = sink
-        self.form = form
-        self.owner = owner
-        self.cursor = cursor
-        self.resumed = resumed
-        self.state = _State.HELD
-        self._outbox: list[tuple[int, bytes]] | None = None
-        self._outbox_size = 0
-
-    @property
-    def lagging(self) -> bool:
-        """Whether its sink holds more than its bound, so that the others go on without it."""
-        return self.state is _State.LAGGING
-
-    def start(self) -> None:
-        """Deliver from the held place on; what was missed before it is marked first.
-
-        A form without marks cannot say it, so its subscriber is given up.
-        """
-        if self.state is not _State.HELD:
-            return
-        topic = self.topic
-        if self.resumed.outcome in ("gap", "reset"):
-            if not self.form.marks:
-                topic.overrun(self, "the position cannot be resumed")
-                return
-            self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
-        del topic.held[self]
-        self.state = _State.BEHIND
-        topic.behind[self] = None
-        topic.catch_up(self)
-        topic.bus.wake(topic)  # the flush forgets what was joined for it
-
-    def send(self, data: bytes) -> None:
-        """Write to this subscriber alone, after all that was published before.
-
-        While its sink is paused the data waits; more than :data:`MAX_OUTBOX` of it ends the
-        connection.
-        """
-        state = self.state
-        if state is _State.LIVE and self.cursor == self.topic.head and not self.sink.paused:
-            self.sink.write(data)
-        elif state is _State.HELD:
-            # Nothing is delivered before start(), so nothing but direct data comes before this.
-            if self._outbox or self.sink.paused:
-                self._wait(self.cursor, data)
-            else:
-                self.sink.write(data)
-        elif state is not _State.GONE:
-            self._wait(self.topic.head, data)
-            if state is _State.LIVE:
-                del self.topic.live[self]
-                self.state = _State.BEHIND
-                self.topic.behind[self] = None
-            while self.state is _State.BEHIND:  # each round writes, until the sink pauses
-                self.topic.catch_up(self)
-        if self._outbox_size > MAX_OUTBOX and self.state is not _State.GONE:
-            self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
-
-    def resume(self) -> None:
-        """The sink has drained."""
-        if self.state is _State.LAGGING:
-            self.state = _State.BEHIND
-            del self.topic.lagging[self]
-            self.topic.behind[self] = None
-            self.topic.bus.wake(self.topic)
-        elif self.state is _State.HELD and not self.sink.paused:
-            data = self.take_direct()
-            if data is not None:
-                self.sink.write(data)
-
-    def detach(self) -> None:
-        """Let go of the place. Nothing is written any more."""
-        if self.state is not _State.GONE:
-            self.topic.remove(self)
-
-    def _wait(self, offset: int, data: bytes) -> None:
-        if self._outbox is None:
-            self._outbox = []
-        self._outbox.append((offset, data))
-        self._outbox_size += len(data)
-
-    def take_direct(self) -> bytes | None:
-        """The direct data whose turn has come at this cursor, joined."""
-        outbox = self._outbox
-        if not outbox or outbox[0][0] > self.cursor:
-            return None
-        due = 0
-        while due < len(outbox) and outbox[due][0] <= self.cursor:
-            due += 1
-        data = b"".join(part for _, part in outbox[:due])
-        del outbox[:due]
-        self._outbox_size -= len(data)
-        return data
-
-    @property
-    def next_direct(self) -> int | None:
-        """The offset after which the first waiting direct data belongs."""
-        return self._outbox[0][0] if self._outbox else None
-
-
-class Topic:
+class Topic(Log):
     """A named log of messages, and everybody who reads it."""
 
     def __init__(self, bus: Bus, name: str, options: TopicOptions) -> None:
+        super().__init__()
         self.bus = bus
         self.name = name
         self.options = options
-        self.epoch = secrets.token_hex(4)
-        #: The offset of the newest message, and of the oldest that is kept (head + 1: none is).
-        self.head = 0
-        self.base = 1
-        #: What the log holds, in bytes.
-        self.size = 0
         #: Who is here, as the plugin that owns the topic sees it: any hashable, in order.
         self.members: dict[object, None] = {}
         # Subscribers by state; dicts, because they keep order and forget in constant time.
@@ -262,19 +77,12 @@ class Topic:
         self.lagging: dict[Subscriber, None] = {}
         self.held: dict[Subscriber, None] = {}
         self.readers: dict[Reader, None] = {}
-        self._log: list[_Entry | None] = []
-        self._dead = 0  # entries at the front of _log that are given up
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
         self._batches: dict[tuple[Form, int], _Batch] = {}
         self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
         self._stale = False  # somebody live may stand before the head
 
     # What there is to know
-
-    @property
-    def position(self) -> Position:
-        """Where the topic stands: the position of its newest message."""
-        return Position(self.epoch, self.head)
 
     @property
     def subscribers(self) -> int:
@@ -297,37 +105,15 @@ class Topic:
         return [self.entry(offset).message for offset in range(cursor + 1, self.head + 1)]
 
     def seek(self, since: Since) -> tuple[int, Resume]:
-        """The cursor for a subscriber that wants to begin at ``since``, and how that was met."""
-        oldest = max(self.base - 1, self.head - self.options.history)
-        if since is None:
-            return self.head, Resume("new")
-        if since == "earliest":
-            return oldest, Resume("recovered")
-        if isinstance(since, int):
-            return max(oldest, self.head + min(since, 0)), Resume("recovered")
-        if since.epoch != self.epoch or since.offset > self.head:
-            return oldest, Resume("reset")
-        missed = self.base - 1 - since.offset
-        if missed > 0:
-            return self.base - 1, Resume("gap", missed)
-        return since.offset, Resume("recovered")
-
-    def entry(self, offset: int) -> _Entry:
-        """The entry at an offset that is kept."""
-        entry = self._log[offset - self.base + self._dead]
-        assert entry is not None
-        return entry
+        """The cursor of a subscriber that wants to begin at ``since``, and how that was met."""
+        return self.find(since, self.options.history)
 
     # The log
 
     def append(self, message: Message) -> Position:
         """Take a message: it gets the next offset, and a flush is due."""
-        self.head += 1
-        position = Position(self.epoch, self.head)
         now = self.bus.now()
-        entry = _Entry(message._replace(id=position), now)
-        self._log.append(entry)
-        self.size += entry.size
+        entry = self.add(message, now)
         self.bus.size += entry.size
         self._batches.clear()
         self.evict(now)
@@ -335,7 +121,7 @@ class Topic:
         for reader in self.readers:
             reader.wake()
         self.bus.wake(self)
-        return position
+        return self.position
 
     def evict(self, now: float) -> None:
         """Give up what neither the history nor the lag window needs."""
@@ -352,14 +138,14 @@ class Topic:
                 age <= options.lag or self._needed(self.base)
             ):
                 break
-            self._forget_oldest()
+            self.bus.size -= self.forget_oldest()
         self._leave_behind()
 
     def shed(self, bytes_wanted: int) -> int:
         """Give up the oldest messages, whoever wants them, until so much is free."""
         before = self.size
         while self.base <= self.head and before - self.size < bytes_wanted:
-            self._forget_oldest()
+            self.bus.size -= self.forget_oldest()
         self._leave_behind()
         return before - self.size
 
@@ -369,17 +155,6 @@ class Topic:
         if self.flushing or self.behind:
             return True
         return bool(self.held) and any(subscriber.cursor < offset for subscriber in self.held)
-
-    def _forget_oldest(self) -> None:
-        size = self.entry(self.base).size
-        self.size -= size
-        self.bus.size -= size
-        self._log[self._dead] = None
-        self._dead += 1
-        self.base += 1
-        if self._dead > 64 and self._dead * 2 > len(self._log):
-            del self._log[: self._dead]
-            self._dead = 0
 
     def _leave_behind(self) -> None:
         """Close the lagging ones that the log has just left behind, where that is the policy."""
@@ -403,7 +178,7 @@ class Topic:
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, whatever it was doing."""
-        subscriber.state = _State.GONE
+        subscriber.state = State.GONE
         for group in (self.live, self.behind, self.lagging, self.held):
             group.pop(subscriber, None)
         self.bus.left(self)
@@ -434,7 +209,7 @@ class Topic:
         # Those who replay get at most half of the slice, so that the live ones never wait for them.
         half = (self.bus.now() + deadline) / 2
         for subscriber in list(self.behind):
-            if subscriber.state is _State.BEHIND:
+            if subscriber.state is State.BEHIND:
                 self.catch_up(subscriber)
                 if self.bus.now() > half:
                     break
@@ -460,7 +235,7 @@ class Topic:
         excluded: frozenset[int] = frozenset()
         since_look = 0
         for subscriber in subscribers:
-            if subscriber.state is not _State.LIVE or subscriber.cursor == self.head:
+            if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
                 continue
             if subscriber.sink.paused:
                 self._lag(subscriber)
@@ -495,13 +270,13 @@ class Topic:
                 self._lapped(subscriber)
             elif subscriber.cursor < self.head:
                 self._step(subscriber)
-        if subscriber.state is not _State.BEHIND:
+        if subscriber.state is not State.BEHIND:
             return
         if subscriber.sink.paused:
             self._lag(subscriber)
         elif subscriber.cursor == self.head and subscriber.next_direct is None:
             del self.behind[subscriber]
-            subscriber.state = _State.LIVE
+            subscriber.state = State.LIVE
             self.live[subscriber] = None
         else:
             del self.behind[subscriber]  # to the end of the line
@@ -561,7 +336,7 @@ class Topic:
     def _lag(self, subscriber: Subscriber) -> None:
         self.live.pop(subscriber, None)
         self.behind.pop(subscriber, None)
-        subscriber.state = _State.LAGGING
+        subscriber.state = State.LAGGING
         self.lagging[subscriber] = None
         self.bus.counters["lags"] += 1
         self._slowest = min(self._slowest, subscriber.cursor)

@@ -17,7 +17,8 @@ import orjson
 from realtime.bus import Bus
 from realtime.encodings import EventStream, Form, PlainFrames
 from realtime.message import Message, Position, Since
-from realtime.topic import Subscriber, Topic, TopicOptions
+from realtime.subscriber import Subscriber
+from realtime.topic import Topic, TopicOptions
 
 
 class Loop:
@@ -231,14 +232,14 @@ class Bed:
     ) -> None:
         self.loop = Loop()
         self.bus = Bus(self.loop, topics=topics, memory=memory, wall_time=lambda: 1.5)
-        self.bus.declare("t", options)
+        self.bus.declare("t", options)  # and so "t/1", which goes when nobody is there
 
     @property
     def topic(self) -> Topic:
-        return self.bus.topic("t")
+        return self.bus.topic("t/1")
 
     def publish(
-        self, *data: Any, topic: str = "t", event: str = "message", exclude: object = None
+        self, *data: Any, topic: str = "t/1", event: str = "message", exclude: object = None
     ) -> Position:
         """Publish one after the other, with a turn of the loop wherever the bus wants one."""
         position: Position | None = None
@@ -266,7 +267,7 @@ class Bed:
         self,
         form: Form = LINES,
         *,
-        topic: str = "t",
+        topic: str = "t/1",
         since: Since = None,
         owner: object = None,
         start: bool = True,
@@ -287,3 +288,20 @@ class Bed:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.loop.advance(seconds)
+
+
+def lagging(bed: Bed, form: Form = LINES) -> Wire:
+    """A subscriber that was off the fast path since before the next message."""
+    wire = bed.join(form)
+    bed.publish("before")
+    bed.idle()
+    wire.paused = True
+    bed.publish("first unread")
+    bed.idle()
+    assert wire.subscriber.lagging
+    return wire
+
+
+def numbers(first: int, last: int) -> list[str]:
+    """The numbers from the first to the last, as texts."""
+    return [str(number) for number in range(first, last + 1)]

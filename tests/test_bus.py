@@ -10,8 +10,9 @@ from busdrive import LINES, PLAIN, Bed, Lines
 
 from realtime.bus import SLICE, TURN_BYTES, Bus, Subscription
 from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
-from realtime.topic import OVERHEAD, TopicOptions
+from realtime.topic import TopicOptions
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_declared_name_allows_what_is_below_it() -> None:
 def test_topic_is_one_object() -> None:
     """The same name is the same topic for as long as it exists."""
     bed = Bed()
-    assert bed.bus.topic("t") is bed.bus.topic("t")
+    assert bed.bus.topic("t/1") is bed.bus.topic("t/1")
 
 
 def test_too_many_topics_are_refused() -> None:
@@ -118,6 +119,14 @@ def test_topic_made_again_has_another_epoch() -> None:
     epoch = bed.topic.epoch
     wire.subscriber.detach()
     assert bed.topic.epoch != epoch
+
+
+def test_topic_that_is_declared_itself_stays() -> None:
+    """Who comes back to a channel without path variables, however late, has missed nothing."""
+    bed = Bed(TopicOptions(lag=1.0))
+    position = bed.publish("x", topic="t")
+    bed.advance(3600.0)
+    assert bed.bus.topic("t").seek(position)[1] == Resume("recovered")
 
 
 def test_sweeping_starts_again_with_a_new_topic() -> None:
@@ -219,7 +228,7 @@ def turns_of(bed: Bed, data: str, count: int) -> int:
     """How many times a publisher of so many messages lets the loop go on."""
     turns = 0
     for _ in range(count):
-        publishing = bed.bus.publish("t", data)
+        publishing = bed.bus.publish("t/1", data)
         try:
             while True:
                 publishing.send(None)
@@ -383,8 +392,8 @@ async def test_reader_ends_when_it_is_left(bus: Bus) -> None:
 
 async def test_reader_keeps_its_topic(bus: Bus) -> None:
     """A topic lives while somebody reads it, and goes when the last one leaves."""
-    async with bus.subscribe("lobby"):
-        subscribers = bus.topic("lobby").subscribers
+    async with bus.subscribe("lobby/1"):
+        subscribers = bus.topic("lobby/1").subscribers
     assert (subscribers, bus.topics) == (1, [])
 
 

@@ -5,184 +5,16 @@ from __future__ import annotations
 import gc
 
 import pytest
-from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire
+from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire, lagging, numbers
 
 from realtime.bus import SLICE
 from realtime.encodings import Form
+from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
-from realtime.topic import (
-    BURST,
-    MAX_BATCHES,
-    MAX_OUTBOX,
-    MAX_WRITE,
-    OVERHEAD,
-    Overflow,
-    Resume,
-    TopicOptions,
-)
+from realtime.topic import BURST, MAX_BATCHES, MAX_WRITE, Overflow, TopicOptions
 
 #: Room for what a form puts round one write: the head of a chunk.
 FRAMING = 16
-
-
-def numbers(first: int, last: int) -> list[str]:
-    return [str(number) for number in range(first, last + 1)]
-
-
-def lagging(bed: Bed, form: Form = LINES) -> Wire:
-    """A subscriber that was off the fast path since before the next message."""
-    wire = bed.join(form)
-    bed.publish("before")
-    bed.idle()
-    wire.paused = True
-    bed.publish("first unread")
-    bed.idle()
-    assert wire.subscriber.lagging
-    return wire
-
-
-# Offsets
-
-
-def test_offsets_are_consecutive() -> None:
-    """The messages of a topic have the offsets 1, 2, 3 and so on."""
-    bed = Bed()
-    assert [bed.publish("x").offset for _ in range(5)] == [1, 2, 3, 4, 5]
-
-
-def test_position_is_that_of_the_newest() -> None:
-    """A topic stands where its newest message stands."""
-    bed = Bed()
-    assert bed.publish("x", "y") == bed.topic.position
-
-
-def test_id_on_the_wire_is_what_publish_returned() -> None:
-    """The id of a message is the position that its publisher was given."""
-    bed = Bed()
-    wire = bed.join()
-    position = bed.publish("x")
-    bed.idle()
-    assert [item.position for item in wire.items] == [position]
-
-
-# Where a newcomer begins
-
-
-def test_without_since_begins_at_the_head() -> None:
-    """A newcomer that asks for nothing gets what is published from then on."""
-    bed = Bed(TopicOptions(history=10))
-    bed.publish("old")
-    wire = bed.join()
-    bed.publish("new")
-    bed.idle()
-    assert wire.texts == ["new"]
-
-
-def test_earliest_is_limited_to_the_history() -> None:
-    """``earliest`` gives the newest ``history`` messages, although the log keeps more."""
-    bed = Bed(TopicOptions(history=3))
-    bed.publish(*numbers(1, 10))
-    wire = bed.join(since="earliest")
-    bed.idle()
-    assert wire.texts == ["8", "9", "10"]
-
-
-@pytest.mark.parametrize(("since", "first"), [(-2, 9), (-50, 8), (0, 11), (5, 11)])
-def test_count_is_limited_to_the_history(since: int, first: int) -> None:
-    """``-n`` gives the newest n messages, but no more than the history and never less than none."""
-    bed = Bed(TopicOptions(history=3))
-    bed.publish(*numbers(1, 10))
-    wire = bed.join(since=since)
-    bed.idle()
-    assert wire.texts == numbers(first, 10)
-
-
-def test_position_is_recovered_from_the_lag_window() -> None:
-    """A reconnect is only a long lag: without any history it loses nothing."""
-    bed = Bed(TopicOptions(history=0))
-    seen = bed.publish("1")
-    bed.publish("2", "3")
-    wire = bed.join(since=seen)
-    bed.idle()
-    assert (wire.subscriber.resumed, wire.texts) == (Resume("recovered"), ["2", "3"])
-
-
-def test_position_of_the_head_is_recovered() -> None:
-    """Who has seen everything resumes with nothing missed."""
-    bed = Bed()
-    assert bed.topic.seek(bed.publish("1")) == (1, Resume("recovered"))
-
-
-def test_gap_states_the_exact_number() -> None:
-    """A resume that begins before what is kept is told how many messages it missed."""
-    bed = Bed(TopicOptions(history=4, lag=0.0))
-    seen = bed.publish("1")
-    bed.publish(*numbers(2, 10))
-    bed.advance(1.0)
-    wire = bed.join(since=seen)
-    bed.idle()
-    assert wire.texts == ["gap 5", *numbers(7, 10)]
-
-
-def test_gap_marker_is_positioned_before_the_oldest_kept() -> None:
-    """The id of a gap marker is where the stream goes on from."""
-    bed = Bed(TopicOptions(history=4, lag=0.0))
-    seen = bed.publish("1")
-    bed.publish(*numbers(2, 10))
-    bed.advance(1.0)
-    wire = bed.join(since=seen)
-    assert wire.items[0].position == Position(seen.epoch, 6)
-
-
-@pytest.mark.parametrize("form", [LINES, CHUNKED, UNCHUNKED])
-def test_reset_on_another_epoch(form: Form) -> None:
-    """A position of another epoch begins with a reset and then all of the history."""
-    bed = Bed(TopicOptions(history=2))
-    bed.publish(*numbers(1, 5))
-    wire = bed.join(form, since=Position("0badcafe", 3))
-    bed.idle()
-    assert wire.texts == ["reset", "4", "5"]
-
-
-def test_reset_beyond_the_head() -> None:
-    """An offset that was never given is of no use: a reset."""
-    bed = Bed(TopicOptions(history=2))
-    seen = bed.publish("1")
-    assert bed.topic.seek(Position(seen.epoch, 2))[1] == Resume("reset")
-
-
-@pytest.mark.parametrize("epoch", ["0badcafe", None], ids=["reset", "gap"])
-def test_plain_form_is_closed_when_it_cannot_resume(epoch: str | None) -> None:
-    """A form without marks is closed rather than begun with a hole nobody speaks of."""
-    bed = Bed(TopicOptions(history=2, lag=0.0))
-    bed.publish(*numbers(1, 5))
-    bed.advance(1.0)
-    wire = bed.join(PLAIN, since=Position(epoch or bed.topic.epoch, 1))
-    assert (wire.closed, wire.writes) == ("the position cannot be resumed", [])
-
-
-def test_history_after_a_position() -> None:
-    """``history(since)`` are the messages kept after it."""
-    bed = Bed(TopicOptions(history=2))
-    bed.publish("1")
-    seen = bed.publish("2")
-    bed.publish("3", "4", "5")
-    assert [message.data for message in bed.topic.history(seen)] == ["3", "4", "5"]
-
-
-def test_history_is_what_newcomers_may_ask_for() -> None:
-    """``history()`` is limited as ``earliest`` is."""
-    bed = Bed(TopicOptions(history=2))
-    bed.publish(*numbers(1, 5))
-    assert [message.data for message in bed.topic.history()] == ["4", "5"]
-
-
-def test_reset_when_the_topic_was_made_again() -> None:
-    """A topic that went and came again has another epoch, so an old position is a reset."""
-    bed = Bed(TopicOptions(lag=1.0))
-    seen = bed.publish("1")
-    bed.advance(10.0)
-    assert bed.topic.seek(seen)[1] == Resume("reset")
 
 
 # What is kept
@@ -232,7 +64,7 @@ def test_many_publishers_in_one_turn_push_nobody_off() -> None:
     bed = Bed(TopicOptions(lag_bytes=100_000))
     wire = bed.join(PLAIN)
     for number in range(25):  # as many tasks, each with one message, before the flush has its turn
-        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+        bed.spawn(bed.bus.publish("t/1", f"{number:010000}"))
     bed.idle()
     assert (wire.closed, len(wire.texts)) == (None, 25)
 
@@ -358,7 +190,7 @@ def test_joined_writes_are_bounded(form: Form) -> None:
     bed = Bed(TopicOptions(lag_bytes=1 << 30))
     wire = bed.join(form)
     for number in range(100):
-        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+        bed.spawn(bed.bus.publish("t/1", f"{number:010000}"))
     bed.idle()
     assert len(wire.texts) == 100
     assert max(map(len, wire.writes)) <= MAX_WRITE + FRAMING
@@ -401,7 +233,7 @@ def test_larger_message_goes_alone() -> None:
     bed = Bed()
     wire = bed.join()
     for data in ("a", "x" * (MAX_WRITE + 1), "b"):
-        bed.spawn(bed.bus.publish("t", data))
+        bed.spawn(bed.bus.publish("t/1", data))
     bed.idle()
     assert [len(write) > MAX_WRITE for write in wire.writes] == [False, True, False]
 
@@ -529,7 +361,7 @@ def test_pauses_again_while_catching_up() -> None:
     bed = Bed(TopicOptions(lag_bytes=1 << 30))
     wire = bed.join(bound=MAX_WRITE // 2)
     for number in range(100):
-        bed.spawn(bed.bus.publish("t", f"{number:010000}"))
+        bed.spawn(bed.bus.publish("t/1", f"{number:010000}"))
     bed.idle()
     for _ in range(20):
         assert len(wire.writes) == 0 or len(wire.writes[-1]) <= MAX_WRITE
@@ -611,169 +443,6 @@ def test_missed_messages_are_counted() -> None:
     assert (bed.bus.counters["laps"], bed.bus.counters["missed"]) == (1, 1)
 
 
-# Said to one alone
-
-
-def test_direct_after_published_for_a_live_one() -> None:
-    """To a live subscriber: what was published before it comes before it."""
-    bed = Bed()
-    wire = bed.join()
-    bed.publish("1")
-    wire.send("direct")
-    bed.publish("2")
-    bed.idle()
-    assert wire.texts == ["1", "direct", "2"]
-
-
-def test_direct_at_the_head_is_written_at_once() -> None:
-    """To a subscriber that has read everything a direct frame waits for no flush."""
-    bed = Bed()
-    wire = bed.join()
-    wire.send("direct")
-    assert wire.texts == ["direct"]
-
-
-def test_direct_after_published_for_one_behind() -> None:
-    """To a newcomer that still replays: the rest of the replay comes first."""
-    bed = Bed(TopicOptions(history=100))
-    bed.publish(*(f"{number:010000}" for number in range(50)))
-    bed.idle()
-    wire = bed.join(since="earliest")
-    assert len(wire.texts) < 50
-    wire.send("direct")
-    bed.publish("after")
-    bed.idle()
-    assert wire.texts[50:] == ["direct", "after"]
-
-
-def test_direct_after_published_for_a_lagging_one() -> None:
-    """To a lagging subscriber: it waits, and comes exactly in its place."""
-    bed = Bed()
-    wire = lagging(bed)
-    wire.send("first direct")
-    bed.publish("second unread")
-    wire.send("second direct")
-    bed.publish("third unread")
-    bed.idle()
-    wire.drain()
-    bed.idle()
-    assert wire.texts[1:] == [
-        "first unread",
-        "first direct",
-        "second unread",
-        "second direct",
-        "third unread",
-    ]
-
-
-def test_direct_survives_a_lap() -> None:
-    """What was said to a subscriber that was lapped comes after the gap it belongs to."""
-    bed = Bed(TopicOptions(lag=1.0, overflow="skip"))
-    wire = lagging(bed)
-    wire.send("direct")
-    bed.advance(3.0)
-    bed.publish("2")
-    wire.drain()
-    bed.idle()
-    assert wire.texts == ["before", "gap 1", "direct", "2"]
-
-
-def test_direct_to_a_held_one_comes_first() -> None:
-    """What is said before ``start()`` comes before everything that waits for it."""
-    bed = Bed()
-    wire = bed.join(start=False)
-    bed.publish("1")
-    wire.send("welcome")
-    wire.subscriber.start()
-    bed.idle()
-    assert wire.texts == ["welcome", "1"]
-
-
-def test_direct_to_a_held_paused_one_waits() -> None:
-    """A paused sink is not written to while it is held either; what waits keeps its order."""
-    bed = Bed()
-    wire = bed.join(start=False)
-    wire.paused = True
-    wire.send("1")
-    before = list(wire.writes)
-    wire.drain()
-    wire.send("2")
-    assert (before, wire.texts) == ([], ["1", "2"])
-
-
-def test_direct_to_a_held_one_overtakes_nothing() -> None:
-    """What is said between the draining and the word of it comes after what waits."""
-    bed = Bed()
-    wire = bed.join(start=False)
-    wire.paused = True
-    wire.send("1")
-    wire.paused = False
-    wire.send("2")
-    wire.drain()
-    assert wire.texts == ["1", "2"]
-
-
-def test_direct_to_a_held_paused_one_survives_the_start() -> None:
-    """What waited while held comes before the marker and the messages."""
-    bed = Bed(TopicOptions(history=1))
-    bed.publish("1")
-    wire = bed.join(since=Position("0badcafe", 1), start=False)
-    wire.paused = True
-    wire.send("welcome")
-    wire.subscriber.start()
-    wire.drain()
-    bed.idle()
-    assert wire.texts == ["welcome", "reset", "1"]
-
-
-@pytest.mark.parametrize("start", [True, False], ids=["lagging", "held"])
-def test_outbox_is_bounded(start: bool) -> None:
-    """Who reads nothing and is told more than MAX_OUTBOX is closed."""
-    bed = Bed()
-    wire = bed.join(start=start)
-    wire.paused = True
-    for _ in range(MAX_OUTBOX // 1000):
-        wire.send("x" * 900)
-    before = wire.closed
-    for _ in range(20):
-        wire.send("x" * 900)
-    assert (before, wire.closed) == (None, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
-
-
-def test_outbox_that_was_read_is_free_again() -> None:
-    """The bound counts what waits, not what has ever waited."""
-    bed = Bed()
-    wire = bed.join()
-    for _ in range(10):
-        wire.paused = True
-        wire.send("x" * (MAX_OUTBOX // 2))
-        wire.drain()
-        bed.idle()
-    assert (wire.closed, len(wire.texts)) == (None, 10)
-
-
-def test_nothing_is_written_after_detach() -> None:
-    """Who let go of its place is written to no more."""
-    bed = Bed()
-    wire = bed.join()
-    bed.publish("1")
-    wire.subscriber.detach()
-    wire.send("direct")
-    bed.idle()
-    assert wire.writes == []
-
-
-def test_detach_in_the_middle_of_the_first_write() -> None:
-    """A sink that is lost while the marker is written gets nothing after it."""
-    bed = Bed(TopicOptions(history=1))
-    bed.publish("1")
-    wire = bed.join(since=Position("0badcafe", 1), start=False)
-    wire.on_write = wire.subscriber.detach
-    wire.subscriber.start()
-    bed.idle()
-    assert wire.texts == ["reset"]
-
-
 # Exclude
 
 
@@ -849,7 +518,7 @@ def test_few_with_much_to_read_are_cut_too() -> None:
     for _ in range(5):
         bed.join(cost=SLICE / 10)
     for _ in range(100):
-        bed.spawn(bed.bus.publish("t", "x" * MAX_WRITE))
+        bed.spawn(bed.bus.publish("t/1", "x" * MAX_WRITE))
     began = bed.loop.clock
     bed.loop.turn()
     assert bed.loop.clock - began < 3 * SLICE

@@ -29,8 +29,9 @@ from hypothesis.stateful import (
 )
 
 from realtime.bus import SLICE
+from realtime.log import Resume
 from realtime.message import Position, Since
-from realtime.topic import BURST, MAX_WRITE, Resume, Topic, TopicOptions
+from realtime.topic import BURST, MAX_WRITE, Topic, TopicOptions
 
 SEEDS = int(os.environ.get("REALTIME_PROPERTY_SEEDS", "30"))
 STEPS = 300
@@ -38,11 +39,11 @@ STEPS = 300
 FRAMING = 16
 
 TOPICS = {
-    "plain": TopicOptions(),
-    "tight": TopicOptions(lag=2.0, lag_bytes=300_000),
-    "skip": TopicOptions(history=5, lag=1.0, lag_bytes=200_000, overflow="skip"),
-    "latest": TopicOptions(lag=1.5, lag_bytes=200_000, overflow="latest"),
-    "past": TopicOptions(history=30, history_age=2.0, lag=1.0, lag_bytes=400_000, overflow="skip"),
+    "plain/1": TopicOptions(),
+    "tight/1": TopicOptions(lag=2.0, lag_bytes=300_000),
+    "skip/1": TopicOptions(history=5, lag=1.0, lag_bytes=200_000, overflow="skip"),
+    "latest/1": TopicOptions(lag=1.5, lag_bytes=200_000, overflow="latest"),
+    "past/1": TopicOptions(history=30, history_age=2.0, lag=1.0, lag_bytes=400_000, overflow="skip"),
 }
 NAMES = list(TOPICS)
 FORMS = [PLAIN, LINES, CHUNKED, UNCHUNKED]
@@ -200,7 +201,7 @@ class World:
     def __init__(self, *, memory: int = 1 << 30) -> None:
         self.bed = Bed(memory=memory)
         for name, options in TOPICS.items():
-            self.bed.bus.declare(name, options)
+            self.bed.bus.declare(name.partition("/")[0], options)
         self.logs: dict[str, list[Published]] = {}
         self.epochs: dict[str, set[str]] = {name: set() for name in NAMES}
         self.positions: dict[str, list[Position]] = {name: [] for name in NAMES}

@@ -1,0 +1,111 @@
+"""A log of messages with consecutive offsets, of which the oldest are given up."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal, NamedTuple
+
+from realtime.encodings import Form
+from realtime.message import Message, Position, Since
+
+#: What a message counts for in the log beside its bytes: the objects around it, roughly.
+OVERHEAD = 256
+
+
+class Resume(NamedTuple):
+    """How a request to begin at some place was met.
+
+    ``outcome`` is ``new`` (nothing was asked for), ``recovered``, ``gap`` (``missed`` messages
+    are lost) or ``reset`` (the position is of another epoch).
+    """
+
+    outcome: Literal["new", "recovered", "gap", "reset"]
+    missed: int = 0
+
+
+class Entry:
+    """A message in the log, when it came, and its bytes in each form that somebody reads."""
+
+    __slots__ = ("_frames", "message", "size", "stamp")
+
+    def __init__(self, message: Message, stamp: float) -> None:
+        self.message = message
+        self.stamp = stamp
+        self.size = len(message.payload) + OVERHEAD
+        # Pairs in a tuple: nearly always there is one, and a dict would weigh more than it.
+        self._frames: tuple[tuple[object, bytes], ...] = ()
+
+    def frame(self, form: Form) -> bytes:
+        """The message in a form, encoded at the first call."""
+        key = form.key
+        for known, data in self._frames:
+            if known is key:
+                return data
+        data = form.encode(self.message)
+        self._frames += ((key, data),)
+        return data
+
+
+class Log:
+    """The messages of one topic, from offset ``base`` to offset ``head``."""
+
+    def __init__(self) -> None:
+        #: Names this log: another one with the same offsets has another epoch.
+        self.epoch = secrets.token_hex(4)
+        #: The offset of the newest message, and of the oldest that is kept (head + 1: none is).
+        self.head = 0
+        self.base = 1
+        #: What it holds, in bytes: payloads, and :data:`OVERHEAD` for each.
+        self.size = 0
+        self._entries: list[Entry | None] = []
+        self._dead = 0  # entries at the front that are given up
+
+    @property
+    def position(self) -> Position:
+        """Where the topic stands: the position of its newest message."""
+        return Position(self.epoch, self.head)
+
+    def entry(self, offset: int) -> Entry:
+        """The entry at an offset that is kept."""
+        entry = self._entries[offset - self.base + self._dead]
+        assert entry is not None
+        return entry
+
+    def find(self, since: Since, history: int) -> tuple[int, Resume]:
+        """The cursor of a reader that wants to begin at ``since``, and how that was met.
+
+        A newcomer may ask for the newest ``history`` messages; a position for all that is kept.
+        """
+        oldest = max(self.base - 1, self.head - history)
+        if since is None:
+            return self.head, Resume("new")
+        if since == "earliest":
+            return oldest, Resume("recovered")
+        if isinstance(since, int):
+            return max(oldest, self.head + min(since, 0)), Resume("recovered")
+        if since.epoch != self.epoch or since.offset > self.head:
+            return oldest, Resume("reset")
+        missed = self.base - 1 - since.offset
+        if missed > 0:
+            return self.base - 1, Resume("gap", missed)
+        return since.offset, Resume("recovered")
+
+    def add(self, message: Message, now: float) -> Entry:
+        """Put a message at the head."""
+        self.head += 1
+        entry = Entry(message._replace(id=Position(self.epoch, self.head)), now)
+        self._entries.append(entry)
+        self.size += entry.size
+        return entry
+
+    def forget_oldest(self) -> int:
+        """Give up the oldest message; returns how many bytes that frees."""
+        size = self.entry(self.base).size
+        self.size -= size
+        self._entries[self._dead] = None
+        self._dead += 1
+        self.base += 1
+        if self._dead > 64 and self._dead * 2 > len(self._entries):
+            del self._entries[: self._dead]
+            self._dead = 0
+        return size

@@ -1,0 +1,160 @@
+"""A subscriber: a cursor into a topic, and the sink that its messages are written to."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from realtime.encodings import Form
+from realtime.log import Resume
+
+if TYPE_CHECKING:
+    from realtime.topic import Topic
+
+#: The most that direct frames may take while a client lags, in bytes; then it is closed.
+MAX_OUTBOX = 64 * 1024
+
+
+class Sink(Protocol):
+    """Where a subscriber's bytes go: a connection, as far as the bus knows one."""
+
+    #: Whether it holds more than its bound. When it has drained it sets this to False and then
+    #: calls :meth:`Subscriber.resume`.
+    paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Take these bytes, whole. Never called while paused, so never more than one write over."""
+
+    def overrun(self, reason: str) -> None:
+        """The subscriber was too slow and has been detached: close the connection (1013)."""
+
+
+class Reader(Protocol):
+    """Plugin code that reads at its own pace."""
+
+    def wake(self) -> None:
+        """There is something new."""
+
+
+class State(Enum):
+    """What a subscriber's cursor does."""
+
+    HELD = "held"  # the place is kept, nothing is delivered yet
+    LIVE = "live"  # at the head, or one flush behind it
+    BEHIND = "behind"  # catching up, a write at a time
+    LAGGING = "lagging"  # the sink is paused
+    GONE = "gone"
+
+
+class Subscriber:
+    """One cursor into a topic, and the sink that its messages are written to.
+
+    A new subscriber is held: its place in the topic is kept, and :meth:`start` begins delivery
+    from there.
+    """
+
+    __slots__ = ("_outbox", "_outbox_size", "cursor", "form", "owner", "resumed", "sink", "state", "topic")
+
+    def __init__(
+        self, topic: Topic, sink: Sink, form: Form, owner: object, cursor: int, resumed: Resume
+    ) -> None:
+        self.topic = topic
+        self.sink = sink
+        self.form = form
+        self.owner = owner
+        self.cursor = cursor
+        self.resumed = resumed
+        self.state = State.HELD
+        self._outbox: list[tuple[int, bytes]] | None = None
+        self._outbox_size = 0
+
+    @property
+    def lagging(self) -> bool:
+        """Whether its sink holds more than its bound, so that the others go on without it."""
+        return self.state is State.LAGGING
+
+    def start(self) -> None:
+        """Deliver from the held place on; what was missed before it is marked first.
+
+        A form without marks cannot say it, so its subscriber is given up.
+        """
+        if self.state is not State.HELD:
+            return
+        topic = self.topic
+        if self.resumed.outcome in ("gap", "reset"):
+            if not self.form.marks:
+                topic.overrun(self, "the position cannot be resumed")
+                return
+            self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
+        del topic.held[self]
+        self.state = State.BEHIND
+        topic.behind[self] = None
+        topic.catch_up(self)
+        topic.bus.wake(topic)  # the flush forgets what was joined for it
+
+    def send(self, data: bytes) -> None:
+        """Write to this subscriber alone, after all that was published before.
+
+        While its sink is paused the data waits; more than :data:`MAX_OUTBOX` of it ends the
+        connection.
+        """
+        state = self.state
+        if state is State.LIVE and self.cursor == self.topic.head and not self.sink.paused:
+            self.sink.write(data)
+        elif state is State.HELD:
+            # Nothing is delivered before start(), so nothing but direct data comes before this.
+            if self._outbox or self.sink.paused:
+                self._wait(self.cursor, data)
+            else:
+                self.sink.write(data)
+        elif state is not State.GONE:
+            self._wait(self.topic.head, data)
+            if state is State.LIVE:
+                del self.topic.live[self]
+                self.state = State.BEHIND
+                self.topic.behind[self] = None
+            while self.state is State.BEHIND:  # each round writes, until the sink pauses
+                self.topic.catch_up(self)
+        if self._outbox_size > MAX_OUTBOX and self.state is not State.GONE:
+            self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+
+    def resume(self) -> None:
+        """The sink has drained."""
+        if self.state is State.LAGGING:
+            self.state = State.BEHIND
+            del self.topic.lagging[self]
+            self.topic.behind[self] = None
+            self.topic.bus.wake(self.topic)
+        elif self.state is State.HELD and not self.sink.paused:
+            data = self.take_direct()
+            if data is not None:
+                self.sink.write(data)
+
+    def detach(self) -> None:
+        """Let go of the place. Nothing is written any more."""
+        if self.state is not State.GONE:
+            self.topic.remove(self)
+
+    def _wait(self, offset: int, data: bytes) -> None:
+        if self._outbox is None:
+            self._outbox = []
+        self._outbox.append((offset, data))
+        self._outbox_size += len(data)
+
+    def take_direct(self) -> bytes | None:
+        """The direct data whose turn has come at this cursor, joined."""
+        outbox = self._outbox
+        if not outbox or outbox[0][0] > self.cursor:
+            return None
+        due = 0
+        while due < len(outbox) and outbox[due][0] <= self.cursor:
+            due += 1
+        data = b"".join(part for _, part in outbox[:due])
+        del outbox[:due]
+        self._outbox_size -= len(data)
+        return data
+
+    @property
+    def next_direct(self) -> int | None:
+        """The offset after which the first waiting direct data belongs."""
+        return self._outbox[0][0] if self._outbox else None

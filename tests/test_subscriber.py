@@ -1,0 +1,170 @@
+"""What is said to one subscriber alone, and its end."""
+
+from __future__ import annotations
+
+import pytest
+from busdrive import Bed, lagging
+
+from realtime.message import Position
+from realtime.subscriber import MAX_OUTBOX
+from realtime.topic import TopicOptions
+
+
+def test_direct_after_published_for_a_live_one() -> None:
+    """To a live subscriber: what was published before it comes before it."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    wire.send("direct")
+    bed.publish("2")
+    bed.idle()
+    assert wire.texts == ["1", "direct", "2"]
+
+
+def test_direct_at_the_head_is_written_at_once() -> None:
+    """To a subscriber that has read everything a direct frame waits for no flush."""
+    bed = Bed()
+    wire = bed.join()
+    wire.send("direct")
+    assert wire.texts == ["direct"]
+
+
+def test_direct_after_published_for_one_behind() -> None:
+    """To a newcomer that still replays: the rest of the replay comes first."""
+    bed = Bed(TopicOptions(history=100))
+    bed.publish(*(f"{number:010000}" for number in range(50)))
+    bed.idle()
+    wire = bed.join(since="earliest")
+    assert len(wire.texts) < 50
+    wire.send("direct")
+    bed.publish("after")
+    bed.idle()
+    assert wire.texts[50:] == ["direct", "after"]
+
+
+def test_direct_after_published_for_a_lagging_one() -> None:
+    """To a lagging subscriber: it waits, and comes exactly in its place."""
+    bed = Bed()
+    wire = lagging(bed)
+    wire.send("first direct")
+    bed.publish("second unread")
+    wire.send("second direct")
+    bed.publish("third unread")
+    bed.idle()
+    wire.drain()
+    bed.idle()
+    assert wire.texts[1:] == [
+        "first unread",
+        "first direct",
+        "second unread",
+        "second direct",
+        "third unread",
+    ]
+
+
+def test_direct_survives_a_lap() -> None:
+    """What was said to a subscriber that was lapped comes after the gap it belongs to."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="skip"))
+    wire = lagging(bed)
+    wire.send("direct")
+    bed.advance(3.0)
+    bed.publish("2")
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "gap 1", "direct", "2"]
+
+
+def test_direct_to_a_held_one_comes_first() -> None:
+    """What is said before ``start()`` comes before everything that waits for it."""
+    bed = Bed()
+    wire = bed.join(start=False)
+    bed.publish("1")
+    wire.send("welcome")
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["welcome", "1"]
+
+
+def test_direct_to_a_held_paused_one_waits() -> None:
+    """A paused sink is not written to while it is held either; what waits keeps its order."""
+    bed = Bed()
+    wire = bed.join(start=False)
+    wire.paused = True
+    wire.send("1")
+    before = list(wire.writes)
+    wire.drain()
+    wire.send("2")
+    assert (before, wire.texts) == ([], ["1", "2"])
+
+
+def test_direct_to_a_held_one_overtakes_nothing() -> None:
+    """What is said between the draining and the word of it comes after what waits."""
+    bed = Bed()
+    wire = bed.join(start=False)
+    wire.paused = True
+    wire.send("1")
+    wire.paused = False
+    wire.send("2")
+    wire.drain()
+    assert wire.texts == ["1", "2"]
+
+
+def test_direct_to_a_held_paused_one_survives_the_start() -> None:
+    """What waited while held comes before the marker and the messages."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("1")
+    wire = bed.join(since=Position("0badcafe", 1), start=False)
+    wire.paused = True
+    wire.send("welcome")
+    wire.subscriber.start()
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["welcome", "reset", "1"]
+
+
+@pytest.mark.parametrize("start", [True, False], ids=["lagging", "held"])
+def test_outbox_is_bounded(start: bool) -> None:
+    """Who reads nothing and is told more than MAX_OUTBOX is closed."""
+    bed = Bed()
+    wire = bed.join(start=start)
+    wire.paused = True
+    for _ in range(MAX_OUTBOX // 1000):
+        wire.send("x" * 900)
+    before = wire.closed
+    for _ in range(20):
+        wire.send("x" * 900)
+    assert (before, wire.closed) == (None, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+
+
+def test_outbox_that_was_read_is_free_again() -> None:
+    """The bound counts what waits, not what has ever waited."""
+    bed = Bed()
+    wire = bed.join()
+    for _ in range(10):
+        wire.paused = True
+        wire.send("x" * (MAX_OUTBOX // 2))
+        wire.drain()
+        bed.idle()
+    assert (wire.closed, len(wire.texts)) == (None, 10)
+
+
+def test_nothing_is_written_after_detach() -> None:
+    """Who let go of its place is written to no more."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    wire.subscriber.detach()
+    wire.send("direct")
+    bed.idle()
+    assert wire.writes == []
+
+
+def test_detach_in_the_middle_of_the_first_write() -> None:
+    """A sink that is lost while the marker is written gets nothing after it."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("1")
+    wire = bed.join(since=Position("0badcafe", 1), start=False)
+    wire.on_write = wire.subscriber.detach
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["reset"]
