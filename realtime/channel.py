@@ -250,6 +250,11 @@ class Channel:
         """The client is none of them any more."""
         self._clients.pop(client.id, None)
 
+    @property
+    def scheme(self) -> str:
+        """How the URL that people are shown begins: that of the first transport."""
+        return "ws" if next(iter(self.transports), "") == "websocket" else "http"
+
     def topic_options(self) -> TopicOptions:
         """What the bus is to keep for this channel's topics."""
         settings = self.settings

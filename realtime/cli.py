@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")
-    connect.add_argument("--name", help="a first line to send: the name, in a chat")
+    connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
     connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
     connect.set_defaults(run=_connect)
     return parser
@@ -104,18 +105,19 @@ def _with_command(arguments: list[str]) -> list[str]:
     at = 0
     while at < len(arguments) and arguments[at].startswith(("-c", "--config")):
         at += 2 if arguments[at] in ("-c", "--config") else 1
-    if at >= len(arguments) or (
-        arguments[at].startswith("-") and arguments[at] not in ("-h", "--help", "--version")
+    if at == len(arguments) or (
+        at < len(arguments)
+        and arguments[at].startswith("-")
+        and arguments[at] not in ("-h", "--help", "--version")
     ):
         arguments.insert(at, "serve")
     return arguments
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
+    return int(text)
 
 
 def _connect(arguments: argparse.Namespace) -> int:
@@ -146,7 +148,7 @@ def _serve(arguments: argparse.Namespace) -> int:
                     f"python -m realtime: --listen {' '.join(arguments.listen)}: {error}", file=sys.stderr
                 )
                 return USAGE
-            config = config.with_server(listen=listen)
+            config = config.listening_on(listen)
         return asyncio.run(_run(config))
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -176,11 +178,7 @@ async def _run(config: Config) -> int:
         starting.cancel()
         await asyncio.wait([starting])
         return OK
-    try:
-        starting.result()
-    finally:
-        if starting.exception() is not None:
-            stopping.cancel()
+    starting.result()
     _say(*_banner(server))
     await stopping
     _say("stopping; a second signal stops at once")
@@ -193,8 +191,7 @@ def _banner(server: Server) -> list[str]:
     lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():
-        scheme = "ws" if next(iter(channel.transports), "") == "websocket" else "http"
-        where = f"{first} " if first.path else f"{scheme}://{first}"
+        where = f"{first} " if first.path else f"{channel.scheme}://{first}"
         about = (type(channel).__doc__ or "").partition("\n")[0]
         lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
     if not server.channels:

@@ -7,115 +7,180 @@ goes to standard error, so that it can stand in a pipe.
 from __future__ import annotations
 
 import asyncio
+import codecs
+import io
 import os
 import sys
 import threading
+from concurrent.futures import CancelledError
+from http import HTTPStatus
 
 import aiohttp
+from yarl import URL
 
 from realtime.close_codes import CloseCode
 
-OK, NOT_CONNECTED, CLOSED = 0, 3, 4
+OK, USAGE, NOT_CONNECTED, CLOSED = 0, 2, 3, 4
+#: How long it may take until the server has answered the request, in seconds.
+CONNECT_TIMEOUT = 10.0
 #: How long the closing handshake may take after Ctrl-C or ``--count``, in seconds.
 CLOSE_TIMEOUT = 2.0
+#: With these codes the server has not ended the connection for an error.
+_FINE = (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
 
 
 async def connect(url: str, *, name: str | None = None, count: int | None = None) -> int:
     """Connect and copy both ways until the server closes, ``count`` is reached, or Ctrl-C.
 
-    Returns the exit code: 4 when the server closed with an error, 3 when it could not be reached.
+    Returns the exit code: 2 when the URL is none, 3 when it could not be reached, 4 when the
+    server closed with an error or the connection was lost.
     """
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+    try:
+        target = URL(url)
+    except ValueError:
+        target = URL()
+    if target.scheme not in ("ws", "wss", "http", "https"):
+        _say(f"{url}: a URL begins with ws://, wss://, http:// or https://")
+        return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what the terminal cannot show
+    timeout = aiohttp.ClientTimeout(total=None)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            if url.startswith(("ws://", "wss://")):
-                return await _websocket(session, url, name, count)
-            if url.startswith(("http://", "https://")):
-                return await _events(session, url, count)
-            _say(f"{url}: a URL begins with ws://, wss://, http:// or https://")
-            return 2
+            if target.scheme in ("ws", "wss"):
+                return await _websocket(session, target, name, count)
+            return await _events(session, target if name is None else target.update_query(name=name), count)
+    except aiohttp.InvalidURL:
+        _say(f"{url}: this is no URL")
+        return USAGE
+    except TimeoutError:
+        _say(f"{url}: no answer within {CONNECT_TIMEOUT:g}s")
     except aiohttp.WSServerHandshakeError as error:
-        _say(f"{url}: no WebSocket: {error.status} {error.message}")
+        _say(f"{url}: no WebSocket: the server answers {_status(error.status)}")
     except aiohttp.ClientError as error:
-        _say(f"{url}: {error}")
+        _say(f"{url}: cannot connect: {_why(error)}")
+    except BrokenPipeError:
+        # Whoever read our output has enough, as `| head -1` has: no error. What the buffer still
+        # holds must not be tried again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
     return NOT_CONNECTED
 
 
-async def _websocket(session: aiohttp.ClientSession, url: str, name: str | None, count: int | None) -> int:
-    async with session.ws_connect(url, max_msg_size=0, autoping=True, timeout=_close_timeout()) as ws:
+async def _websocket(session: aiohttp.ClientSession, url: URL, name: str | None, count: int | None) -> int:
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        ws = await session.ws_connect(
+            url, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT)
+        )
+    async with ws:
         _say("WebSocket connected")
-        if name is not None:
-            await ws.send_str(name)
-        lines = _lines()
-        sending = asyncio.create_task(_send(ws, lines))
+        sending = asyncio.create_task(_send(ws, name))
         try:
             received = 0
-            async for message in ws:
+            while True:
+                message = await ws.receive()
                 if message.type is aiohttp.WSMsgType.TEXT:
                     _print(message.data)
                 elif message.type is aiohttp.WSMsgType.BINARY:
                     _print(message.data.decode(errors="backslashreplace"))
+                else:
+                    break
                 received += 1
                 if received == count:
                     return OK
         finally:
             sending.cancel()
-        reason = getattr(ws, "close_reason", None)
-        code = ws.close_code
+        if message.type is not aiohttp.WSMsgType.CLOSE:
+            _say("the connection was lost")
+            return CLOSED
+        code, reason = message.data or CloseCode.DONE, message.extra
         _say(f"closed by the server: {code}{f' {reason}' if reason else ''}")
-        return OK if code in (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING) else CLOSED
+        return OK if code in _FINE else CLOSED
 
 
-async def _send(ws: aiohttp.ClientWebSocketResponse, lines: asyncio.Queue[str]) -> None:
-    while True:
-        await ws.send_str(await lines.get())
+async def _send(ws: aiohttp.ClientWebSocketResponse, name: str | None) -> None:
+    try:
+        if name is not None:
+            await ws.send_str(name)
+        lines = _lines()
+        while True:
+            for line in await lines.get():
+                await ws.send_str(line)
+    except aiohttp.ClientError:
+        pass  # the connection is going: whoever receives from it says why
 
 
-async def _events(session: aiohttp.ClientSession, url: str, count: int | None) -> int:
-    async with session.get(url, headers={"Accept": "text/event-stream"}) as response:
-        if response.status != 200 or response.content_type != "text/event-stream":
+async def _events(session: aiohttp.ClientSession, url: URL, count: int | None) -> int:
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        response = await session.get(url, headers={"Accept": "text/event-stream"})
+    async with response:
+        if response.status != HTTPStatus.OK or response.content_type != "text/event-stream":
             body = (await response.content.read(2000)).decode(errors="replace").strip()
-            _say(f"{url}: no stream of events: {response.status} {response.reason}: {body}")
+            said = f": {body.splitlines()[0]}" if body else ""
+            _say(f"{url}: no stream of events: the server answers {_status(response.status)}{said}")
             return NOT_CONNECTED
         _say("stream of events connected")
+        # A line ends with \r\n, \n or \r (HTML standard, section 9.2.5), and may be of any length.
+        decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
         data: list[str] = []
-        received = 0
-        async for raw in response.content:
-            line = raw.decode(errors="replace").rstrip("\r\n")
-            field, _, value = line.partition(":")
-            if field == "data":
-                data.append(value.removeprefix(" "))
-            elif not line and data:
-                _print("\n".join(data))
-                data.clear()
-                received += 1
-                if received == count:
-                    return OK
+        rest, received = "", 0
+        try:
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+                for line in lines:
+                    field, _, value = line.partition(":")
+                    if field == "data":
+                        data.append(value.removeprefix(" "))
+                    elif not line and data:
+                        _print("\n".join(data))
+                        data.clear()
+                        received += 1
+                        if received == count:
+                            return OK
+        except aiohttp.ClientError:
+            _say("the connection was lost")
+            return CLOSED
         _say("the stream has ended")
         return OK
 
 
-def _lines() -> asyncio.Queue[str]:
-    """The lines of standard input, as they come."""
+def _lines() -> asyncio.Queue[list[str]]:
+    """The lines of standard input, as they come; it is read no faster than they are taken."""
     loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str] = asyncio.Queue()
+    lines: asyncio.Queue[list[str]] = asyncio.Queue(1)
+
+    def put(some: list[bytes]) -> None:
+        text = [line.decode(errors="replace").removesuffix("\r") for line in some]
+        asyncio.run_coroutine_threadsafe(lines.put(text), loop).result()
 
     def read() -> None:
         # Bare reads: a thread that waits in sys.stdin would hold its lock when the process ends.
         rest = b""
-        while chunk := os.read(0, 65536):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                loop.call_soon_threadsafe(lines.put_nowait, line.decode(errors="replace").rstrip("\r"))
-        if rest:
-            loop.call_soon_threadsafe(lines.put_nowait, rest.decode(errors="replace"))
+        try:
+            while chunk := os.read(0, 65536):
+                *whole, rest = (rest + chunk).split(b"\n")
+                if whole:
+                    put(whole)
+            if rest:
+                put([rest])
+        except (OSError, RuntimeError, CancelledError):
+            pass  # no standard input to read from, or the loop has ended, or ends, meanwhile
 
-    threading.Thread(target=read, daemon=True, name="standard input").start()
+    if sys.stdin is not None:  # closed by the caller, its number may be that of a socket
+        threading.Thread(target=read, daemon=True, name="standard input").start()
     return lines
 
 
-def _close_timeout() -> aiohttp.ClientWSTimeout:
-    return aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT)
+def _why(error: aiohttp.ClientError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "there is no such host"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return os.strerror(error.os_error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+def _status(code: int) -> str:
+    return f"{code} {HTTPStatus(code).phrase}" if code in set(HTTPStatus) else str(code)
 
 
 def _print(text: str) -> None:

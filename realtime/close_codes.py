@@ -1,6 +1,6 @@
 """Why a connection was closed: the one table of WebSocket close codes (RFC 6455, section 7.4).
 
-``docs/close-codes.md`` is the same table for people. From 4000 the codes are ours: 4000 to 4499
+``docs/reference/close-codes.md`` is the same table for people. From 4000 the codes are ours: 4000 to 4499
 are terminal, 4500 to 4999 say come back. A channel's own codes follow that.
 """
 

@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    NonNegativeInt,
+    Tag,
+    ValidationError,
+)
 from pydantic import Field as PydanticField
 
 from realtime.errors import ConfigError, Problem
@@ -24,7 +33,8 @@ from realtime.paths import check_path
 
 #: A config is a page; what is larger than this, in bytes, is something else.
 MAX_FILE = 1024 * 1024
-#: The most nodes a config may have once its aliases are followed: bounds an alias bomb.
+#: The most nodes a config may have, as it stands and once its aliases are followed: bounds the
+#: time to read it, and an alias bomb.
 MAX_NODES = 20_000
 
 BUILT_IN = Path(__file__).with_name("config.yaml")
@@ -111,6 +121,20 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
+def _origins_word(value: object) -> object:
+    if value not in ("same", "any"):
+        raise ValueError("expected same, any or a list such as [https://app.example]")
+    return value
+
+
+#: Which pages may connect. The tags tell the two apart, so that a mistake is told once.
+Origins = Annotated[
+    Annotated[Literal["same", "any"], BeforeValidator(_origins_word), Tag("literal[]")]
+    | Annotated[list[Annotated[str, AfterValidator(_origin)]], Tag("list[]")],
+    Discriminator(lambda value: "list[]" if isinstance(value, list) else "literal[]"),
+]
+
+
 class ServerLimits(Model):
     """Bounds of the whole server; ``max_message`` and ``max_clients`` also of a channel."""
 
@@ -128,7 +152,7 @@ class ServerSettings(Model):
     listen: list[Annotated[Address, BeforeValidator(Address.parse)]] = PydanticField(
         default=[Address("127.0.0.1", 8080)], min_length=1
     )
-    origins: Literal["same", "any"] | list[Annotated[str, AfterValidator(_origin)]] = "same"
+    origins: Origins = "same"
     drain: Duration = 10.0
     limits: ServerLimits = ServerLimits()
 
@@ -148,14 +172,27 @@ class Config:
     plugins: list[str]
     channels: dict[str, dict[str, Any]]
 
-    def with_server(self, **changes: object) -> Config:
-        """The same config with other values in its ``server`` section."""
-        return replace(self, server=self.server.model_copy(update=changes))
+    def listening_on(self, addresses: list[Address]) -> Config:
+        """The same config, listening elsewhere."""
+        return replace(self, server=self.server.model_copy(update={"listen": addresses}))
 
     @property
     def directory(self) -> Path | None:
         """The directory of the config file, beside which plugins may stand."""
         return self.source.file.parent if self.source.file else None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with a bound on what it reads."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="from here on it is too large", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 @dataclass
@@ -230,7 +267,7 @@ class Source:
     def load(self, text: str) -> Any:
         """The values of a YAML text; what is wrong with it is added to ``problems``."""
         try:
-            loader = yaml.SafeLoader(text)
+            loader = _Loader(text)
             try:
                 self.root = loader.get_single_node()
                 return None if self.root is None else self._value(loader, self.root, (), ())
@@ -256,7 +293,7 @@ class Source:
     ) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in above:
-            wrong = "with its aliases (&name, *name) followed, it is too large from here on"
+            wrong = "with its aliases (&name, *name) followed, it is too large"
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=node.start_mark)
         above = (*above, id(node))
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
@@ -295,7 +332,7 @@ class Source:
         return self._expand(scalar, path) if isinstance(scalar, str) else scalar
 
     def _not_allowed(self, node: yaml.Node, path: tuple[str | int, ...]) -> Problem:
-        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")[:60]
         return self.problem(f"a value of the kind {tag} is not allowed here", path)
 
     def _expand(self, text: str, path: tuple[str | int, ...]) -> str:
@@ -428,6 +465,8 @@ def _yaml_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mar
         problem = f"{context}, {problem}"
     lines = text.splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if mark:
+        line = line[max(mark.column - 200, 0) : mark.column + 200]
     if "\t" in line and "token" in problem:
         return "a tab indents here; YAML takes spaces only", mark
     if re.search(r"[:\[,]\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROJECT = "realtime"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+#: Marks a plugin's function or a channel's method as the implementation of the hook of its name.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 

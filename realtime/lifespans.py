@@ -20,7 +20,7 @@ class Lifespans:
     """The running context managers of one server, by the name of their owner."""
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._running: list[tuple[str, asyncio.Task[None], asyncio.Event]] = []
         self._stopping = False
         #: The owners whose lifespan ended although nobody asked it to.
         self.dead: list[str] = []
@@ -30,15 +30,20 @@ class Lifespans:
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
         task = asyncio.create_task(self._run(owner, manager, entered, stop), name=f"lifespan of {owner}")
-        self._running[owner] = task, stop
+        running = owner, task, stop  # an owner may have several
+        self._running.append(running)
         while not entered.done():
-            await asyncio.wait([task, entered], timeout=SLOW_START, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait([task, entered], timeout=SLOW_START, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                task.cancel()  # there is no sense in asking one to end that has not begun
+                raise
             if task.done():
                 break
             if not entered.done():
                 log.warning("%s is still starting", owner)
         if not entered.done():
-            del self._running[owner]
+            self._running.remove(running)
             await task
             raise RuntimeError("the lifespan ended before it yielded")
 
@@ -67,7 +72,7 @@ class Lifespans:
         """Leave them all, the last entered first; what does not end in time is cancelled."""
         self._stopping = True
         deadline = asyncio.get_running_loop().time() + grace
-        for owner, (task, stop) in reversed(self._running.items()):
+        for owner, task, stop in reversed(self._running):
             stop.set()
             left = max(0.0, deadline - asyncio.get_running_loop().time())
             _, pending = await asyncio.wait([task], timeout=left)

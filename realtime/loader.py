@@ -15,8 +15,9 @@ import importlib.util
 import inspect
 import re
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -77,7 +78,7 @@ class Plugins:
             return
         try:
             self._register(f"plugin:{name}", name, self._import(name))
-            self._collect_types(name)
+            _guarded(name, partial(self._collect_types, name))
         except PluginProblem as problem:
             self._broken[name] = problem
             raise
@@ -154,12 +155,16 @@ class Plugins:
                     f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
                 )
             _check_hooks(f"{name}: {kind.__name__}", kind)
+            if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Channel.Settings)):
+                raise PluginProblem(f"{name}: {kind.__name__}.Settings is no subclass of Channel.Settings")
             if unknown := set(kind.transports) - set(TRANSPORTS):
                 wrong = f"{name}: {kind.__name__}.transports has {unknown.pop()!r}"
                 raise PluginProblem(f"{wrong}; there are {', '.join(TRANSPORTS)}")
             for method in _AWAITED:
                 if not inspect.iscoroutinefunction(getattr(kind, method)):
                     raise PluginProblem(f"{name}: {kind.__name__}.{method} must be an 'async def'")
+            if inspect.iscoroutinefunction(kind.as_text):
+                raise PluginProblem(f"{name}: {kind.__name__}.as_text must be a plain 'def'")
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 raise PluginProblem(
@@ -179,19 +184,19 @@ class Plugins:
 
         Raises :exc:`PluginProblem` with the plugin's own frames when it raises.
         """
-        plugin = self.manager.get_plugin(registered)
-        others = [other for other in self.manager.get_plugins() if other is not plugin]
-        caller = self.manager.subset_hook_caller(hook, others)
         bare = registered.partition(":")[2]
-        results = _guarded(f"{bare}: {hook}()", lambda: caller(**arguments))
+        results = _guarded(f"{bare}: {hook}()", partial(self._caller(registered, hook), **arguments))
         return results[0] if results else None
 
-    def call_all(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
-        """What each plugin that implements a hook answers, in config order."""
-        for name in self.names():
-            answer = self.call(name, hook, **arguments)
-            if answer is not None:
-                yield name, answer
+    def callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
+        """The plugins that implement a hook, in config order, each with what calls it alone."""
+        implementing = {impl.plugin_name for impl in getattr(self.manager.hook, hook).get_hookimpls()}
+        return [(name, self._caller(name, hook)) for name in self.names() if name in implementing]
+
+    def _caller(self, registered: str, hook: str) -> Callable[..., list[Any]]:
+        plugin = self.manager.get_plugin(registered)
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        return self.manager.subset_hook_caller(hook, others)
 
 
 def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel]]:
@@ -273,10 +278,18 @@ def _check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -
     )
     if not source:
         return
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == "API_VERSION" for target in node.targets
-        ):
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return  # the import says it better
+    for node in body:
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        if any(isinstance(target, ast.Name) and target.id == "API_VERSION" for target in targets):
             wanted = node.value.value if isinstance(node.value, ast.Constant) else None
             if wanted != API_VERSION:
                 raise PluginProblem(
@@ -322,9 +335,19 @@ def _guarded(label: str, action: Callable[[], Any]) -> Any:
 def own_frames(error: BaseException) -> str:
     """An error and the lines of the plugin that led to it, without those of the host."""
     lines = [f"{type(error).__name__}: {error}"]
-    host = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen")
-    plugins = str(first_party())
     for entry in traceback.extract_tb(error.__traceback__):
-        if entry.filename.startswith(plugins) or not entry.filename.startswith(host):
+        if not _is_host(entry.filename):
             lines.append(f"    {entry.filename}:{entry.lineno}: {entry.line}")
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append(f"    {error.filename}:{error.lineno}: {(error.text or '').strip()}")
     return "\n".join(lines)
+
+
+def _is_host(file: str) -> bool:
+    """Whether a file is ours, pluggy's or Python's own, and so tells a plugin's author nothing."""
+    if file.startswith(str(first_party())):
+        return False
+    if file.startswith((str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen")):
+        return True
+    python = sysconfig.get_path("stdlib")
+    return file.startswith(python) and "-packages" not in file.removeprefix(python)

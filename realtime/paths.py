@@ -46,6 +46,8 @@ def check_path(path: str) -> str:
             raise ValueError(f"{segment} takes the rest of the path, so it stands last")
     if path != "/" and "" in (*before[1:], last):
         raise ValueError("it has an empty segment")
+    if {".", ".."} & {*before, last}:
+        raise ValueError("it has a segment . or .., which clients resolve before they ask")
     return path
 
 

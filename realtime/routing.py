@@ -49,8 +49,7 @@ class RouteTable(AbstractResource):
         dispatcher = web.UrlDispatcher()
         dispatcher.add_routes([route.definition for route in routes])
         if self._prefix:
-            for resource in dispatcher.resources():
-                resource.add_prefix(self._prefix)
+            _add_prefix(dispatcher, self._prefix)
         self._dispatcher = dispatcher
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
@@ -69,8 +68,7 @@ class RouteTable(AbstractResource):
     def add_prefix(self, prefix: str) -> None:
         """The table stands in a sub-application."""
         self._prefix = prefix + self._prefix
-        for resource in self._dispatcher.resources():
-            resource.add_prefix(prefix)
+        _add_prefix(self._dispatcher, prefix)
 
     def url_for(self, **_: str) -> URL:
         """There is no one URL (``AbstractResource``)."""
@@ -89,3 +87,11 @@ class RouteTable(AbstractResource):
 
     def __len__(self) -> int:
         return len(self._dispatcher.routes())
+
+
+def _add_prefix(dispatcher: web.UrlDispatcher, prefix: str) -> None:
+    for resource in list(dispatcher.resources()):
+        # The dispatcher looks resources up by how their paths begin.
+        dispatcher.unindex_resource(resource)
+        resource.add_prefix(prefix)
+        dispatcher.index_resource(resource)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import html
 import inspect
 import logging
 import os
+import re
 import socket
 import stat
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -25,11 +29,14 @@ from realtime.loader import PluginProblem, Plugins, build, own_frames
 from realtime.routing import Route, RouteTable, conflicts, is_reserved
 from realtime.transports.connection import Connections
 from realtime.transports.endpoint import Endpoint
+from realtime.transports.websocket import wants_websocket
 
 log = logging.getLogger("realtime.server")
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
 KEEPALIVE = 10.0
+#: How long a request that is no stream may still take at the end, in seconds, twice.
+SHUTDOWN = 1.0
 #: Connections that wait to be accepted: room for a storm of reconnects.
 BACKLOG = 4096
 #: Descriptors that are kept back for files, engines and plugins.
@@ -52,6 +59,7 @@ class Server:
         self.addresses: list[Address] = []
         self.lifespans = Lifespans()
         self._plugins: Plugins
+        self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
         self._runner: web.AppRunner | None = None
         self._unix_paths: list[str] = []
@@ -66,11 +74,12 @@ class Server:
         self.bus = Bus(loop, topics=settings.limits.topics, memory=settings.limits.memory)
         self._connections = Connections(loop, min(settings.limits.max_clients, _descriptors()))
         self._plugins, self.channels = build(self.config, self.bus)
+        self._authenticators = self._plugins.callers("authenticate")
         table = RouteTable()
         table.replace(self._routes())
         app = web.Application()
         app.router.register_resource(table)
-        app.on_response_prepare.append(_without_server_header)
+        app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -78,7 +87,7 @@ class Server:
             logger=_http_log(),
             keepalive_timeout=KEEPALIVE,
             handler_cancellation=True,
-            shutdown_timeout=1.0,
+            shutdown_timeout=SHUTDOWN,
         )
         sockets: list[socket.socket] = []
         try:
@@ -114,7 +123,12 @@ class Server:
         )
         self._connections.heartbeat.stop()
         if self._runner is not None:
+            if self._runner.server is not None:
+                # Handlers that are left. aiohttp waits twice so long before it cuts them.
+                left = drain - (asyncio.get_running_loop().time() - started)
+                await self._runner.server.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
+        self.bus.close()
         for path in self._unix_paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -143,7 +157,7 @@ class Server:
                     self._authenticate,
                     origins=settings.origins,
                     max_message=settings.limits.max_message,
-                )
+                ).handle
             )
         routes: list[Route] = []
         problems: list[Problem] = []
@@ -151,8 +165,11 @@ class Server:
             try:
                 answer = self._plugins.call(owner, "register_routes", bus=self.bus)
                 definitions = list(answer or ())
-            except (PluginProblem, TypeError) as error:
-                problems.append(self._problem(owner, str(error)))
+            except PluginProblem as problem:
+                problems.append(self._problem(owner, str(problem)))
+                continue
+            except Exception as error:  # no list, or a generator that fails
+                problems.append(self._problem(owner, f"register_routes(): {own_frames(error)}"))
                 continue
             for definition in definitions:
                 if not isinstance(definition, web.RouteDef):
@@ -163,9 +180,16 @@ class Server:
                         self._problem(owner, f"{definition.path}: paths under /-/ are the server's own")
                     )
                 else:
-                    routes.append(Route(owner, definition))
+                    try:
+                        web.UrlDispatcher().add_routes([definition])
+                    except Exception as error:
+                        wrong = f"{definition.path!r} cannot be served: {own_frames(error)}"
+                        problems.append(self._problem(owner, wrong))
+                    else:
+                        routes.append(Route(owner, definition))
         for first, second in conflicts(routes):
-            wrong = f"{second.definition.path} is already served by {_spell(first.owner)}"
+            path = re.sub(r":[^{}]*\}", "}", second.definition.path)  # without the router's patterns
+            wrong = f"{path} is already served by {_spell(first.owner)}"
             problems.append(
                 self._problem(second.owner, f"{wrong} ({self._problem(first.owner, '').place})")
             )
@@ -186,10 +210,15 @@ class Server:
 
     async def _front(self, request: web.Request) -> web.Response:
         lines = [
-            f"{name}: {request.scheme}://{request.host}{c.settings.path}"
-            for name, c in self.channels.items()
+            f"{name}: {channel.scheme}://{request.host}{channel.settings.path}"
+            for name, channel in self.channels.items()
         ]
-        return web.Response(text="\n".join(["Realtime serves these channels:", "", *lines, ""]))
+        text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
+        if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+            return web.Response(text=text)
+        # A browser asks for an icon unless the page has one, and shows an error for its 404.
+        page = '<!doctype html><title>Realtime</title><link rel="icon" href="data:,"><pre>%s</pre>'
+        return web.Response(text=page % html.escape(text), content_type="text/html")
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"live": True})
@@ -201,10 +230,17 @@ class Server:
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def _authenticate(self, request: web.Request) -> Identity | None:
-        for _, answer in self._plugins.call_all("authenticate", request=request):
-            identity = await answer if inspect.isawaitable(answer) else answer
-            if identity is not None:
-                return identity  # type: ignore[no-any-return]
+        for owner, authenticate in self._authenticators:
+            try:
+                for answer in authenticate(request=request):
+                    identity = await answer if inspect.isawaitable(answer) else answer
+                    if identity is not None:
+                        return identity  # type: ignore[no-any-return]
+            except web.HTTPException:
+                raise
+            except Exception:
+                log.exception("authenticate of %s failed; the request is refused", _spell(owner))
+                raise web.HTTPInternalServerError(text="authentication failed\n") from None
         return None
 
     # Sockets and lifespans
@@ -274,8 +310,12 @@ class Server:
         return sock
 
 
-async def _without_server_header(request: web.Request, response: web.StreamResponse) -> None:
+async def _last_touch(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall(hdrs.SERVER, None)
+    if response.status != 101 and wants_websocket(request):
+        # What follows a handshake that was refused may be frames; it is never read as a request.
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
 
 
 def _http_log() -> logging.Logger:

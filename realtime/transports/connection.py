@@ -23,7 +23,8 @@ from realtime.encodings import Form
 from realtime.errors import Disconnected
 from realtime.heartbeat import Heartbeat
 from realtime.message import Message
-from realtime.topic import Subscriber, Topic
+from realtime.subscriber import Subscriber
+from realtime.topic import Topic
 
 log = logging.getLogger("realtime.connection")
 
@@ -113,13 +114,14 @@ class Connection(asyncio.Protocol):
         #: Whether a close has begun, from whichever side; nothing is written any more.
         self.closed = False
         #: How it ended, for the log: a close code (1006: the socket was lost) and the reason.
-        self.outcome = End(1006, "")
+        self.outcome = End(1006, "the connection was lost")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._lost = False
         self._error: Exception | None = None
         self._paused_at = 0.0
+        self._unsent = 0  # what the transport held at the last look while paused
         self._inbox: deque[Message | End] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._reading = True
@@ -129,10 +131,8 @@ class Connection(asyncio.Protocol):
     # The socket
 
     def take_over(self, request: web.Request) -> None:
-        """Become the protocol of a request's transport, whose response headers are written."""
-        transport = request.transport
-        assert transport is not None
-        self.transport = transport
+        """Become the protocol of the transport, once the response's headers are written."""
+        transport = self.transport
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -153,6 +153,7 @@ class Connection(asyncio.Protocol):
         """The transport holds more than :data:`HIGH_WATER`: the cursor waits from here on."""
         self.paused = True
         self._paused_at = self._loop.time()
+        self._unsent = self.transport.get_write_buffer_size()
         self._regulate()
 
     def resume_writing(self) -> None:
@@ -197,7 +198,8 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection, whatever is unsent."""
-        self.transport.abort()
+        if not self._lost:  # a transport that is gone has no loop to be aborted on
+            self.transport.abort()
 
     # The client
 
@@ -276,11 +278,16 @@ class Connection(asyncio.Protocol):
 
     def beat(self, now: float) -> float | None:
         """Look after the connection; see :class:`Heartbeat`."""
-        if self.paused and now - self._paused_at > STALL:
-            self.outcome = End(CloseCode.TRY_AGAIN, f"read nothing for {STALL:g}s")
-            self.abort()
-            return None
-        return self.look(now)
+        if self.paused:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent < self._unsent:  # slow, but it reads
+                self._unsent, self._paused_at = unsent, now
+            elif now - self._paused_at >= STALL:
+                self.outcome = End(CloseCode.TRY_AGAIN, f"read nothing for {STALL:g}s")
+                self.abort()
+                return None
+        again = self.look(now)
+        return min(again, self._paused_at + STALL) if self.paused and again is not None else again
 
     def look(self, now: float) -> float | None:
         """What this transport does in silence; returns when to look again."""

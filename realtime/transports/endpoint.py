@@ -41,9 +41,10 @@ class Endpoint:
         self._authenticate = authenticate
         self._origins = origins
         self._max_message = channel.settings.limits.max_message or max_message
-        self._plain = PlainFrames(self._as_text)
+        self._plain = _GuardedFrames(channel)
+        self._open = 0  # connections of this channel, those included that have not joined yet
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request, which for a stream lasts as long as the stream."""
         transport = self._choose(request)
         if request.method == hdrs.METH_HEAD:
@@ -92,16 +93,23 @@ class Endpoint:
             query={key: value for key, value in request.query.items() if key not in ("token", "since")},
             remote=request.remote or "",
         )
+        if request.transport is None:
+            raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
+        connection.transport = request.transport
         connection.client = client
         # The place is held before the handshake is answered: what is published from the moment
         # the client knows of the connection is for it.
         connection.subscriber = topic.subscribe(connection, connection.form, client, since)
         connections.add(connection)
+        self._open += 1
         try:
             origin = request.headers.get(hdrs.ORIGIN)
             if origin and transport == "sse":
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-            await response.prepare(request)
+            try:
+                await response.prepare(request)
+            except ConnectionError:
+                return response  # the client went while it was being answered
             connection.take_over(request)
             if isinstance(connection, sse.EventStreamConnection):
                 connection.greet(self._introduction(request))
@@ -113,6 +121,7 @@ class Endpoint:
         finally:
             connection.subscriber.detach()
             connections.remove(connection)
+            self._open -= 1
         return response
 
     def _choose(self, request: web.Request) -> Transport:
@@ -165,7 +174,7 @@ class Endpoint:
         if len(self._connections) >= self._connections.max_clients:
             raise self._overloaded("the server is full (server.limits.max_clients)")
         limit = self._channel.settings.limits.max_clients
-        if limit is not None and len(self._channel.clients) >= limit:
+        if limit is not None and self._open >= limit:
             raise self._overloaded("the channel is full (limits.max_clients)")
 
     def _overloaded(self, text: str) -> web.HTTPException:
@@ -173,13 +182,20 @@ class Endpoint:
         error.force_close()
         return error
 
-    def _as_text(self, message: Message) -> str | None:
+
+class _GuardedFrames(PlainFrames):
+    """Plain frames by a channel's ``as_text``, whose bugs are not to stop a flush."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel.as_text)
+        self._log = channel.log
+
+    def encode(self, message: Message) -> bytes:
         try:
-            return self._channel.as_text(message)
+            return super().encode(message)
         except Exception:
-            # It runs in the middle of a flush: one channel's bug is not to stop the others.
-            self._channel.log.exception("as_text failed; the message is not shown")
-            return None
+            self._log.exception("as_text failed; the message is not shown")
+            return b""
 
 
 def origin_allowed(origin: str, host: str, allowed: Origins) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from realtime.channel import Channel
+from realtime.close_codes import CloseCode
 from realtime.encodings import EventStream
 from realtime.topic import Topic
-from realtime.transports.connection import Connection, Connections
+from realtime.transports.connection import Connection, Connections, End
 
 CHUNKED = EventStream(chunked=True)
 #: For HTTP/1.0, which nginx speaks to what is behind it unless it is told otherwise.
@@ -30,10 +31,7 @@ class EventStreamConnection(Connection):
     ) -> None:
         super().__init__(connections, channel, topic, CHUNKED if request.version >= (1, 1) else UNCHUNKED)
         self._written_at = self._loop.time()
-
-    def eof_received(self) -> bool | None:
-        """The client has closed its side: nobody reads any more."""
-        return None
+        self.outcome = End(CloseCode.DONE, "the client left")
 
     def greet(self, introduction: str) -> None:
         """The first block: an introduction for people, and the position the stream begins at."""
