@@ -1,0 +1,166 @@
+"""The world outside: what a person has who has the wheel, a terminal and a network.
+
+Nothing here imports the package. What a reviewer may want to vary is a constant below, taken from
+the environment when it is set there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+#: A wheel to test; without it one is built from a fresh copy of the checkout.
+WHEEL = os.environ.get("REALTIME_WHEEL", "")
+#: The python of an environment that has the wheel; without it a fresh one is made.
+PYTHON = os.environ.get("REALTIME_PYTHON", "")
+#: Where servers listen; port 0 is any that is free.
+HOST = os.environ.get("REALTIME_HOST", "127.0.0.1")
+PORT = int(os.environ.get("REALTIME_PORT", "0"))
+#: Three who talk, and one who stops reading.
+NAMES = os.environ.get("REALTIME_NAMES", "alice,bob,carol").split(",")
+STALLED = os.environ.get("REALTIME_STALLED", "mallory")
+#: How many messages each of the three says, and the size of those said to the one who stops reading.
+#: Together these must be more than the server keeps for a slow reader and the kernel for a socket.
+MESSAGES = int(os.environ.get("REALTIME_MESSAGES", "150"))
+SIZE = int(os.environ.get("REALTIME_SIZE", "60000"))
+#: What a `websockets` client sends to the echo.
+GREETING = os.environ.get("REALTIME_GREETING", "Hello, Server!")
+#: The name of a plugin that does not come with the server.
+PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
+
+#: How long an answer may take, in seconds: far more than it does, on a busy machine too.
+PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "10"))
+#: How long building, installing and starting may take, in seconds.
+INSTALLING = 300.0
+
+
+def environment(path: Sequence[Path] = ()) -> dict[str, str]:
+    """The environment of a command: this one, with nothing that leads to the checkout."""
+    dropped = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONWARNINGS")
+    env = {key: value for key, value in os.environ.items() if key not in dropped}
+    if path:
+        env["PYTHONPATH"] = os.pathsep.join(map(str, path))
+    return env
+
+
+class Process:
+    """A process and the lines that it says on standard error and standard output."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[str] = []
+        self._more = asyncio.Condition()
+        self._over = False
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.said.append(line.decode().rstrip("\n"))
+            async with self._more:
+                self._more.notify_all()
+        self._over = True
+        async with self._more:
+            self._more.notify_all()
+
+    async def lines(self) -> AsyncGenerator[str, None]:
+        """The lines from the first on, each as soon as it is there."""
+        told = 0
+        while True:
+            async with self._more:
+                while told == len(self.said) and not self._over:
+                    await self._more.wait()
+            if told == len(self.said):
+                return
+            yield self.said[told]
+            told += 1
+
+    @property
+    def text(self) -> str:
+        """All that it has said."""
+        return "\n".join(self.said)
+
+    async def line(self, wanted: Callable[[str], bool], within: float = PATIENCE) -> str:
+        """The first line that is wanted, as soon as it is there."""
+        try:
+            async with asyncio.timeout(within), aclosing(self.lines()) as lines:
+                async for line in lines:
+                    if wanted(line):
+                        return line
+        except TimeoutError:
+            raise AssertionError(f"not said within {within:g}s:\n{self.text}") from None
+        raise AssertionError(f"it ended without saying it:\n{self.text}")
+
+    async def ready(self, within: float = PATIENCE) -> str:
+        """Where it listens, once it says that it is ready."""
+        line = await self.line(lambda line: line.startswith("ready on "), within)
+        return line.removeprefix("ready on ").partition(",")[0].strip()
+
+    async def ended(self, within: float = PATIENCE) -> int:
+        """The exit code, once it has ended and everything it said is read."""
+        async with asyncio.timeout(within):
+            code = await self.process.wait()
+            await self._reading
+        return code
+
+
+@asynccontextmanager
+async def started(
+    *command: str | Path, cwd: Path, path: Sequence[Path] = (), group: bool = False
+) -> AsyncIterator[Process]:
+    """A process, killed at the end if it is still there; ``group``: with all that it has started."""
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            *map(str, command),
+            cwd=cwd,
+            env=environment(path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=group,
+        )
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            if group:
+                os.killpg(process.process.pid, 9)
+            elif process.process.returncode is None:
+                process.process.kill()
+        await process.ended()
+
+
+class Home:
+    """A directory with a config, and the environment with the wheel to run it in."""
+
+    def __init__(self, python: Path, directory: Path) -> None:
+        self.python = python
+        self.directory = directory
+
+    def write(self, config: str, files: Mapping[str, str] | None = None) -> None:
+        """Write ``config.yaml``, and other files beside it."""
+        for name, text in {"config.yaml": config, **(files or {})}.items():
+            (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.directory / name).write_text(text)
+
+    @asynccontextmanager
+    async def realtime(self, *arguments: str, path: Sequence[Path] = ()) -> AsyncIterator[Process]:
+        """``python -m realtime ARGUMENTS`` in this directory."""
+        async with started(
+            self.python, "-m", "realtime", *arguments, cwd=self.directory, path=path
+        ) as process:
+            yield process
+
+    @asynccontextmanager
+    async def serving(self, *, path: Sequence[Path] = ()) -> AsyncIterator[str]:
+        """A server that is ready; gives ``HOST:PORT``, and ends it in order."""
+        async with self.realtime("--listen", f"{HOST}:{PORT}", path=path) as process:
+            yield await process.ready()
+            process.process.terminate()
+            code = await process.ended(INSTALLING)
+            assert (code, "Traceback" in process.text) == (0, False), process.text

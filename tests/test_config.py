@@ -1,0 +1,510 @@
+"""The config: what is read, and every mistake in its place, none of them with a traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from tree import checkout
+
+from realtime.channel import Channel, Limits
+from realtime.config import (
+    BUILT_IN,
+    MAX_FILE,
+    Address,
+    Config,
+    Duration,
+    ServerLimits,
+    ServerSettings,
+    Size,
+    Source,
+    did_you_mean,
+    load,
+    parse,
+)
+from realtime.errors import ConfigError, Problem
+from realtime.loader import Plugins
+
+
+def mistakes_of(read: Callable[[], Config]) -> Sequence[Problem]:
+    """What is wrong; anything but a config or mistakes is an error of the test."""
+    try:
+        assert isinstance(read(), Config)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def mistakes(text: str, environment: dict[str, str] | None = None) -> list[Problem]:
+    """What is wrong with a config; none for one that is right."""
+    source = Source("c.yaml", environment=environment or {})
+    return list(mistakes_of(lambda: parse(text, source)))
+
+
+# Every mistake in its place
+
+
+SERVER = "server:\n"
+LIMITS = "server:\n  limits:\n"
+CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "path", "phrase"),
+    [
+        # Keys
+        ("chanels: {}\n", "1:1", "chanels", "unknown key, did you mean 'channels'?"),
+        (SERVER + "  lisen: [a:1]\n", "2:3", "server.lisen", "unknown key, did you mean 'listen'?"),
+        (
+            LIMITS + "    max_mesage: 1KiB\n",
+            "3:5",
+            "server.limits.max_mesage",
+            "unknown key, did you mean 'max_message'?",
+        ),
+        (LIMITS + "    zebra: 1\n", "3:5", "server.limits.zebra", "unknown key"),
+        ("server: {}\nserver: {}\n", "2:1", "server", "there twice, first in line 1"),
+        (CHANNEL + "    path: /b\n", "5:5", "channels.a.path", "there twice, first in line 4"),
+        (CHANNEL + "  a: {plugin: chat}\n", "5:3", "channels.a", "there twice, first in line 2"),
+        ("? [a]\n: 1\n", "1:3", "", "a key is a plain word"),
+        ("server:\n  <<: {drain: 1s}\n", "2:3", "server", "a key is a plain word"),
+        ('"a\\nb": 1\n', "1:1", r"'a\nb'", "unknown key"),
+        ("channels:\n  a b: {}\n", "2:3", "channels.a b", "a channel's name is letters"),
+        (f"channels:\n  {'a' * 65}: {{}}\n", "2:3", f"channels.{'a' * 65}", "at most 64"),
+        # Wrong types
+        ("server: 1\n", "1:9", "server", "expected a section of keys, not '1'"),
+        ("server:\n  drain 1s\n", "2:3", "server", "expected a section of keys, not 'drain 1s'"),
+        ("channels: [echo]\n", "1:11", "channels", "expected a section of keys"),
+        ("channels:\n  echo: /ws\n", "2:9", "channels.echo", "expected a section of keys, not '/ws'"),
+        ("plugins: dice\n", "1:10", "plugins", "expected a list, not 'dice'"),
+        ("plugins: [dice, 7]\n", "1:17", "plugins[1]", "expected text, not '7'"),
+        (SERVER + "  listen: a:1\n", "2:11", "server.listen", "expected a list, not 'a:1'"),
+        (SERVER + "  listen: []\n", "2:11", "server.listen", "the list needs an item"),
+        (LIMITS + "    topics: many\n", "3:13", "server.limits.topics", "a whole number, not 'many'"),
+        (LIMITS + "    topics: '7'\n", "3:13", "server.limits.topics", "expected a whole number, not '7'"),
+        (LIMITS + "    topics: -1\n", "3:13", "server.limits.topics", "than or equal to 0, not '-1'"),
+        (SERVER + "  origins: 3\n", "2:12", "server.origins", "expected same, any or a list such as"),
+        (SERVER + "  origins: [a.example]\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  origins: [any]\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  listen: [nohost]\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
+        (SERVER + "  listen: ['unix:']\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
+        (SERVER + "  listen: [a:70000]\n", "2:12", "server.listen[0]", "a port is between 0 and 65535"),
+        # The traps of YAML 1.1
+        (
+            SERVER + "  origins: no\n",
+            "2:12",
+            "server.origins",
+            "not 'no' (YAML reads this as true or false; put it in quotes to mean text)",
+        ),
+        ("plugins: [yes]\n", "1:11", "plugins[0]", "YAML reads this as true or false"),
+        (SERVER + "  drain: 12:30\n", "2:10", "server.drain", "reads 12:30 as the number 750; write"),
+        (SERVER + "  listen: [12:30]\n", "2:12", "server.listen[0]", "put it in quotes to mean text"),
+        (LIMITS + "    topics: 010\n", "3:13", "server.limits.topics", "YAML reads 010 as the number 8"),
+        (LIMITS + "    topics: 1:00\n", "3:13", "server.limits.topics", "YAML reads 1:00 as the number 60"),
+        (CHANNEL + "    history: 0100\n", "5:14", "channels.a.history", "reads 0100 as the number 64"),
+        (SERVER + "  drain: 2026-01-01\n", "2:10", "server.drain", "YAML reads this as a date"),
+        (LIMITS + f"    topics: {'9' * 5000}\n", "3:13", "server.limits.topics", "!!int is not allowed"),
+        # Durations and sizes
+        (SERVER + "  drain: 10\n", "2:10", "server.drain", "a duration such as 500ms, 10s or 5m, not '10'"),
+        (SERVER + "  drain: 10 s\n", "2:10", "server.drain", "expected a duration such as"),
+        (SERVER + "  drain: -1s\n", "2:10", "server.drain", "expected a duration such as"),
+        (SERVER + "  drain: .inf\n", "2:10", "server.drain", "expected a duration such as"),
+        (SERVER + "  drain: 0s\n", "2:10", "server.drain", "a duration is between 1ms and 366d, not '0s'"),
+        (SERVER + "  drain: 9999d\n", "2:10", "server.drain", "a duration is between 1ms and 366d"),
+        (SERVER + "  drain:\n", "2:9", "server.drain", "expected a duration such as"),
+        (LIMITS + "    memory: 64KB\n", "3:13", "server.limits.memory", "such as 512B, 64KiB or 1MiB"),
+        (LIMITS + "    memory: 1.5MiB\n", "3:13", "server.limits.memory", "expected a size such as"),
+        (LIMITS + "    memory: 65536\n", "3:13", "server.limits.memory", "expected a size such as"),
+        (LIMITS + "    memory: 0B\n", "3:13", "server.limits.memory", "a size is between 1B and 1024GiB"),
+        (LIMITS + "    memory: 2000GiB\n", "3:13", "server.limits.memory", "between 1B and 1024GiB"),
+        # The environment
+        (
+            SERVER + "  drain: ${DRAIN}\n",
+            "2:10",
+            "server.drain",
+            "the environment variable DRAIN is not set (${DRAIN:-default} gives one)",
+        ),
+        (CHANNEL + "    key: x${KEY}\n", "5:10", "channels.a.key", "variable KEY is not set"),
+        # No YAML
+        ("server:\n\tdrain: 1s\n", "2:1", "", "a tab indents here; YAML takes spaces only"),
+        ("server:\n  drain: 1s\n\torigins: any\n", "3:1", "", "a tab indents here; YAML takes spaces only"),
+        ('server:\n  origins: "same\n', "2:12", "", "the quote that begins here does not end"),
+        ("channels:\n  a: {path: '/a}\n", "2:13", "", "the quote that begins here does not end"),
+        ("server:\n  drain: 1s\n drain: 2s\n", "3:2", "", "expected <block end>"),
+        ("server: drain: 1s\n", "1:14", "", "mapping values are not allowed here"),
+        (
+            "channels:\n  a: {plugin: chat, path: /rooms/{room}}\n",
+            "2:34",
+            "",
+            'inside braces a value with a {variable} needs quotes: "/rooms/{room}"',
+        ),
+        ("channels:\n  a: {path: /t/{topic...}, history: 1}\n", "2:16", "", "needs quotes"),
+        ("server:\n  listen: [${LISTEN}]\n", "2:13", "", "needs quotes"),
+        ("server: *x\n", "1:9", "", "found undefined alias 'x'"),
+        ("- a\n", "1:1", "", "the top is a mapping with 'server' and 'channels'"),
+        ("hello\n", "1:1", "", "the top is a mapping with 'server' and 'channels'"),
+        ("server: {}\n---\nserver: {}\n", "2:1", "", "expected a single document"),
+        ("server: {}\nplugins: \0\n", "2:10", "", "the character U+0000 is not allowed here"),
+        # More than values
+        (
+            'server: !!python/object/apply:os.system ["exit 1"]\n',
+            "1:9",
+            "server",
+            "a value of the kind !!python/object/apply:os.system is not allowed here",
+        ),
+        (SERVER + "  drain: !!python/name:os.system\n", "2:10", "server.drain", "!!python/name:os.system"),
+        (SERVER + "  drain: !secret x\n", "2:10", "server.drain", "a value of the kind !secret is not"),
+        ("server: !secret {}\n", "1:9", "server", "a value of the kind !secret is not allowed here"),
+        ("channels: !!set {a}\n", "1:11", "channels", "a value of the kind !!set is not allowed here"),
+        ("channels: &a\n  b: *a\n", "1:11", "", "with its aliases (&name, *name) followed"),
+    ],
+)
+def test_mistake_has_its_place(text: str, place: str, path: str, phrase: str) -> None:
+    """A mistake is told once, with file, line, column, path and what is wrong."""
+    [problem] = mistakes(text)
+    assert (problem.place, problem.path) == (f"c.yaml:{place}", path)
+    assert phrase in problem.message
+
+
+@pytest.mark.parametrize("text", ["", "  \n\n", "# only\n# comments\n", "---\n", "~\n"])
+def test_empty_config_says_what_it_needs(text: str) -> None:
+    """A config with nothing in it is told what it needs."""
+    assert list(map(str, mistakes(text))) == ["c.yaml: it is empty: it needs a section 'channels'"]
+
+
+def test_all_mistakes_at_once() -> None:
+    """Several mistakes are told together."""
+    text = "server:\n  drain: x\n  origins: 3\nplugin: []\nchannels: {a: 1, b b: {}}\n"
+    assert sorted(problem.path for problem in mistakes(text)) == [
+        "channels.a",
+        "plugin",
+        "server.drain",
+        "server.origins",
+    ]
+
+
+def test_mistakes_of_reading_and_of_meaning_at_once() -> None:
+    """A duplicate key and a missing variable do not hide an unknown key."""
+    text = "plugins: []\nplugins: []\nserver: {drain: '${X}', lisen: []}\n"
+    assert {problem.path for problem in mistakes(text)} == {"plugins", "server.drain", "server.lisen"}
+
+
+def test_mistake_in_an_environment_variable_shows_no_value() -> None:
+    """What came from the environment may be a secret: the message shows how it is written."""
+    [problem] = mistakes(SERVER + "  drain: ${DRAIN}\n", {"DRAIN": "hunter2"})
+    assert problem.message.endswith("not '${DRAIN}'")
+
+
+def test_place_behind_an_alias_is_where_the_value_stands() -> None:
+    """A value that is used by an alias is told where it is written."""
+    [problem] = mistakes("plugins: &p [1]\nchannels: {a: {plugin: echo, x: *p}}\n")
+    assert str(problem) == "c.yaml:1:14: plugins[0]: expected text, not '1'"
+
+
+# Bounds
+
+
+def test_alias_bomb_is_bounded() -> None:
+    """An alias bomb is refused before it grows."""
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    [problem] = mistakes("\n".join(["a0: &a0 [x, x]", *lines]))
+    assert "with its aliases (&name, *name) followed, it is too large" in problem.message
+
+
+def test_number_of_values_is_bounded() -> None:
+    """A file of very many values is refused where it becomes too many."""
+    [problem] = mistakes("plugins:\n" + "- a\n" * 40_000)
+    assert problem.message == "from here on it is too large"
+    assert re.fullmatch("c.yaml:(19999|20000):3", problem.place)
+
+
+@pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "[a: "])
+def test_nesting_is_bounded(opening: str) -> None:
+    """A hundred thousand brackets are no traceback."""
+    assert list(map(str, mistakes(opening * 100_000))) == ["c.yaml: it is nested too deeply"]
+
+
+def test_long_line_takes_no_long_time() -> None:
+    """What is looked for in a line to explain it does not grow with the square of its length."""
+    [problem] = mistakes("a: " * (MAX_FILE // 4))
+    assert problem.place == "c.yaml:1:5"
+
+
+# Files
+
+
+def failing(file: Path) -> str:
+    """What is wrong with a file, without its directory."""
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    return str(caught.value).replace(f"{file.parent}/", "")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is said not to be found."""
+    assert failing(tmp_path / "c.yaml") == "c.yaml: not found"
+
+
+def test_directory_is_no_config(tmp_path: Path) -> None:
+    """A directory is no config."""
+    (tmp_path / "c.yaml").mkdir()
+    assert failing(tmp_path / "c.yaml") == "c.yaml: this is no config: not a file, or larger than 1 MiB"
+
+
+def test_file_of_a_mebibyte_is_read(tmp_path: Path) -> None:
+    """The largest file is one of 1 MiB."""
+    file = tmp_path / "c.yaml"
+    file.write_text("channels: {}\n".ljust(MAX_FILE))
+    assert load(file).channels == {}
+
+
+def test_larger_file_is_refused(tmp_path: Path) -> None:
+    """A byte more is no config."""
+    file = tmp_path / "c.yaml"
+    file.write_text("channels: {}\n".ljust(MAX_FILE + 1))
+    assert failing(file) == "c.yaml: this is no config: not a file, or larger than 1 MiB"
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    """A file in another encoding is told the place of the first byte that is wrong."""
+    file = tmp_path / "c.yaml"
+    file.write_bytes("server: {}\n# caf\u00e9".encode("latin-1"))
+    assert failing(file) == "c.yaml:2:6: this byte is not UTF-8"
+
+
+def test_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """A file that an editor began with a byte order mark is read."""
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"\xef\xbb\xbfchannels: {}\n")
+    assert load(file).channels == {}
+
+
+def test_directory_of_a_file_is_where_plugins_may_stand(tmp_path: Path) -> None:
+    """A config knows its directory, and one that is no file has none."""
+    file = tmp_path / "c.yaml"
+    file.write_text("channels: {}\n")
+    assert (load(file).directory, parse("channels: {}").directory) == (tmp_path, None)
+
+
+# Values
+
+
+def test_all_defaults() -> None:
+    """A config that says nothing has the defaults."""
+    config = parse("channels:\nserver:\n")
+    assert (config.server, config.plugins, config.channels) == (ServerSettings(), [], {})
+
+
+def test_environment() -> None:
+    """A variable is filled in, its default where it is not set, more than one in a value."""
+    source = Source("c.yaml", environment={"A": "1"})
+    config = parse("plugins: ['${A}-${B:-b}', '${C:-}', '${A:-a}', $A]", source)
+    assert config.plugins == ["1-b", "", "1", "$A"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10),
+        ("1.5s", 1.5),
+        ("5m", 300),
+        ("1h", 3600),
+        ("2d", 172800),
+        ("366d", 366 * 86400),
+    ],
+)
+def test_duration(text: str, seconds: float) -> None:
+    """A duration is seconds."""
+    assert TypeAdapter(Duration).validate_python(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1B", 1), ("64KiB", 65536), ("1MiB", 1 << 20), ("1GiB", 1 << 30), ("1024GiB", 1 << 40)],
+)
+def test_size(text: str, size: int) -> None:
+    """A size is bytes."""
+    assert TypeAdapter(Size).validate_python(text) == size
+
+
+@pytest.mark.parametrize("value", [1, 1.0, True, None, timedelta(1), "", "s", "1", "٣s", "1e3s", "1s\n"])
+def test_no_duration(value: object) -> None:
+    """What is written differently is no duration."""
+    with pytest.raises(ValidationError, match="expected a duration"):
+        TypeAdapter(Duration).validate_python(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "local"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080), True),
+        ("127.8.8.8:0", Address("127.8.8.8", 0), True),
+        ("localhost:80", Address("localhost", 80), True),
+        ("[::1]:8080", Address("::1", 8080), True),
+        ("unix:/run/r.sock", Address(path="/run/r.sock"), True),
+        ("0.0.0.0:8080", Address("0.0.0.0", 8080), False),
+        ("[::]:8080", Address("::", 8080), False),
+        ("rt.example:65535", Address("rt.example", 65535), False),
+    ],
+)
+def test_address(text: str, address: Address, local: bool) -> None:
+    """An address is read, written as it was, and knows whether only this machine reaches it."""
+    assert Address.parse(text) == address
+    assert (str(address), address.is_local) == (text, local)
+
+
+def test_origin_is_compared_without_case() -> None:
+    """An origin is kept in lower case, as browsers send it."""
+    assert parse("server: {origins: ['https://App.example']}").server.origins == ["https://app.example"]
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen."""
+    with pytest.raises(ValidationError, match="frozen"):
+        parse("channels: {}").server.drain = 1.0
+
+
+def test_listening_on_leaves_the_original() -> None:
+    """Another value in the server's section makes another config."""
+    config = parse("channels: {}")
+    elsewhere = Address("127.0.0.1", 9)
+    assert (config.listening_on([elsewhere]).server.listen == [elsewhere]) > (
+        config.server.listen == [elsewhere]
+    )
+
+
+def test_far_words_are_not_suggested() -> None:
+    """Only a word that is near is suggested."""
+    assert (did_you_mean("zebra", ["listen"]), did_you_mean("lisen", ["listen"])) == (
+        "",
+        ", did you mean 'listen'?",
+    )
+
+
+# No text whatever ends in a traceback
+
+WORDS = """
+    server channels plugins listen limits topics echo /ws 10s 010 12:30 no ~ ${X} ${X:-1} &a *a !!map !x
+    << ? : - , [ ] { } ' " | > # % @ --- ... \\ é
+"""
+SPACES = [" ", ": ", "- ", "\n", "\n  ", "\n    ", ":\n", "\t", "\0", "\x85", "\ud800", "\ufeff"]
+SOUP = st.lists(st.sampled_from(WORDS.split() + SPACES), max_size=60).map("".join)
+
+
+def check(text: str) -> None:
+    """A text is a config, or its mistakes are lines that name the file."""
+    for problem in mistakes_of(lambda: parse(text, Source("c.yaml", environment={}))):
+        assert problem.place.startswith("c.yaml")
+        assert problem.message
+        assert "\n" not in str(problem)
+
+
+@given(st.text(max_size=200) | SOUP)
+@settings(deadline=None, max_examples=300)
+def test_any_text_is_a_config_or_has_mistakes(text: str) -> None:
+    """An arbitrary text gives a config or mistakes, nothing else."""
+    check(text)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_any_mutation_is_a_config_or_has_mistakes(data: st.DataObject) -> None:
+    """A config that somebody's cat walked over gives a config or mistakes, nothing else."""
+    text = BUILT_IN.read_text().replace("# ", "", 40)
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(text)))
+        cut = data.draw(st.integers(0, 20))
+        text = text[:at] + data.draw(SOUP) + text[at + cut :]
+    check(text)
+
+
+@given(st.binary(max_size=100))
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_config_or_have_mistakes(tmp_path: Path, data: bytes) -> None:
+    """A file of arbitrary bytes gives a config or mistakes, nothing else."""
+    file = tmp_path / "c.yaml"
+    file.write_bytes(data)
+    assert all(problem.place.startswith(str(file)) for problem in mistakes_of(lambda: load(file)))
+
+
+# The config that comes with the server
+
+
+def entries() -> dict[str, Any]:
+    """config.yaml with every commented key switched on."""
+    text = re.sub(r"(?m)^( *)# ( *[a-z_]+:( |$))", r"\1\2", BUILT_IN.read_text())
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
+def keys(*models: type[BaseModel]) -> set[str]:
+    """The keys of some models."""
+    return {key for model in models for key in model.model_fields}
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model, of the keys that have one."""
+    return {
+        key: field.get_default() for key, field in model.model_fields.items() if not field.is_required()
+    }
+
+
+def test_built_in_config_is_the_one_at_the_top() -> None:
+    """The built-in config is config.yaml to the byte."""
+    assert BUILT_IN.read_bytes() == (checkout() / "config.yaml").read_bytes()
+
+
+def test_built_in_config_serves_three_channels() -> None:
+    """The built-in config is right and has echo, chat and clock."""
+    config = load()
+    assert {name: values["plugin"] for name, values in config.channels.items()} == {
+        "echo": "echo",
+        "lobby": "chat",
+        "clock": "clock",
+    }
+
+
+def test_sections_stand_in_the_config() -> None:
+    """config.yaml has every section."""
+    assert set(entries()) == {"server", "plugins", "channels"}
+
+
+def test_every_server_key_stands_in_the_config() -> None:
+    """config.yaml names every key of the server with its default."""
+    server = entries()["server"]
+    assert (set(server), set(server["limits"])) == (keys(ServerSettings), keys(ServerLimits))
+    assert parse(yaml.safe_dump({"server": server})).server == ServerSettings()
+
+
+def test_every_channel_key_stands_in_the_config() -> None:
+    """config.yaml names every key that all channels have, with its default."""
+    entry = entries()["channels"]["echo"]
+    assert set(entry) == keys(Channel.Settings)
+    given = Channel.Settings.model_validate(entry).model_dump()
+    expected = Channel.Settings(plugin="echo", path="/ws").model_dump()
+    assert given == expected
+
+
+def test_every_limit_of_a_channel_stands_in_the_config() -> None:
+    """config.yaml says which limits a channel has, beside its ``limits``."""
+    [line] = [line for line in BUILT_IN.read_text().splitlines() if "limits: {}" in line]
+    assert all(key in line for key in keys(Limits))
+
+
+@pytest.mark.parametrize(("channel", "plugin"), [("echo", "echo"), ("lobby", "chat"), ("clock", "clock")])
+def test_every_key_of_a_plugin_stands_in_the_config(channel: str, plugin: str) -> None:
+    """config.yaml names the keys that a plugin adds or whose default it changes, with its defaults."""
+    model = Plugins().channel_type(plugin).Settings
+    common = defaults(Channel.Settings)
+    own = {key: value for key, value in defaults(model).items() if common.get(key, common) != value}
+    given = model.model_validate(entries()["channels"][channel])
+    assert {key: getattr(given, key) for key in own} == own
+    assert own.keys() <= entries()["channels"][channel].keys()

@@ -1,0 +1,60 @@
+"""The errors: one tree, and the text of a problem."""
+
+from __future__ import annotations
+
+import pytest
+
+from realtime import errors
+from realtime.errors import (
+    BusError,
+    ConfigError,
+    Disconnected,
+    Problem,
+    RealtimeError,
+    StartError,
+    TooManyTopics,
+    UnknownTopic,
+)
+
+
+def test_tree_is_drawn() -> None:
+    """The docstring draws every error under its base."""
+    drawn = errors.__doc__ or ""
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            assert name in drawn
+            assert kind.__doc__
+
+
+@pytest.mark.parametrize("kind", [ConfigError, StartError, BusError, Disconnected])
+def test_one_base(kind: type[Exception]) -> None:
+    """Whoever catches RealtimeError catches every one of them."""
+    assert issubclass(kind, RealtimeError)
+
+
+@pytest.mark.parametrize("kind", [UnknownTopic, TooManyTopics])
+def test_errors_of_the_bus(kind: type[Exception]) -> None:
+    """Whoever catches BusError catches what the bus raises about topics."""
+    assert issubclass(kind, BusError)
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (Problem("wrong", "a.b", "c.yaml:1:2"), "c.yaml:1:2: a.b: wrong"),
+        (Problem("wrong", place="c.yaml:1:2"), "c.yaml:1:2: wrong"),
+        (Problem("wrong"), "wrong"),
+    ],
+)
+def test_problem_is_a_line(problem: Problem, text: str) -> None:
+    """A problem is place, path and message, as far as they are known."""
+    assert str(problem) == text
+
+
+def test_config_error_is_all_of_its_problems() -> None:
+    """The text of a ConfigError has a line for each problem, in order."""
+    error = ConfigError(Problem("first"), Problem("second"))
+    assert (str(error), [problem.message for problem in error.problems]) == (
+        "first\nsecond",
+        ["first", "second"],
+    )

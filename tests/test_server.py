@@ -1,0 +1,624 @@
+"""The server: a config made into something that listens, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Serve
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from wire import UPGRADE, ask, close, dial, eventually, request, soon, stream, text, websocket
+
+from realtime.config import Source, parse
+from realtime.errors import ConfigError, StartError
+from realtime.server import Server
+from realtime.transports import connection
+
+ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
+
+
+def make(directory: Path, config: str, files: Mapping[str, str] | None = None) -> Server:
+    """A server that has not begun, with its config and plugins in a directory."""
+    for name, source in (files or {}).items():
+        (directory / "plugins").mkdir(parents=True, exist_ok=True)
+        (directory / "plugins" / name).write_text(textwrap.dedent(source))
+    config = textwrap.dedent(config)
+    if "server:" not in config:
+        config = f'server: {{listen: ["127.0.0.1:0"]}}\n{config}'
+    return Server(parse(config, Source("config.yaml", directory / "config.yaml")))
+
+
+def listening(*addresses: object) -> str:
+    """A config that listens there."""
+    return f"server: {{listen: {json.dumps([str(address) for address in addresses])}}}\n{ECHO}"
+
+
+async def ready(port: int) -> tuple[int, dict[str, Any]]:
+    """What ``/-/ready`` says."""
+    head, body = await ask(port, "/-/ready")
+    return head.status, json.loads(body)
+
+
+# Two servers
+
+
+PLUGIN = """
+    from realtime import Channel, hookimpl
+
+    count = 0
+
+    class Mine(Channel):
+        "Says whose it is."
+
+        async def on_join(self, client):
+            global count
+            count += 1
+            await client.send(f"WHOSE {count}")
+            await self.publish(client.topic, "somebody came")
+
+    @hookimpl
+    def register_channels():
+        return {"mine": Mine}
+"""
+
+
+async def test_two_servers_in_one_process(tmp_path: Path) -> None:
+    """Two servers with different plugins of one name have nothing in common."""
+    config = "channels: {mine: {plugin: mine, path: /}}"
+    one = make(tmp_path / "one", config, {"mine.py": PLUGIN.replace("WHOSE", "one")})
+    other = make(tmp_path / "other", config, {"mine.py": PLUGIN.replace("WHOSE", "other")})
+    async with (
+        one,
+        other,
+        websocket(one.addresses[0].port, "/") as first,
+        websocket(other.addresses[0].port, "/") as second,
+    ):
+        assert [await first.text(), await first.text()] == ["one 1", "somebody came"]
+        assert [await second.text(), await second.text()] == ["other 1", "somebody came"]
+        assert one.bus is not other.bus
+        stopping = asyncio.create_task(one.stop())
+        assert await first.close_code() == 1001
+        await first.send(close(1001))
+        await soon(stopping)
+        await second.send(text("x"))
+        await other.bus.publish("mine", "still here")
+        assert await second.text() == "still here"
+
+
+async def test_server_started_again(tmp_path: Path) -> None:
+    """A stopped server's port is free at once, and another can take it."""
+    async with make(tmp_path, ECHO) as first:
+        address = first.addresses[0]
+        async with websocket(address.port, "/ws"):
+            pass
+    async with make(tmp_path, listening(address)) as second:
+        assert second.addresses == [address]
+
+
+# What the host serves
+
+
+async def test_live(serve: Serve) -> None:
+    """``/-/live`` answers as long as the process does."""
+    async with serve(ECHO) as serving:
+        head, body = await ask(serving.port, "/-/live")
+    assert (head.status, json.loads(body)) == (200, {"live": True})
+
+
+async def test_ready(serve: Serve) -> None:
+    """``/-/ready`` is green once everything has begun."""
+    async with serve(ECHO) as serving:
+        assert serving.server.ready
+        assert await ready(serving.port) == (200, {"ready": True, "reasons": []})
+
+
+async def test_front(serve: Serve) -> None:
+    """``/`` lists the channels, with the URL by which it was asked."""
+    config = "channels: {echo: {plugin: echo, path: /ws}, clock: {plugin: clock, path: '/at/{place}'}}"
+    async with serve(config) as serving:
+        _, body = await ask(serving.port, "/")
+    assert "echo: ws://localhost/ws\n" in body
+    assert "clock: http://localhost/at/{place}\n" in body
+
+
+async def test_channel_takes_the_front(serve: Serve) -> None:
+    """A channel at ``/`` is served there instead."""
+    async with serve("channels: {echo: {plugin: echo, path: /}}") as serving:
+        assert (await ask(serving.port, "/"))[0].status == 426
+
+
+async def test_server_does_not_say_what_it_is(serve: Serve) -> None:
+    """No response names the software and its version."""
+    async with serve(ECHO) as serving:
+        for path in ("/", "/ws", "/nowhere", "/-/live"):
+            assert "server" not in (await ask(serving.port, path))[0].headers
+
+
+async def test_garbage(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no HTTP is answered with 400, without a traceback in the log."""
+    async with serve(ECHO) as serving, dial(serving.port, b"\x16\x03\x01 garbage\r\n\r\n") as wire:
+        assert (await wire.head()).status == 400
+        await wire.rest()
+    assert "Traceback" not in caplog.text
+
+
+# Routes of plugins
+
+
+async def test_raw_handler_beside_the_channel(serve: Serve) -> None:
+    """A channel that overrides ``register_routes`` serves what it likes, with aiohttp alone."""
+    files = {
+        "raw.py": '''
+            from aiohttp import web
+            from realtime import Channel, hookimpl
+
+            class Raw(Channel):
+                """A page beside the stream."""
+
+                async def page(self, request):
+                    return web.Response(text=f"{len(self.clients)} here")
+
+                @hookimpl
+                def register_routes(self, bus):
+                    return [*super().register_routes(bus), web.get("/count", self.page)]
+
+            @hookimpl
+            def register_channels():
+                return {"raw": Raw}
+        '''
+    }
+    async with serve("channels: {raw: {plugin: raw, path: /raw}}", files) as serving:
+        assert (await ask(serving.port, "/count"))[1] == "0 here"
+        async with stream(serving.port, "/raw"):
+            assert (await ask(serving.port, "/count"))[1] == "1 here"
+
+
+async def test_routes_of_a_plugin_without_channels(serve: Serve) -> None:
+    """A plugin that is no channel can serve URLs, and is given the bus."""
+    files = {
+        "hello.py": """
+            from aiohttp import web
+            from realtime import hookimpl
+
+            @hookimpl
+            def register_routes(bus):
+                async def hello(request):
+                    return web.Response(text=f"{len(bus.topics)} topics")
+                return [web.get("/hello", hello)]
+        """
+    }
+    async with serve("plugins: [hello]\n" + ECHO, files) as serving:
+        assert (await ask(serving.port, "/hello"))[1] == "0 topics"
+
+
+@pytest.mark.parametrize(
+    ("routes", "wrong"),
+    [
+        ('[web.get("/ws", handle)]', "/ws is already served by plugin 'bad'"),
+        ('[web.get("/-/x", handle)]', "/-/x: paths under /-/ are the server's own"),
+        ("[handle]", "which is no web.RouteDef"),
+        ("7", "register_routes(): TypeError"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
+async def test_wrong_routes(serve: Serve, routes: str, wrong: str) -> None:
+    """Routes that cannot be served are a mistake of a plugin, told by its name before anything runs."""
+    files = {
+        "bad.py": f"""
+            from aiohttp import web
+            from realtime import hookimpl
+
+            async def handle(request):
+                return web.Response()
+
+            @hookimpl
+            def register_routes():
+                return {routes}
+        """
+    }
+    with pytest.raises(ConfigError) as caught:
+        async with serve("plugins: [bad]\n" + ECHO, files):
+            pass
+    assert wrong in str(caught.value)
+    assert "bad" in str(caught.value)
+    assert re.match(r"config\.yaml:\d+:\d+: ", str(caught.value))
+
+
+# Lifespans and services
+
+
+def lifespan(body: str) -> dict[str, str]:
+    """A plugin file whose channel, ``spans``, has this lifespan."""
+    source = '''
+from __future__ import annotations
+import asyncio
+from contextlib import asynccontextmanager
+from realtime import Channel, hookimpl
+
+class Spans(Channel):
+    """Has a lifespan."""
+
+    def __init__(self, name, settings, bus):
+        super().__init__(name, settings, bus)
+        self.go = asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(self):
+{body}
+
+@hookimpl
+def register_channels():
+    return {{"spans": Spans}}
+'''
+    return {"spans.py": source.format(body=textwrap.indent(textwrap.dedent(body), " " * 8))}
+
+
+SPANS = "channels: {spans: {plugin: spans, path: /}}"
+
+
+async def test_lifespan_that_cannot_begin(serve: Serve) -> None:
+    """A lifespan that fails at the start is a mistake by the channel's name, with its own lines."""
+    with pytest.raises(ConfigError) as caught:
+        async with serve(SPANS, lifespan("raise LookupError('no engine')\nyield")):
+            pass
+    assert "channel 'spans': its lifespan could not begin: LookupError: no engine" in str(caught.value)
+    assert "spans.py:" in str(caught.value)
+    assert str(caught.value).startswith("config.yaml:2:")
+
+
+async def test_nothing_is_left_of_a_start_that_failed(tmp_path: Path) -> None:
+    """When one lifespan fails those before it are left, and the port is free."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    files = {
+        "good.py": lifespan("yield\nself.bus.good_left = True")["spans.py"].replace("spans", "good"),
+        "spans.py": lifespan("raise LookupError('no')\nyield")["spans.py"],
+    }
+    server = make(
+        tmp_path,
+        f"""
+        server: {{listen: ["127.0.0.1:{port}"]}}
+        channels: {{good: {{plugin: good, path: /good}}, spans: {{plugin: spans, path: /}}}}
+        """,
+        files,
+    )
+    with pytest.raises(ConfigError):
+        await server.start()
+    bus: Any = server.bus
+    assert bus.good_left
+    assert not server.ready
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+async def test_lifespan_that_ends_early(serve: Serve) -> None:
+    """A lifespan that dies turns ``/-/ready`` red by name; the others are served on."""
+    body = """
+        async def work():
+            await self.go.wait()
+            raise RuntimeError("the work is over")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work())
+            yield
+    """
+    config = "channels: {spans: {plugin: spans, path: /}, echo: {plugin: echo, path: /ws}}"
+    async with serve(config, lifespan(body)) as serving, websocket(serving.port, "/ws") as wire:
+        assert (await ready(serving.port))[0] == 200
+        spans: Any = serving.server.channels["spans"]
+        spans.go.set()
+        await eventually(lambda: bool(serving.server.lifespans.dead))
+        reasons = ["the lifespan of channel 'spans' has ended"]
+        assert await ready(serving.port) == (503, {"ready": False, "reasons": reasons})
+        await wire.send(text("x"))
+        assert await wire.text() == "Echo: x"
+
+
+async def test_nobody_is_served_before_the_lifespans_have_begun(tmp_path: Path) -> None:
+    """While a lifespan starts the server is not ready, and a client that connects waits."""
+    server = make(tmp_path, SPANS, lifespan("await self.go.wait()\nyield"))
+    starting = asyncio.create_task(server.start())
+    await eventually(lambda: bool(server.addresses))
+    assert (server.ready, starting.done()) == (False, False)
+    spans: Any = server.channels["spans"]
+    spans.go.set()
+    await soon(starting)
+    assert server.ready
+    await server.stop()
+
+
+async def test_lifespan_says_goodbye(serve: Serve) -> None:
+    """Lifespans are left while the clients are there: what is published then arrives."""
+    async with (
+        serve(SPANS, lifespan("yield\nawait self.publish('spans', 'goodbye')")) as serving,
+        websocket(serving.port, "/") as wire,
+        stream(serving.port, "/") as events,
+    ):
+        await eventually(lambda: len(serving.server.channels["spans"].clients) == 2)
+        stopping = asyncio.create_task(serving.server.stop())
+        assert await wire.text() == "goodbye"
+        assert await wire.close_code() == 1001
+        await wire.send(close(1001))
+        assert (await events.event())["data"] == "goodbye"
+        await soon(stopping)
+
+
+async def test_services(serve: Serve) -> None:
+    """All services of a plugin run from before the server is ready until it stops."""
+    files = {
+        "services.py": """
+            from contextlib import asynccontextmanager
+            from realtime import hookimpl
+
+            lines = []
+
+            @asynccontextmanager
+            async def service(bus, name):
+                lines.append(f"enter {name}")
+                bus.lines = lines
+                yield
+                lines.append(f"leave {name}")
+
+            @hookimpl
+            def register_services(bus):
+                return [service(bus, "a"), service(bus, "b")]
+        """
+    }
+    async with serve("plugins: [services]\n" + ECHO, files) as serving:
+        bus: Any = serving.server.bus
+        assert bus.lines == ["enter a", "enter b"]
+    assert bus.lines[2:] == ["leave b", "leave a"]
+
+
+# Shutdown
+
+
+async def test_clients_are_told(serve: Serve) -> None:
+    """At a shutdown every client is closed with 1001 and a reason, and answers."""
+    async with serve(ECHO) as serving, connect(serving.ws("/ws")) as client:
+        await serving.server.stop()
+        with pytest.raises(ConnectionClosed) as caught:
+            await soon(client.recv())
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1001
+        assert "shutting down" in caught.value.rcvd.reason
+
+
+async def test_on_leave_has_run_when_stop_returns(serve: Serve) -> None:
+    """``stop()`` returns when every client has left."""
+    async with (
+        serve("channels: {lobby: {plugin: chat, path: /chat}}") as serving,
+        connect(serving.ws("/chat")) as client,
+    ):
+        await client.send("alice")
+        assert await soon(client.recv()) == "alice joined the chat"
+        await serving.server.stop()
+        assert not serving.server.channels["lobby"].clients
+
+
+async def test_nobody_new_while_it_stops(serve: Serve) -> None:
+    """While the lifespans are left the server is red, and nobody new is taken."""
+    async with serve(SPANS, lifespan("yield\nawait self.go.wait()")) as serving:
+        async with dial(serving.port, request("/-/live")) as wire:
+            await wire.response()
+            stopping = asyncio.create_task(serving.server.stop())
+            await eventually(lambda: not serving.server.ready)
+            await wire.send(request("/-/ready"))
+            head, body = await wire.response()
+            assert (head.status, json.loads(body)["reasons"]) == (503, ["shutting down"])
+            await wire.send(request("/", UPGRADE))
+            head, body = await wire.response()
+            assert (head.status, body) == (503, "the server is shutting down\n")
+            spans: Any = serving.server.channels["spans"]
+            spans.go.set()
+            await soon(stopping)
+        with pytest.raises(ConnectionRefusedError):
+            async with dial(serving.port):
+                pass
+
+
+async def test_clients_that_never_answer_are_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``stop()`` returns after the grace, whatever the clients do not read."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE", 0.1)
+    config = "channels: {clock: {plugin: clock, path: /}}"
+    async with (
+        serve(config) as serving,
+        websocket(serving.port, "/", receive_buffer=4096),
+        stream(serving.port, "/", receive_buffer=4096),
+    ):
+        for _ in range(100):
+            await serving.server.bus.publish("clock", "x" * 20_000)
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await serving.server.stop()
+        assert loop.time() - begun < 2
+
+
+async def test_drain_is_the_bound(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """``stop()`` takes no longer than ``drain``, though lifespans, clients and handlers hang."""
+    config = """
+        server: {listen: ["127.0.0.1:0"], drain: 400ms}
+        channels: {spans: {plugin: spans, path: /}}
+    """
+    files = lifespan("yield\nawait self.go.wait()")
+    files["spans.py"] = files["spans.py"].replace(
+        "    @asynccontextmanager",
+        "    async def on_message(self, client, message):\n        await self.go.wait()\n\n"
+        "    @asynccontextmanager",
+        1,
+    )
+    async with serve(config, files) as serving, websocket(serving.port, "/", text("x")):
+        await eventually(lambda: len(serving.server.channels["spans"].clients) == 1)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await serving.server.stop()
+        assert loop.time() - begun < 1
+        assert not serving.server.channels["spans"].clients
+    assert "did not end in time" in caplog.text
+
+
+async def test_request_under_way_at_the_end(serve: Serve) -> None:
+    """A raw handler that hangs does not keep the server from ending."""
+    files = {
+        "hang.py": """
+            import asyncio
+            from aiohttp import web
+            from realtime import hookimpl
+
+            @hookimpl
+            def register_routes(bus):
+                async def hang(request):
+                    bus.begun = True
+                    await asyncio.Event().wait()
+                return [web.get("/hang", hang)]
+        """
+    }
+    config = 'server: {listen: ["127.0.0.1:0"], drain: 200ms}\nplugins: [hang]\n' + ECHO
+    async with serve(config, files) as serving, dial(serving.port, request("/hang")) as wire:
+        bus: Any = serving.server.bus
+        await eventually(lambda: hasattr(bus, "begun"))
+        await soon(serving.server.stop())
+        await wire.rest()
+
+
+# Where it listens
+
+
+async def test_port_in_use(tmp_path: Path) -> None:
+    """A port that somebody has is named."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        with pytest.raises(StartError, match=rf"^127\.0\.0\.1:{port} is in use$"):
+            await make(tmp_path, listening(f"127.0.0.1:{port}")).start()
+
+
+@pytest.mark.parametrize(
+    ("address", "wrong"),
+    [
+        ("192.0.2.1:8080", "192.0.2.1:8080 is no address of this machine"),
+        (
+            "unix:/nowhere/at/all.sock",
+            "unix:/nowhere/at/all.sock cannot be made: there is no such directory",
+        ),
+    ],
+)
+async def test_address_that_cannot_be_listened_on(tmp_path: Path, address: str, wrong: str) -> None:
+    """What is wrong with an address is said in one line that names it."""
+    with pytest.raises(StartError) as caught:
+        await make(tmp_path, listening(address)).start()
+    assert str(caught.value) == wrong
+
+
+async def test_second_address_that_fails_frees_the_first(tmp_path: Path) -> None:
+    """When one address cannot be had none is kept."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        taken = sock.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            free = other.getsockname()[1]
+        with pytest.raises(StartError):
+            await make(tmp_path, listening(f"127.0.0.1:{free}", f"127.0.0.1:{taken}")).start()
+        socket.create_server(("127.0.0.1", free)).close()
+
+
+async def test_several_addresses(tmp_path: Path) -> None:
+    """All addresses of the list are served, IPv6 too."""
+    path = tmp_path / "s.sock"
+    async with make(tmp_path, listening("127.0.0.1:0", "[::1]:0", f"unix:{path}")) as server:
+        v4, v6, unix = server.addresses
+        assert str(v6) == f"[::1]:{v6.port}"
+        assert str(unix) == f"unix:{path}"
+        for host, port in (("127.0.0.1", v4.port), ("::1", v6.port)):
+            async with websocket(port, "/ws", text("x"), host=host) as wire:
+                assert await wire.text() == "Echo: x"
+        async with dial(0, request("/ws", UPGRADE) + text("x"), path=str(path)) as wire:
+            assert (await wire.head()).status == 101
+            assert await wire.text() == "Echo: x"
+    assert not path.exists()
+
+
+async def test_name_of_a_host(tmp_path: Path) -> None:
+    """``localhost`` is every address that it stands for."""
+    async with make(tmp_path, listening("localhost:0")) as server:
+        assert {address.host for address in server.addresses} <= {"127.0.0.1", "::1"}
+        assert server.addresses
+
+
+async def test_stale_unix_socket(tmp_path: Path) -> None:
+    """The file that a killed server has left is replaced."""
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    assert path.exists()
+    async with (
+        make(tmp_path, listening(f"unix:{path}")),
+        dial(0, request("/-/live"), path=str(path)) as wire,
+    ):
+        assert (await wire.response())[0].status == 200
+
+
+async def test_unix_socket_in_use(tmp_path: Path) -> None:
+    """A unix socket that somebody answers on is left alone."""
+    path = tmp_path / "s.sock"
+    async with make(tmp_path, listening(f"unix:{path}")):
+        with pytest.raises(StartError, match=r"s\.sock is in use$"):
+            await make(tmp_path, listening(f"unix:{path}")).start()
+        async with dial(0, request("/-/live"), path=str(path)) as wire:
+            assert (await wire.response())[0].status == 200
+
+
+async def test_file_that_is_no_socket(tmp_path: Path) -> None:
+    """A file that stands in a unix socket's place is not removed."""
+    path = tmp_path / "s.sock"
+    path.write_text("precious")
+    with pytest.raises(StartError):
+        await make(tmp_path, listening(f"unix:{path}")).start()
+    assert path.read_text() == "precious"
+
+
+async def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    """A server that has ended holds no descriptor any more."""
+    async with make(tmp_path, ECHO) as server, websocket(server.addresses[0].port, "/ws"):
+        pass  # what is opened once for the whole process is open now
+    before = len(os.listdir("/proc/self/fd"))
+    async with make(tmp_path, ECHO) as server, websocket(server.addresses[0].port, "/ws"):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_channel_that_is_off(serve: Serve) -> None:
+    """A channel with ``enabled: false`` is not there."""
+    config = "channels: {echo: {plugin: echo, path: /ws, enabled: false}}"
+    async with serve(config) as serving:
+        assert serving.server.channels == {}
+        assert (await ask(serving.port, "/ws"))[0].status == 404
+
+
+async def test_one_plugin_serves_many_channels(serve: Serve) -> None:
+    """Two channels of one plugin are two: settings, clients and topics of their own."""
+    config = """
+        channels:
+          one: {plugin: chat, path: /one, max_name: 3}
+          two: {plugin: chat, path: /two}
+    """
+    async with (
+        serve(config) as serving,
+        websocket(serving.port, "/one", text("ann")) as one,
+        websocket(serving.port, "/two", text("anna")) as two,
+    ):
+        assert await one.text() == "ann joined the chat"
+        assert await two.text() == "anna joined the chat"
+        await one.send(text("hi"))
+        assert await one.text() == "ann: hi"
+        await two.send(text("ho"))
+        assert await two.text() == "anna: ho"
+        async with websocket(serving.port, "/one", text("anna")) as third:
+            assert await third.close_code() == 1008

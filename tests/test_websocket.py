@@ -1,0 +1,505 @@
+"""WebSocket: the handshake and the frames, seen as bytes."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from conftest import Serve
+from packaging.requirements import Requirement
+from wire import (
+    ACCEPT,
+    BINARY,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE,
+    Frame,
+    Headers,
+    close,
+    dial,
+    eventually,
+    frame,
+    request,
+    soon,
+    text,
+    websocket,
+    without,
+)
+
+from realtime.transports import connection
+
+CLOSE = 0x8
+ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
+SMALL = "channels: {echo: {plugin: echo, path: /ws, limits: {max_message: 1KiB}}}"
+
+#: A channel whose handler waits until the test lets it go on.
+SLOW = {
+    "slow.py": '''
+        import asyncio
+        from realtime import Channel, hookimpl
+
+        class Slow(Channel):
+            """Waits before each answer."""
+
+            def __init__(self, name, settings, bus):
+                super().__init__(name, settings, bus)
+                self.go = asyncio.Event()
+                self.heard = asyncio.Queue()
+
+            async def on_message(self, client, message):
+                self.heard.put_nowait(message.data)
+                await self.go.wait()
+                await client.send(message.data)
+
+        @hookimpl
+        def register_channels():
+            return {"slow": Slow}
+    '''
+}
+
+#: A channel that closes who says anything, and does not stop talking then.
+CLOSER = {
+    "closer.py": '''
+        from realtime import Channel, hookimpl
+
+        class Closer(Channel):
+            """Closes who says anything."""
+
+            async def on_message(self, client, message):
+                await client.close(4000, "enough")
+                await client.send("more")
+                await self.publish(client.topic, "and more")
+
+        @hookimpl
+        def register_channels():
+            return {"closer": Closer}
+    '''
+}
+
+
+def changed(name: str, *values: str) -> Headers:
+    """The headers of a handshake with other values of one of them."""
+    return [*without(UPGRADE, name), *((name, value) for value in values)]
+
+
+# The handshake
+
+
+async def test_handshake_is_accepted(serve: Serve) -> None:
+    """The answer to a right handshake is the one of RFC 6455, and nothing more."""
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", UPGRADE)) as wire:
+        head = await wire.head()
+    expected = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-accept": ACCEPT}
+    assert head.status == 101
+    assert {name: value for name, value in head.headers.items() if name != "date"} == expected
+
+
+async def test_headers_are_read_without_case(serve: Serve) -> None:
+    """Tokens of the handshake may be written in any case, among others."""
+    headers = [("Upgrade", "h2c, WebSocket"), ("Connection", "keep-alive, upgrade"), *UPGRADE[2:]]
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", headers)) as wire:
+        assert (await wire.head()).status == 101
+
+
+async def test_compression_is_not_agreed_on(serve: Serve) -> None:
+    """A client that offers to deflate is not answered that it may."""
+    headers = [*UPGRADE, ("Sec-WebSocket-Extensions", "permessage-deflate")]
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", headers)) as wire:
+        assert "sec-websocket-extensions" not in (await wire.head()).headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        pytest.param(changed("Sec-WebSocket-Key"), "one key", id="no key"),
+        pytest.param(changed("Sec-WebSocket-Key", KEY, KEY), "one key", id="two keys"),
+        pytest.param(changed("Sec-WebSocket-Key", "c2hvcnQ="), "16 bytes", id="short key"),
+        pytest.param(changed("Sec-WebSocket-Key", KEY + "AAAA"), "16 bytes", id="long key"),
+        pytest.param(changed("Sec-WebSocket-Key", ""), "one key", id="empty key"),
+        pytest.param(changed("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZé=="), "base64", id="no ASCII"),
+        pytest.param(changed("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZ!=="), "base64", id="no base64"),
+        pytest.param(changed("Connection"), "Connection: Upgrade", id="no Connection"),
+        pytest.param(changed("Connection", "close"), "Connection: Upgrade", id="another Connection"),
+    ],
+)
+async def test_wrong_handshake_is_a_bad_request(serve: Serve, headers: Headers, says: str) -> None:
+    """A handshake that is wrong is answered with 400 and what is wrong, and the connection ends."""
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", headers)) as wire:
+        head, body = await wire.response()
+        assert head.status == 400
+        assert says in body
+        assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("versions", [("8",), ("",), ("13", "13"), ()], ids=str)
+async def test_other_version_is_told_ours(serve: Serve, versions: tuple[str, ...]) -> None:
+    """A handshake of another version is answered with 426 and the version that is spoken."""
+    headers = changed("Sec-WebSocket-Version", *versions)
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", headers)) as wire:
+        head, body = await wire.response()
+    assert (head.status, head.headers["sec-websocket-version"]) == (426, "13")
+    assert "version 13" in body
+
+
+async def test_http_1_0_is_refused(serve: Serve) -> None:
+    """A WebSocket cannot begin with HTTP/1.0."""
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", UPGRADE, http="1.0")) as wire:
+        head, body = await wire.response()
+    assert head.status == 400
+    assert "HTTP/1.1" in body
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "PUT", "OPTIONS"])
+async def test_only_get_opens(serve: Serve, method: str) -> None:
+    """Another method than GET is answered with 405 and the methods that there are."""
+    opening = request("/ws", UPGRADE, method=method)
+    async with serve(ECHO) as serving, dial(serving.port, opening) as wire:
+        head = await wire.head()
+    assert head.status == 405
+    assert "GET" in head.headers["allow"].split(",")
+
+
+SECRET = {
+    "secret.py": '''
+        from aiohttp import web
+        from realtime import Channel, hookimpl
+
+        class Secret(Channel):
+            """Remembers whether a request came."""
+
+            ran = False
+
+            async def handle(self, request):
+                self.ran = True
+                return web.Response()
+
+            @hookimpl
+            def register_routes(self, bus):
+                return [web.get("/secret", self.handle)]
+
+        class Events(Channel):
+            """No WebSocket."""
+
+            transports = ("sse",)
+
+        @hookimpl
+        def register_channels():
+            return {"secret": Secret, "events": Events}
+    '''
+}
+SMUGGLING = """
+    channels:
+      secret: {plugin: secret, path: /}
+      events: {plugin: events, path: /events}
+      echo: {plugin: echo, path: /ws}
+      full: {plugin: echo, path: /full, limits: {max_clients: 0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("opening", "status"),
+    [
+        pytest.param(request("/ws", changed("Sec-WebSocket-Key")), 400, id="no key"),
+        pytest.param(request("/ws", changed("Sec-WebSocket-Version", "8")), 426, id="version"),
+        pytest.param(request("/ws", UPGRADE, method="POST"), 405, id="method"),
+        pytest.param(request("/ws", UPGRADE, method="HEAD"), 405, id="HEAD"),
+        pytest.param(request("/ws?since=x", UPGRADE), 400, id="since"),
+        pytest.param(request("/ws", [*UPGRADE, ("Origin", "http://evil")]), 403, id="origin"),
+        pytest.param(request("/full", UPGRADE), 503, id="full"),
+        pytest.param(request("/nowhere", UPGRADE), 404, id="path"),
+        pytest.param(request("/-/live", UPGRADE), 200, id="no WebSocket at all"),
+        pytest.param(request("/events", UPGRADE), 400, id="events"),
+    ],
+)
+async def test_what_follows_a_refused_handshake_never_runs(
+    serve: Serve, opening: bytes, status: int
+) -> None:
+    """Bytes that follow a refused handshake may be frames: they are no request."""
+    async with serve(SMUGGLING, SECRET) as serving:
+        async with dial(serving.port, opening + request("/secret")) as wire:
+            assert (await wire.head()).status == status
+            await wire.rest()
+        secret: Any = serving.server.channels["secret"]
+        assert not secret.ran
+
+
+# Frames
+
+
+async def test_frames_glued_to_the_handshake_are_heard(serve: Serve) -> None:
+    """What came in one packet with the handshake is answered."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", text("early")) as wire:
+        assert await wire.text() == "Echo: early"
+
+
+async def test_half_a_frame_glued_to_the_handshake_is_put_together(serve: Serve) -> None:
+    """A frame that begins in the handshake's packet goes on in the next."""
+    whole = text("early")
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", whole[:5]) as wire:
+        await wire.send(whole[5:])
+        assert await wire.text() == "Echo: early"
+
+
+async def test_frame_arrives_byte_by_byte(serve: Serve) -> None:
+    """A frame is one message, however it is cut on the way."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        for byte in text("drop by drop"):
+            await wire.send(bytes((byte,)))
+        assert await wire.text() == "Echo: drop by drop"
+
+
+async def test_fragments_with_a_ping_between(serve: Serve) -> None:
+    """A ping between the fragments is answered at once, and the message stays whole."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(TEXT, b"one ", fin=False) + frame(PING, b"there?"))
+        assert await wire.frame() == Frame(PONG, b"there?")
+        await wire.send(frame(0, b"two ", fin=False) + frame(0, b"three"))
+        assert await wire.text() == "Echo: one two three"
+
+
+async def test_character_split_between_fragments(serve: Serve) -> None:
+    """UTF-8 is checked on the message, not on each fragment."""
+    euro = "€".encode()
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(TEXT, euro[:1], fin=False) + frame(0, euro[1:]))
+        assert await wire.text() == "Echo: €"
+
+
+async def test_pong_that_nobody_asked_for(serve: Serve) -> None:
+    """An unsolicited pong is no message and no error."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(PONG, b"hello") + text("x"))
+        assert await wire.text() == "Echo: x"
+
+
+async def test_ping_is_answered_while_the_handler_waits(serve: Serve) -> None:
+    """A pong overtakes the channel's own work."""
+    async with (
+        serve("channels: {slow: {plugin: slow, path: /}}", SLOW) as serving,
+        websocket(serving.port, "/", text("x")) as wire,
+    ):
+        channel: Any = serving.server.channels["slow"]
+        await soon(channel.heard.get())
+        await wire.send(frame(PING, b"there?"))
+        assert await wire.frame() == Frame(PONG, b"there?")
+        channel.go.set()
+        assert await wire.text() == "x"
+
+
+async def test_many_messages_in_one_packet(serve: Serve) -> None:
+    """A thousand frames that come at once are a thousand messages, in their order."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(b"".join(text(str(n)) for n in range(1000)))
+        assert [await wire.text() for _ in range(1000)] == [f"Echo: {n}" for n in range(1000)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536])
+async def test_sizes_at_the_edges_of_the_header(serve: Serve, size: int) -> None:
+    """Every length of a frame's header is read and written."""
+    data = bytes(index % 251 for index in range(size))
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(BINARY, data))
+        assert await wire.frame() == Frame(BINARY, data)
+
+
+async def test_largest_message_is_accepted(serve: Serve) -> None:
+    """``max_message`` itself is allowed."""
+    async with serve(SMALL) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(BINARY, b"x" * 1024))
+        assert (await wire.frame()).payload == b"x" * 1024
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(frame(TEXT, b"x" * 1025), id="one frame"),
+        pytest.param(frame(TEXT, b"x" * 1000, fin=False) + frame(0, b"x" * 25), id="fragments"),
+        pytest.param(frame(TEXT, b"x" * 100_000)[:14], id="only announced"),
+    ],
+)
+async def test_larger_message_is_too_big(serve: Serve, data: bytes) -> None:
+    """One byte more than ``max_message`` closes with 1009, before it has come."""
+    async with serve(SMALL) as serving, websocket(serving.port, "/ws", data) as wire:
+        end = await wire.frame()
+    assert end.code == 1009
+    assert "max_message" in end.reason
+
+
+async def test_server_has_a_limit_too(serve: Serve) -> None:
+    """Where the channel sets none, ``server.limits.max_message`` holds."""
+    config = """
+        server: {listen: ["127.0.0.1:0"], limits: {max_message: 16B}}
+        channels: {echo: {plugin: echo, path: /ws}}
+    """
+    async with serve(config) as serving, websocket(serving.port, "/ws", text("x" * 17)) as wire:
+        assert await wire.close_code() == 1009
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(frame(TEXT, b"\xff"), id="never"),
+        pytest.param(frame(TEXT, b"\xe2\x82"), id="cut"),
+        pytest.param(frame(TEXT, b"\xed\xa0\x80"), id="surrogate"),
+        pytest.param(frame(TEXT, b"\xc0\xaf"), id="overlong"),
+        pytest.param(frame(TEXT, b"a", fin=False) + frame(0, b"\xff"), id="fragment"),
+        pytest.param(frame(CLOSE, b"\x03\xe8\xff"), id="reason"),
+    ],
+)
+async def test_bad_utf_8(serve: Serve, data: bytes) -> None:
+    """Text that is not UTF-8 closes with 1007."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", data) as wire:
+        assert await wire.close_code() == 1007
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(pytest.param(frame(TEXT, b"x", reserved=bit), id=f"bit {bit:x}") for bit in (0x40, 0x20, 0x10)),
+        *(pytest.param(frame(opcode, b"x"), id=f"opcode {opcode:x}") for opcode in (3, 7, 0xB, 0xF)),
+        pytest.param(frame(0, b"x"), id="nothing to continue"),
+        pytest.param(frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), id="fragment not continued"),
+        pytest.param(frame(PING, b"x", fin=False), id="ping in fragments"),
+        pytest.param(frame(PING, b"x" * 126), id="long ping"),
+        pytest.param(frame(CLOSE, b"\x03"), id="half a code"),
+    ],
+)
+async def test_protocol_error(serve: Serve, data: bytes) -> None:
+    """What RFC 6455 forbids closes with 1002."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", data) as wire:
+        assert await wire.close_code() == 1002
+
+
+async def test_what_came_before_a_protocol_error_is_answered(serve: Serve) -> None:
+    """An error ends the connection in its place among the messages."""
+    data = text("a") + text("b") + frame(3)
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", data) as wire:
+        assert [await wire.text(), await wire.text()] == ["Echo: a", "Echo: b"]
+        assert await wire.close_code() == 1002
+
+
+# The end
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1011, 3000, 3999, 4000, 4999])
+async def test_close_is_answered_with_its_code(serve: Serve, code: int) -> None:
+    """The code of a close comes back, and the connection ends."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", close(code, "bye")) as wire:
+        assert await wire.close_code() == code
+        assert await wire.rest() == b""
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
+async def test_code_that_may_not_be_sent(serve: Serve, code: int) -> None:
+    """A close with a code that no endpoint may send is answered with 1002."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", close(code)) as wire:
+        assert await wire.close_code() == 1002
+        assert await wire.rest() == b""
+
+
+async def test_close_without_a_code(serve: Serve) -> None:
+    """A close that says nothing is answered with 1000."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", frame(CLOSE)) as wire:
+        assert await wire.close_code() == 1000
+
+
+async def test_what_came_before_a_close_is_answered(serve: Serve) -> None:
+    """All that was said before a close is answered before it."""
+    data = b"".join(text(str(n)) for n in range(100)) + close(1000)
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", data) as wire:
+        assert [await wire.text() for _ in range(100)] == [f"Echo: {n}" for n in range(100)]
+        assert await wire.close_code() == 1000
+
+
+async def test_what_comes_after_a_close_is_not_heard(serve: Serve) -> None:
+    """After its close frame a client has nothing to say."""
+    data = text("a") + close(1000) + text("b") + frame(PING) + frame(3)
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws", data) as wire:
+        assert await wire.text() == "Echo: a"
+        assert await wire.close_code() == 1000
+        assert await wire.rest() == b""
+
+
+async def test_nothing_is_written_after_a_close(serve: Serve) -> None:
+    """Neither what is sent, nor what is published, nor a pong follows the close frame."""
+    async with (
+        serve("channels: {closer: {plugin: closer, path: /}}", CLOSER) as serving,
+        websocket(serving.port, "/", text("x")) as wire,
+    ):
+        end = await wire.frame()
+        assert (end.code, end.reason) == (4000, "enough")
+        await serving.server.bus.publish("closer", "still more")
+        await wire.send(frame(PING, b"there?") + text("y") + close(4000))
+        assert await wire.rest() == b""
+
+
+async def test_close_that_is_not_answered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not answer a close is cut off after the grace."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE", 0.05)
+    async with (
+        serve("channels: {closer: {plugin: closer, path: /}}", CLOSER) as serving,
+        websocket(serving.port, "/", text("x")) as wire,
+    ):
+        assert await wire.close_code() == 4000
+        assert await wire.rest() == b""
+
+
+async def test_close_of_a_client_whose_handler_hangs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that does not end does not keep a close from being answered."""
+    monkeypatch.setattr("realtime.transports.websocket.LEAVE_GRACE", 0.05)
+    monkeypatch.setattr(connection, "LEAVE_GRACE", 0.05)
+    async with (
+        serve("channels: {slow: {plugin: slow, path: /}}", SLOW) as serving,
+        websocket(serving.port, "/", text("x") + close(1000)) as wire,
+    ):
+        assert await wire.close_code() == 1000
+        assert await wire.rest() == b""
+        await eventually(lambda: not serving.server.channels["slow"].clients)
+
+
+async def test_long_reason_is_cut_between_characters(serve: Serve) -> None:
+    """A close frame carries at most 123 bytes of a reason, whole characters."""
+    files = {"closer.py": CLOSER["closer.py"].replace('"enough"', '"é" * 100')}
+    async with (
+        serve("channels: {closer: {plugin: closer, path: /}}", files) as serving,
+        websocket(serving.port, "/", text("x")) as wire,
+    ):
+        assert (await wire.frame()).reason == "é" * 61
+
+
+# What is used of aiohttp
+
+
+def test_range_of_aiohttp() -> None:
+    """The reader's interface is not documented: only versions that were tried are allowed."""
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg")
+    lines = setup["options"]["install_requires"].split("\n")
+    (wanted,) = (Requirement(line) for line in lines if line.startswith("aiohttp"))
+    assert str(wanted.specifier) == "<3.15,>=3.14.3"
+    assert wanted.specifier.contains(aiohttp.__version__)
+
+
+async def test_reader_hands_on_every_kind_of_frame(serve: Serve) -> None:
+    """From one packet the reader gives text, bytes, a ping, fragments and the close, in order."""
+    data = b"".join(
+        [
+            text("a"),
+            frame(BINARY, b"\x00\xff"),
+            frame(TEXT, b"b", fin=False),
+            frame(0, b"c"),
+            frame(PING, b"p"),
+            close(4321, "reason"),
+        ]
+    )
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(data)
+        frames = [await wire.frame() for _ in range(5)]
+    assert frames[0] == Frame(PONG, b"p")  # it overtakes
+    assert [f.payload for f in frames[1:4]] == [b"Echo: a", b"\x00\xff", b"Echo: bc"]
+    assert (frames[4].code, frames[4].reason) == (4321, "reason")
