@@ -40,6 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except KeyboardInterrupt:
         return OK
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
+            try:
+                stream.flush()
+            except OSError:
+                # Nobody reads it any more. What the buffer still holds must not be tried again
+                # when the process ends: that would change the exit code.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
