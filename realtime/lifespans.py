@@ -72,12 +72,14 @@ class Lifespans:
         """Leave them all, the last entered first; what does not end in time is cancelled."""
         self._stopping = True
         deadline = asyncio.get_running_loop().time() + grace
-        for owner, task, stop in reversed(self._running):
+        while self._running:
+            owner, task, stop = self._running[-1]
             stop.set()
+            # An even share of what is left: one that hangs does not take the time of the others.
             left = max(0.0, deadline - asyncio.get_running_loop().time())
-            _, pending = await asyncio.wait([task], timeout=left)
+            _, pending = await asyncio.wait([task], timeout=left / len(self._running))
+            self._running.pop()
             if pending:
                 log.error("the lifespan of %s did not end in time and is cancelled", owner)
                 task.cancel()
                 await asyncio.wait([task], timeout=1.0)
-        self._running.clear()

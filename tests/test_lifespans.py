@@ -205,3 +205,26 @@ async def test_end_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     assert ended
     assert diary.lines == ["enter first", "leave first"]
     assert "channel:hangs did not end in time" in caplog.text
+
+
+async def test_end_that_hangs_takes_nobody_elses_time() -> None:
+    """Another that needs some turns of the loop to end is not cancelled for the one that hangs."""
+    diary = Diary()
+
+    @asynccontextmanager
+    async def unhurried() -> AsyncIterator[None]:
+        yield
+        for _ in range(5):
+            await asyncio.sleep(0)
+        diary.lines.append("said goodbye")
+
+    @asynccontextmanager
+    async def hanging() -> AsyncIterator[None]:
+        yield
+        await asyncio.Event().wait()
+
+    running = Lifespans()
+    await running.start("unhurried", unhurried())
+    await running.start("hanging", hanging())
+    await soon(running.stop(0.2))
+    assert diary.lines == ["said goodbye"]
