@@ -131,6 +131,8 @@ def _count(text: str) -> int:
 def _connect(arguments: argparse.Namespace) -> int:
     from realtime.client import connect
 
+    # SIGTERM closes the connection as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
 
 
@@ -144,7 +146,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
     file: Path | None = getattr(arguments, "config", None)
-    if file is None and Path("config.yaml").is_file():
+    if file is None and Path("config.yaml").exists():
         file = Path("config.yaml")
     try:
         config = load(file)
@@ -157,7 +159,12 @@ def _serve(arguments: argparse.Namespace) -> int:
                 )
                 return USAGE
             config = config.listening_on(listen)
-        return asyncio.run(_run(config))
+        try:
+            return asyncio.run(_run(config))
+        finally:
+            # What was a second signal to the loop is none to the interpreter that ends.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIG
@@ -169,6 +176,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 async def _run(config: Config) -> int:
     from realtime.server import Server
 
+    # A plugin that is being imported holds the event loop, so signals interrupt it themselves.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    server = Server(config)
+    server.load()
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -179,13 +191,13 @@ async def _run(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    server = Server(config)
     starting, stopping = asyncio.create_task(server.start()), asyncio.create_task(stop.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
         await asyncio.wait([starting])
-        return OK
+        if starting.cancelled():
+            return OK
     starting.result()
     _say(*_banner(server))
     await stopping

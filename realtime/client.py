@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import io
 import os
+import re
 import sys
 import threading
 from concurrent.futures import CancelledError
@@ -26,6 +27,8 @@ CONNECT_TIMEOUT = 10.0
 #: How long the closing handshake may take after Ctrl-C or ``--count``, in seconds.
 CLOSE_TIMEOUT = 2.0
 #: With these codes the server has not ended the connection for an error.
+#: The comment with which a stream of ours ends.
+_CLOSED = re.compile(r" closed with ([0-9]{4})(?:: .*)?")
 _FINE = (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
 
 
@@ -61,6 +64,8 @@ async def connect(url: str, *, name: str | None = None, count: int | None = None
         _say(f"{url}: cannot connect: {_why(error)}")
     except BrokenPipeError:
         return OK  # whoever read our output has enough, as `| head -1` has: no error
+    except OSError as error:
+        _say(f"cannot write what is received: {(error.strerror or str(error)).lower()}")
     return NOT_CONNECTED
 
 
@@ -128,6 +133,10 @@ async def _events(session: aiohttp.ClientSession, url: URL, count: int | None) -
                     field, _, value = line.partition(":")
                     if field == "data":
                         data.append(value.removeprefix(" "))
+                    elif not field and (closed := _CLOSED.fullmatch(value)):
+                        code = int(closed[1])
+                        _say(f"closed by the server:{value.removeprefix(' closed with')}")
+                        return OK if code in _FINE else CLOSED
                     elif not line and data:
                         _print("\n".join(data))
                         data.clear()

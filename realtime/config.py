@@ -115,6 +115,13 @@ class Address:
         return cls(host=match[1].strip("[]"), port=port)
 
 
+def _without_doubles(addresses: list[Address]) -> list[Address]:
+    for address in addresses:
+        if addresses.count(address) > 1 and (address.path or address.port):
+            raise ValueError(f"{address} is there twice")
+    return addresses
+
+
 def _origin(value: str) -> str:
     if not re.fullmatch(r"https?://[^/\s?#@*]+", value):
         raise ValueError("an origin is a scheme and a host: https://app.example")
@@ -149,9 +156,9 @@ class ServerSettings(Model):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    listen: list[Annotated[Address, BeforeValidator(Address.parse)]] = PydanticField(
-        default=[Address("127.0.0.1", 8080)], min_length=1
-    )
+    listen: Annotated[
+        list[Annotated[Address, BeforeValidator(Address.parse)]], AfterValidator(_without_doubles)
+    ] = PydanticField(default=[Address("127.0.0.1", 8080)], min_length=1)
     origins: Origins = "same"
     drain: Duration = 10.0
     limits: ServerLimits = ServerLimits()
@@ -358,7 +365,7 @@ _EXPECTED = {
     "string_type": "expected text",
     "int_type": "expected a whole number",
     "bool_type": "expected true or false",
-    "too_short": "the list needs an item",
+    "too_short": "the list has too few items",
 }
 _KINDS = {"bool": "true or false", "timestamp": "a date"}
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")

@@ -36,6 +36,7 @@ from realtime.version import API_VERSION
 
 #: The methods of a channel that the host awaits.
 _AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
+_HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
 _PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
 
 HOOKS: dict[str, Callable[..., Any]] = {
@@ -91,7 +92,7 @@ class Plugins:
             offered = [type_name for type_name, kind in self.types.items() if self._origin[kind] == name]
             raise PluginProblem(
                 f"the plugin {name!r} offers no channel type of that name; it offers: "
-                + (", ".join(sorted(offered)) or "none")
+                + (", ".join(sorted(offered)) or f"none ({_HOW_TO_OFFER})")
             )
         return self.types[name]
 
@@ -160,6 +161,13 @@ class Plugins:
             if unknown := set(kind.transports) - set(TRANSPORTS):
                 wrong = f"{name}: {kind.__name__}.transports has {unknown.pop()!r}"
                 raise PluginProblem(f"{wrong}; there are {', '.join(TRANSPORTS)}")
+            for attribute in vars(kind):
+                if attribute.startswith("on_") and attribute not in _AWAITED:
+                    near = did_you_mean(attribute, _AWAITED)
+                    if near:  # nobody would ever call it
+                        raise PluginProblem(
+                            f"{name}: {kind.__name__}.{attribute} is no method of a channel{near}"
+                        )
             for method in _AWAITED:
                 if not inspect.iscoroutinefunction(getattr(kind, method)):
                     raise PluginProblem(f"{name}: {kind.__name__}.{method} must be an 'async def'")

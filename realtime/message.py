@@ -32,7 +32,7 @@ class Position(NamedTuple):
         """Read what ``str()`` wrote. Raises :exc:`ValueError` for anything else."""
         match = _POSITION.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text[:60]!r} is not a position (they look like 3f9a01c2-17)")
+            raise ValueError(f"{text[:60]!r} is no position: they look like 3f9a01c2-17")
         return cls(match[1], int(match[2]))
 
 

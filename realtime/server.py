@@ -9,7 +9,6 @@ import html
 import inspect
 import logging
 import os
-import re
 import socket
 import stat
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem, StartError
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, own_frames
+from realtime.paths import route_pattern
 from realtime.routing import Route, RouteTable, conflicts, is_reserved
 from realtime.transports.connection import Connections
 from realtime.transports.endpoint import Endpoint
@@ -61,24 +61,36 @@ class Server:
         self._plugins: Plugins
         self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
+        self._table = RouteTable()
+        self._loaded = False
         self._runner: web.AppRunner | None = None
         self._unix_paths: list[str] = []
+
+    def load(self) -> None:
+        """Load the plugins and make the channels, in the running event loop.
+
+        :meth:`start` does it; who wants to can do it before, for plugins may take their time.
+        Raises :exc:`ConfigError` with all that is wrong with the config and its plugins.
+        """
+        limits, loop = self.config.server.limits, asyncio.get_running_loop()
+        self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
+        self._connections = Connections(loop, min(limits.max_clients, _descriptors()))
+        self._plugins, self.channels = build(self.config, self.bus)
+        self._authenticators = self._plugins.callers("authenticate")
+        self._table.replace(self._routes())
+        self._loaded = True
 
     async def start(self) -> None:
         """Load the plugins, bind, begin every lifespan, listen: in this order.
 
-        Raises :exc:`ConfigError` with all that is wrong with the config and its plugins, and
-        :exc:`StartError` when it cannot listen. Nothing is left running then.
+        Raises what :meth:`load` raises, and :exc:`StartError` when it cannot listen. Nothing is
+        left running then.
         """
-        settings, loop = self.config.server, asyncio.get_running_loop()
-        self.bus = Bus(loop, topics=settings.limits.topics, memory=settings.limits.memory)
-        self._connections = Connections(loop, min(settings.limits.max_clients, _descriptors()))
-        self._plugins, self.channels = build(self.config, self.bus)
-        self._authenticators = self._plugins.callers("authenticate")
-        table = RouteTable()
-        table.replace(self._routes())
+        if not self._loaded:
+            self.load()
+        settings = self.config.server
         app = web.Application()
-        app.router.register_resource(table)
+        app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
             app,
@@ -95,12 +107,15 @@ class Server:
                 sockets.extend(self._bind(address))
             await self._runner.setup()
             await self._begin_lifespans()
-            for sock in sockets:
-                await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+            for sock, address in zip(sockets, self.addresses, strict=True):
+                try:
+                    await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+                except OSError as error:  # somebody else began to listen since it was bound
+                    raise StartError(f"{address} {_why(error)}") from None
         except BaseException:
+            await self.stop()
             for sock in sockets:
                 sock.close()
-            await self.stop()
             raise
         self.ready = True
 
@@ -188,8 +203,9 @@ class Server:
                     else:
                         routes.append(Route(owner, definition))
         for first, second in conflicts(routes):
-            path = re.sub(r":[^{}]*\}", "}", second.definition.path)  # without the router's patterns
-            wrong = f"{path} is already served by {_spell(first.owner)}"
+            wrong = (
+                f"{self._path(second)} is already served by {_spell(first.owner)}, as {self._path(first)}"
+            )
             problems.append(
                 self._problem(second.owner, f"{wrong} ({self._problem(first.owner, '').place})")
             )
@@ -200,6 +216,13 @@ class Server:
         routes.append(Route("server", web.get("/-/live", self._live)))
         routes.append(Route("server", web.get("/-/ready", self._ready)))
         return routes
+
+    def _path(self, route: Route) -> str:
+        """The path as its owner wrote it."""
+        kind, _, name = route.owner.partition(":")
+        if kind == "channel" and route.definition.path == route_pattern(self.channels[name].settings.path):
+            return self.channels[name].settings.path
+        return route.definition.path
 
     def _problem(self, owner: str, message: str) -> Problem:
         kind, _, name = owner.partition(":")

@@ -185,7 +185,7 @@ def test_position_round_trip(epoch: str, offset: int) -> None:
 )  # fmt: skip
 def test_position_rejects(text: str) -> None:
     """Everything else is no position."""
-    with pytest.raises(ValueError, match="is not a position"):
+    with pytest.raises(ValueError, match="is no position"):
         Position.parse(text)
 
 
@@ -226,5 +226,5 @@ def test_since(text: str, since: Since) -> None:
 )
 def test_since_rejects(text: str) -> None:
     """Everything else is refused as a position is."""
-    with pytest.raises(ValueError, match="is not a position"):
+    with pytest.raises(ValueError, match="is no position"):
         parse_since(text)

@@ -367,14 +367,14 @@ class Connection(asyncio.Protocol):
                 self._grace.cancel()
             client, (code, reason) = self.client, self.outcome
             self.channel.log.info(
-                "%s %s (%s) from %s left after %.1fs: %d %s",
+                "%s %s%s from %s left after %.1fs: %d%s",
                 client.transport,
                 client.id,
-                client.name or "no name",
+                f" ({client.name})" if client.name else "",
                 client.remote or "a socket",
                 self._loop.time() - self._began,
                 code,
-                reason,
+                f" {reason}" if reason else "",
             )
             request.protocol.connection_lost(self._error)
 

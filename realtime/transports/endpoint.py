@@ -229,7 +229,10 @@ def _since(request: web.Request) -> Since:
     """Where to begin: the query's ``since`` is a wish, ``Last-Event-ID`` is a browser's memory."""
     wish = request.query.get("since")
     if wish is not None:
-        return parse_since(wish)
+        try:
+            return parse_since(wish)
+        except ValueError as error:
+            raise ValueError(f"since: {error}; -20 asks for the newest 20, earliest for all") from None
     memory = request.headers.get("Last-Event-ID")
     if not memory:
         return None

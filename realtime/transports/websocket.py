@@ -30,7 +30,7 @@ PONG_WITHIN = 8.0
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EXPLAIN = {
-    CloseCode.TOO_BIG: "the message is larger than limits.max_message",
+    CloseCode.TOO_BIG: "the message is larger than limits.max_message allows",
     CloseCode.BAD_DATA: "the text is not UTF-8",
 }
 
