@@ -127,9 +127,9 @@ class Endpoint:
     def _choose(self, request: web.Request) -> Transport:
         serves = self._channel.transports
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            refused = web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
-            refused.text = f"{request.path} is opened with GET\n"
-            raise refused
+            raise web.HTTPMethodNotAllowed(
+                request.method, ["GET", "HEAD"], text=f"{request.path} is opened with GET\n"
+            )
         if websocket.wants_websocket(request):
             if request.method != hdrs.METH_GET:
                 raise web.HTTPMethodNotAllowed(
@@ -141,10 +141,10 @@ class Endpoint:
                 text=f"{request.path} is no WebSocket but server-sent events: curl -N {request.url}\n"
             )
         if "sse" not in serves:
-            refusal = web.HTTPUpgradeRequired(text=f"{request.path} is a WebSocket; open it with ws://\n")
-            refusal.headers[hdrs.UPGRADE] = "websocket"
-            refusal.headers[hdrs.CONNECTION] = "Upgrade"
-            raise refusal
+            raise web.HTTPUpgradeRequired(
+                text=f"{request.path} is a WebSocket; open it with ws://\n",
+                headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
+            )
         if not _accepts_events(request):
             raise web.HTTPNotAcceptable(
                 text=f"{request.path} serves text/event-stream"
@@ -161,12 +161,10 @@ class Endpoint:
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
         if sent and not (len(sent) == 1 and origin_allowed(sent[0], request.host, self._origins)):
-            refused = web.HTTPForbidden(
+            raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
             )
-            refused.force_close()
-            raise refused
 
     def _check_room(self) -> None:
         if self._connections.draining:

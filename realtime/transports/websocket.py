@@ -49,23 +49,22 @@ def accept(request: web.Request) -> web.StreamResponse:
     """
     headers = request.headers
     if request.version != (1, 1):
-        raise _refused(web.HTTPBadRequest, "a WebSocket begins with HTTP/1.1")
+        raise web.HTTPBadRequest(text="a WebSocket begins with HTTP/1.1\n")
     tokens = {
         token.strip().lower() for value in headers.getall("Connection", []) for token in value.split(",")
     }
     if "upgrade" not in tokens:
-        raise _refused(web.HTTPBadRequest, "a WebSocket handshake says Connection: Upgrade")
+        raise web.HTTPBadRequest(text="a WebSocket handshake says Connection: Upgrade\n")
     if headers.getall("Sec-WebSocket-Version", []) != ["13"]:
-        refused = _refused(web.HTTPUpgradeRequired, "this server speaks WebSocket version 13")
-        refused.headers["Sec-WebSocket-Version"] = "13"
-        raise refused
+        version = {"Sec-WebSocket-Version": "13"}
+        raise web.HTTPUpgradeRequired(text="this server speaks WebSocket version 13\n", headers=version)
     keys = headers.getall("Sec-WebSocket-Key", [])
     try:
         right = len(keys) == 1 and len(base64.b64decode(keys[0].encode("ascii"), validate=True)) == 16
     except (binascii.Error, UnicodeEncodeError):
         right = False
     if not right:
-        raise _refused(web.HTTPBadRequest, "a WebSocket handshake has one key of 16 bytes in base64")
+        raise web.HTTPBadRequest(text="a WebSocket handshake has one key of 16 bytes in base64\n")
     digest = hashlib.sha1(keys[0].encode() + _GUID, usedforsecurity=False).digest()
     return web.StreamResponse(
         status=101,
@@ -75,13 +74,6 @@ def accept(request: web.Request) -> web.StreamResponse:
             "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
         },
     )
-
-
-def _refused(kind: type[web.HTTPException], text: str) -> web.HTTPException:
-    error = kind(text=text + "\n")
-    # What follows a refused handshake may be frames; it is never read as a request.
-    error.force_close()
-    return error
 
 
 class WebSocket(Connection):
