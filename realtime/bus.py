@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Protocol
 
 from realtime.errors import BusError, TooManyTopics, UnknownTopic
@@ -251,25 +250,16 @@ class Subscription:
         self._cursor = 0
         self._resumed = Resume("new")
 
-    def wake(self) -> None:
-        """The topic has something new."""
-        self._news.set()
-
     async def __aenter__(self) -> Subscription:
         self._topic = self._bus.topic(self._name)
         self._cursor, self._resumed = self._topic.seek(self._since)
-        self._topic.readers[self] = None
+        self._topic.readers[self._news] = None
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         topic, self._topic = self._topic, None
         if topic is not None:
-            del topic.readers[self]
+            del topic.readers[self._news]
             self._bus.left(topic)
             self._news.set()
 

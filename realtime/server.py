@@ -12,7 +12,6 @@ import os
 import socket
 import stat
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -152,12 +151,7 @@ class Server:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
     # Routes

@@ -29,13 +29,6 @@ class Sink(Protocol):
         """The subscriber was too slow and has been detached: close the connection (1013)."""
 
 
-class Reader(Protocol):
-    """Plugin code that reads at its own pace."""
-
-    def wake(self) -> None:
-        """There is something new."""
-
-
 class State(Enum):
     """What a subscriber's cursor does."""
 
@@ -67,11 +60,6 @@ class Subscriber:
         self.state = State.HELD
         self._outbox: list[tuple[int, bytes]] | None = None
         self._outbox_size = 0
-
-    @property
-    def lagging(self) -> bool:
-        """Whether its sink holds more than its bound, so that the others go on without it."""
-        return self.state is State.LAGGING
 
     def start(self) -> None:
         """Deliver from the held place on; what was missed before it is marked first.

@@ -12,6 +12,7 @@ is off that path (lagging) until the transport has drained, and costs the others
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from realtime.encodings import Form
 from realtime.log import Log, Resume
 from realtime.message import Message, Position, Since
-from realtime.subscriber import Reader, Sink, State, Subscriber
+from realtime.subscriber import Sink, State, Subscriber
 
 if TYPE_CHECKING:
     from realtime.bus import Bus
@@ -76,7 +77,8 @@ class Topic(Log):
         self.behind: dict[Subscriber, None] = {}
         self.lagging: dict[Subscriber, None] = {}
         self.held: dict[Subscriber, None] = {}
-        self.readers: dict[Reader, None] = {}
+        #: Plugin code that reads at its own pace: what is set when there is something new.
+        self.readers: dict[asyncio.Event, None] = {}
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
         self._batches: dict[tuple[Form, int], _Batch] = {}
         self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
@@ -119,7 +121,7 @@ class Topic(Log):
         self.evict(now)
         self._stale = True  # after evict(): this message alone is no burst
         for reader in self.readers:
-            reader.wake()
+            reader.set()
         self.bus.wake(self)
         return self.position
 

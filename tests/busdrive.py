@@ -17,7 +17,7 @@ import orjson
 from realtime.bus import Bus
 from realtime.encodings import EventStream, Form, PlainFrames
 from realtime.message import Message, Position, Since
-from realtime.subscriber import Subscriber
+from realtime.subscriber import State, Subscriber
 from realtime.topic import Topic, TopicOptions
 
 
@@ -298,7 +298,7 @@ def lagging(bed: Bed, form: Form = LINES) -> Wire:
     wire.paused = True
     bed.publish("first unread")
     bed.idle()
-    assert wire.subscriber.lagging
+    assert wire.subscriber.state is State.LAGGING
     return wire
 
 

@@ -11,6 +11,7 @@ from realtime.bus import SLICE
 from realtime.encodings import Form
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
+from realtime.subscriber import State
 from realtime.topic import BURST, MAX_BATCHES, MAX_WRITE, Overflow, TopicOptions
 
 #: Room for what a form puts round one write: the head of a chunk.
@@ -340,7 +341,7 @@ def test_drained_subscriber_catches_up() -> None:
     wire.drain()
     bed.idle()
     assert wire.texts == ["before", "first unread", "second unread"]
-    assert not wire.subscriber.lagging
+    assert wire.subscriber.state is not State.LAGGING
 
 
 def test_resume_of_one_that_does_not_lag_is_nothing() -> None:

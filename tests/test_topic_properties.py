@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 from realtime.bus import SLICE
 from realtime.log import Resume
 from realtime.message import Position, Since
+from realtime.subscriber import State
 from realtime.topic import BURST, MAX_WRITE, Topic, TopicOptions
 
 SEEDS = int(os.environ.get("REALTIME_PROPERTY_SEEDS", "30"))
@@ -303,7 +304,7 @@ class World:
         self.number += 1
         text = f"direct {self.number} ".ljust(size, "x")
         client.said.append((-1 if client.held else client.topic.head, text))
-        self.seen["direct frames while lagging"] += client.wire.subscriber.lagging
+        self.seen["direct frames while lagging"] += client.wire.subscriber.state is State.LAGGING
         self.seen["direct frames while held"] += client.held
         client.wire.send(text)
 
