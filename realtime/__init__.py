@@ -34,29 +34,18 @@ if TYPE_CHECKING:
     from realtime.server import Server as Server
     from realtime.topic import Topic as Topic
 
-_HOME = {
-    "Bus": "bus",
-    "Subscription": "bus",
-    "Channel": "channel",
-    "Client": "channel",
-    "Identity": "channel",
-    "CloseCode": "close_codes",
-    "Duration": "config",
-    "Size": "config",
-    "BusError": "errors",
-    "ConfigError": "errors",
-    "Disconnected": "errors",
-    "RealtimeError": "errors",
-    "StartError": "errors",
-    "TooManyTopics": "errors",
-    "UnknownTopic": "errors",
-    "hookimpl": "hookspecs",
-    "Message": "message",
-    "Position": "message",
-    "Since": "message",
-    "Server": "server",
-    "Topic": "topic",
+_EXPORTS = {
+    "bus": "Bus Subscription",
+    "channel": "Channel Client Identity",
+    "close_codes": "CloseCode",
+    "config": "Duration Size",
+    "errors": "BusError ConfigError Disconnected RealtimeError StartError TooManyTopics UnknownTopic",
+    "hookspecs": "hookimpl",
+    "message": "Message Position Since",
+    "server": "Server",
+    "topic": "Topic",
 }
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
 __all__ = ["API_VERSION", "__version__", *_HOME]
 
