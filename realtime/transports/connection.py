@@ -268,6 +268,9 @@ class Connection(asyncio.Protocol):
             self._reading = wanted
             (self.transport.resume_reading if wanted else self.transport.pause_reading)()
 
+    def greet(self, introduction: str) -> None:
+        """Write what this transport begins with, before anything is delivered."""
+
     # Signs of life
 
     def watch(self) -> None:

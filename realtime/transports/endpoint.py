@@ -48,8 +48,7 @@ class Endpoint:
         """Handle one request, which for a stream lasts as long as the stream."""
         transport = self._choose(request)
         if request.method == hdrs.METH_HEAD:
-            headers = sse.HEADERS if transport == "sse" else {}
-            return web.Response(headers={**headers, "Vary": "Accept, Sec-Fetch-Mode"})
+            return web.Response(headers=sse.HEADERS)  # a WebSocket has no HEAD
         try:
             name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
             since = _since(request)
@@ -70,24 +69,14 @@ class Endpoint:
                 self._connections, self._channel, topic, self._plain, self._max_message
             )
         else:
-            response = web.StreamResponse(headers={**sse.HEADERS, "Vary": "Accept, Sec-Fetch-Mode"})
+            response = web.StreamResponse(headers=sse.HEADERS)
+            if origin := request.headers.get(hdrs.ORIGIN):
+                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
-        return await self._run(request, response, connection, transport, identity, since)
-
-    async def _run(
-        self,
-        request: web.Request,
-        response: web.StreamResponse,
-        connection: Connection,
-        transport: Transport,
-        identity: Identity | None,
-        since: Since,
-    ) -> web.StreamResponse:
-        topic, connections = connection.topic, self._connections
-        client = Client(
+        connection.client = Client(
             connection,
-            id=connections.next_id(),
-            topic=topic.name,
+            id=self._connections.next_id(),
+            topic=name,
             transport=transport,
             identity=identity,
             query={key: value for key, value in request.query.items() if key not in ("token", "since")},
@@ -96,23 +85,18 @@ class Endpoint:
         if request.transport is None:
             raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
         connection.transport = request.transport
-        connection.client = client
         # The place is held before the handshake is answered: what is published from the moment
         # the client knows of the connection is for it.
-        connection.subscriber = topic.subscribe(connection, connection.form, client, since)
-        connections.add(connection)
+        connection.subscriber = topic.subscribe(connection, connection.form, connection.client, since)
+        self._connections.add(connection)
         self._open += 1
         try:
-            origin = request.headers.get(hdrs.ORIGIN)
-            if origin and transport == "sse":
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             try:
                 await response.prepare(request)
             except ConnectionError:
                 return response  # the client went while it was being answered
             connection.take_over(request)
-            if isinstance(connection, sse.EventStreamConnection):
-                connection.greet(self._introduction(request))
+            connection.greet(self._introduction(request))
             connection.watch()
             try:
                 await connection.live()
@@ -120,7 +104,7 @@ class Endpoint:
                 await connection.release(request)
         finally:
             connection.subscriber.detach()
-            connections.remove(connection)
+            self._connections.remove(connection)
             self._open -= 1
         return response
 

@@ -17,6 +17,7 @@ UNCHUNKED = EventStream(chunked=False)
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
+    "Vary": "Accept, Sec-Fetch-Mode",
     "X-Accel-Buffering": "no",  # nginx: hand on each event as it comes
 }
 
