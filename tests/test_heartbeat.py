@@ -250,6 +250,29 @@ async def test_client_whose_handler_waits_is_not_cut(serve: Serve) -> None:
             await wire.send(frame(PONG))
 
 
+async def test_client_that_is_not_listened_to_is_looked_at_seldom(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long silent and not read from, a client is looked at again after a while, not in every slot."""
+    monkeypatch.setattr(transport, "PING_AFTER", 0.2)
+    monkeypatch.setattr(transport, "PONG_WITHIN", 5.0)
+    looks: list[float | None] = []
+    look = transport.WebSocket.look
+
+    def counted(socket: transport.WebSocket, now: float) -> float | None:
+        again = look(socket, now)
+        looks.append(None if again is None else again - now)
+        return again
+
+    monkeypatch.setattr(transport.WebSocket, "look", counted)
+    async with serve(CONFIG, WATCHED) as serving, websocket(serving.port, "/") as wire:
+        await wire.send(text("wait") * 20)
+        await eventually(lambda: len(looks) > 1)
+        assert looks[-1] == 5.0
+        watched: Any = serving.server.channels["watched"]
+        watched.go.set()
+
+
 async def test_client_that_takes_nothing_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream whose client takes nothing for :data:`STALL` is cut, although nothing laps it."""
     monkeypatch.setattr(connection, "STALL", 0.1)

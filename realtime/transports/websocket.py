@@ -168,9 +168,11 @@ class WebSocket(Connection):
         """Ping what has been silent, cut what stays silent."""
         if self.closed:
             return None
-        silent = now - self._heard_at
-        if silent < PING_AFTER or not self._reading:
-            return self._heard_at + PING_AFTER
+        due = self._heard_at + PING_AFTER
+        if due > now:
+            return due
+        if not self._reading:
+            return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
             self._pinged = True
             self.transport.write(frame(PING, b""))
