@@ -7,7 +7,6 @@ of sockets, HTTP or plugins. All of it runs in one thread, that of its event loo
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import threading
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.errors import BusError, TooManyTopics, UnknownTopic, did_you_mean
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
 from realtime.topic import Topic, TopicOptions
@@ -95,8 +94,7 @@ class Bus:
         root = name.partition("/")[0]
         options = self._declared.get(root)
         if options is None:
-            near = difflib.get_close_matches(root, self._declared, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(root, self._declared)
             raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
         if len(self._topics) >= self._max_topics:
             # Nobody is evicted: only a topic where nobody is gives its place.

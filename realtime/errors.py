@@ -1,4 +1,4 @@
-"""Every error that Realtime raises on purpose.
+"""Every error that Realtime raises on purpose, and the hint that many of them end with.
 
 RealtimeError
 ├── ConfigError      the config, or a plugin it names, cannot be used (exit code 1)
@@ -11,6 +11,8 @@ RealtimeError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -56,3 +58,9 @@ class TooManyTopics(BusError):
 
 class Disconnected(RealtimeError):
     """The client is gone: :meth:`Client.receive` has nothing more to return."""
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """``, did you mean …?`` with the nearest of some words, or nothing."""
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f", did you mean {near[0]!r}?" if near else ""

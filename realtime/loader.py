@@ -30,8 +30,8 @@ from pydantic import ValidationError
 from realtime import hookspecs
 from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
-from realtime.config import Config, did_you_mean
-from realtime.errors import ConfigError, Problem
+from realtime.config import Config
+from realtime.errors import ConfigError, Problem, did_you_mean
 from realtime.version import API_VERSION
 
 #: The methods of a channel that the host awaits.

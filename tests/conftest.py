@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from realtime.config import Source, parse
+from realtime.config import parse
 from realtime.server import Server
+from realtime.source import Source
 
 
 class Serving:

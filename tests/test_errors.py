@@ -14,6 +14,7 @@ from realtime.errors import (
     StartError,
     TooManyTopics,
     UnknownTopic,
+    did_you_mean,
 )
 
 
@@ -57,4 +58,12 @@ def test_config_error_is_all_of_its_problems() -> None:
     assert (str(error), [problem.message for problem in error.problems]) == (
         "first\nsecond",
         ["first", "second"],
+    )
+
+
+def test_far_words_are_not_suggested() -> None:
+    """Only a word that is near is suggested."""
+    assert (did_you_mean("zebra", ["listen"]), did_you_mean("lisen", ["listen"])) == (
+        "",
+        ", did you mean 'listen'?",
     )

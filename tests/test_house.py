@@ -85,7 +85,9 @@ def test_inner_modules_know_no_web(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in NAMES if name.startswith("transports")])
 def test_transports_do_not_know_who_runs_them(module: str) -> None:
     """A transport knows no server, command line, loader or config file."""
-    assert own(MODULES[module]).isdisjoint({"cli", "client", "config", "lifespans", "loader", "server"})
+    assert own(MODULES[module]).isdisjoint(
+        {"cli", "client", "config", "lifespans", "loader", "server", "source"}
+    )
 
 
 @pytest.mark.parametrize(

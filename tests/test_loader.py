@@ -13,10 +13,11 @@ from conftest import Serve
 
 from realtime import hookspecs
 from realtime.bus import Bus
-from realtime.config import Source, parse
+from realtime.config import parse
 from realtime.errors import ConfigError
 from realtime.loader import HOOKS, PluginProblem, Plugins, build, first_party
 from realtime.server import Server
+from realtime.source import Source
 
 #: A channel type; what a test wants to have in it is put in its place.
 TYPE = """\

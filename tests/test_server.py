@@ -18,9 +18,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from wire import UPGRADE, ask, close, dial, eventually, request, soon, stream, text, websocket
 
-from realtime.config import Source, parse
+from realtime.config import parse
 from realtime.errors import ConfigError, StartError
 from realtime.server import Server
+from realtime.source import Source
 from realtime.transports import connection
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"

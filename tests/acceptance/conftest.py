@@ -8,8 +8,9 @@ import venv
 from pathlib import Path
 
 import pytest
-from acceptance.world import INSTALLING, PYTHON, WHEEL, Home, environment
 from tree import checkout, fresh_copy
+
+from acceptance.world import INSTALLING, PYTHON, WHEEL, Home, environment
 
 
 def run(*command: str | Path) -> None:
