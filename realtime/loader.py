@@ -19,7 +19,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +78,7 @@ class Plugins:
         if self.manager.has_plugin(f"plugin:{name}"):
             return
         try:
-            self._register(f"plugin:{name}", name, self._import(name))
+            self._register(f"plugin:{name}", name, _guarded(name, partial(self._import, name)))
             _guarded(name, partial(self._collect_types, name))
         except PluginProblem as problem:
             self._broken[name] = problem
@@ -103,13 +103,14 @@ class Plugins:
         for directory in self._directories:
             for file in (directory / f"{module_name}.py", directory / module_name / "__init__.py"):
                 if file.is_file():
-                    return _guarded(name, partial(_import_file, name, directory, module_name))
+                    return _import_file(name, directory, module_name)
         found = [point for point in entry_points(group=hookspecs.PROJECT) if point.name == name]
         if len(found) > 1:
             owners = ", ".join(sorted(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
         if found:
-            return _guarded(name, lambda: _import_entry_point(name, found[0]))
+            _check_api_version(name, importlib.util.find_spec(found[0].module))
+            return found[0].load()
         raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
 
     def _where(self, name: str) -> str:
@@ -155,24 +156,7 @@ class Plugins:
                 raise PluginProblem(
                     f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
                 )
-            _check_hooks(f"{name}: {kind.__name__}", kind)
-            if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Channel.Settings)):
-                raise PluginProblem(f"{name}: {kind.__name__}.Settings is no subclass of Channel.Settings")
-            if unknown := set(kind.transports) - set(TRANSPORTS):
-                wrong = f"{name}: {kind.__name__}.transports has {unknown.pop()!r}"
-                raise PluginProblem(f"{wrong}; there are {', '.join(TRANSPORTS)}")
-            for attribute in vars(kind):
-                if attribute.startswith("on_") and attribute not in _AWAITED:
-                    near = did_you_mean(attribute, _AWAITED)
-                    if near:  # nobody would ever call it
-                        raise PluginProblem(
-                            f"{name}: {kind.__name__}.{attribute} is no method of a channel{near}"
-                        )
-            for method in _AWAITED:
-                if not inspect.iscoroutinefunction(getattr(kind, method)):
-                    raise PluginProblem(f"{name}: {kind.__name__}.{method} must be an 'async def'")
-            if inspect.iscoroutinefunction(kind.as_text):
-                raise PluginProblem(f"{name}: {kind.__name__}.as_text must be a plain 'def'")
+            _check_type(f"{name}: {kind.__name__}", kind)
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 raise PluginProblem(
@@ -258,11 +242,6 @@ def _import_file(name: str, directory: Path, module_name: str) -> ModuleType:
     return importlib.import_module(full_name)
 
 
-def _import_entry_point(name: str, point: EntryPoint) -> object:
-    _check_api_version(name, importlib.util.find_spec(point.module))
-    return point.load()
-
-
 def _package_for(directory: Path) -> str:
     """The package that a plugins directory is imported as: one for each, so that two servers
     with different directories do not get each other's modules."""
@@ -303,6 +282,24 @@ def _check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -
                 raise PluginProblem(
                     f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
                 )
+
+
+def _check_type(label: str, kind: type[Channel]) -> None:
+    _check_hooks(label, kind)
+    if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Channel.Settings)):
+        raise PluginProblem(f"{label}.Settings is no subclass of Channel.Settings")
+    if unknown := set(kind.transports) - set(TRANSPORTS):
+        there = ", ".join(TRANSPORTS)
+        raise PluginProblem(f"{label}.transports has {unknown.pop()!r}; there are {there}")
+    for name in vars(kind):
+        near = did_you_mean(name, _AWAITED) if name.startswith("on_") and name not in _AWAITED else ""
+        if near:  # nobody would ever call it
+            raise PluginProblem(f"{label}.{name} is no method of a channel{near}")
+    for method in _AWAITED:
+        if not inspect.iscoroutinefunction(getattr(kind, method)):
+            raise PluginProblem(f"{label}.{method} must be an 'async def'")
+    if inspect.iscoroutinefunction(kind.as_text):
+        raise PluginProblem(f"{label}.as_text must be a plain 'def'")
 
 
 def _check_hooks(label: str, plugin: object) -> None:

@@ -79,7 +79,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("plugins: dice\n", "1:10", "plugins", "expected a list, not 'dice'"),
         ("plugins: [dice, 7]\n", "1:17", "plugins[1]", "expected text, not '7'"),
         (SERVER + "  listen: a:1\n", "2:11", "server.listen", "expected a list, not 'a:1'"),
-        (SERVER + "  listen: []\n", "2:11", "server.listen", "the list needs an item"),
+        (SERVER + "  listen: []\n", "2:11", "server.listen", "the list has too few items"),
         (LIMITS + "    topics: many\n", "3:13", "server.limits.topics", "a whole number, not 'many'"),
         (LIMITS + "    topics: '7'\n", "3:13", "server.limits.topics", "expected a whole number, not '7'"),
         (LIMITS + "    topics: -1\n", "3:13", "server.limits.topics", "than or equal to 0, not '-1'"),
