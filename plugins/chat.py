@@ -6,6 +6,7 @@ comes and goes; a plain WebSocket sees them as `alice: hi`, `alice joined the ch
 """
 
 import asyncio
+from unicodedata import normalize
 
 from pydantic import PositiveInt
 
@@ -36,7 +37,7 @@ class Chat(Channel):
             name = greeting.data
         elif not name:
             return  # a reader without a name just reads
-        name = name.strip()
+        name = normalize("NFC", name.strip())  # one name however its accents are encoded
         if not (name.isprintable() and 1 <= len(name) <= self.settings.max_name):
             limit = self.settings.max_name
             await client.close(CloseCode.POLICY, f"a name is 1 to {limit} printable characters")
@@ -46,7 +47,10 @@ class Chat(Channel):
             client.name = name
 
     async def claim(self, client: Client, name: str) -> bool:
-        """Whether the client may have the name; a holder that is no longer there loses it."""
+        """Whether the client may have the name; a holder that is no longer there loses it.
+
+        Nothing is awaited between its yes and `on_join`, so nobody else can be told yes meanwhile.
+        """
         while holder := self.holders.get((client.topic, name)):
             if client.identity and client.identity == holder.identity:
                 await holder.close(CloseCode.TAKEN_OVER, "your newer connection has taken your name")
@@ -73,8 +77,10 @@ class Chat(Channel):
         if client.name:
             if self.holders.get((client.topic, client.name)) is client:
                 del self.holders[client.topic, client.name]
-            await self.publish(client.topic, {"name": client.name}, event="realtime:leave")
-            client.state.left.set()
+            try:
+                await self.publish(client.topic, {"name": client.name}, event="realtime:leave")
+            finally:
+                client.state.left.set()
 
     def as_text(self, message: Message) -> str | None:
         if message.kind != "json":

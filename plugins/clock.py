@@ -46,7 +46,8 @@ class Clock(Channel):
             due = max(due + self.settings.interval, loop.time())
             await asyncio.sleep(due - loop.time())
             for topic in self.topics:
-                await self.publish(topic, now())
+                if self.bus.topic(topic).subscribers:  # a topic where nobody is may go
+                    await self.publish(topic, now())
 
 
 @hookimpl

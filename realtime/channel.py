@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import NonNegativeInt
 
 from realtime.bus import Bus
-from realtime.close_codes import CloseCode
+from realtime.close_codes import CloseCode, may_be_sent
 from realtime.config import ChannelPath, Duration, Model, Size
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
@@ -122,7 +122,12 @@ class Client:
         return await self._link.ping(timeout)
 
     async def close(self, code: int = CloseCode.DONE, reason: str = "") -> None:
-        """Close the connection; ``on_leave`` follows. Returns at once."""
+        """Close the connection; ``on_leave`` follows. Returns at once.
+
+        Raises :exc:`ValueError` for a code that no close frame may carry.
+        """
+        if not may_be_sent(code):
+            raise ValueError(f"{code} is no close code that may be sent (RFC 6455, section 7.4)")
         self._link.close(code, reason)
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: Exit codes: fine or stopped by a signal; the config or a plugin; usage (argparse's own); could
 #: not start; ``connect`` was closed with an error.
 OK, BAD_CONFIG, USAGE, NOT_STARTED, CLOSED = 0, 1, 2, 3, 4
+#: How long what a plugin has left running may take to end after the shutdown, in seconds.
+EXIT_GRACE = 1.0
 
 _EXAMPLES = """\
 examples:
@@ -203,7 +206,22 @@ async def _run(config: Config) -> int:
     await stopping
     _say("stopping; a second signal stops at once")
     await server.stop()
+    watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
+    watchdog.daemon = True
+    watchdog.start()
     return OK
+
+
+def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
+    """End the process although a plugin's task or thread does not end; asyncio would wait for ever."""
+    left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
+    left += [
+        f"thread {thread.name!r}"
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
+    _say(f"ended, although this would not: {', '.join(left)}")
+    os._exit(OK)
 
 
 def _banner(server: Server) -> list[str]:

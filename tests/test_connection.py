@@ -595,3 +595,80 @@ async def test_close_after_the_client_closed(serve: Serve) -> None:
         assert caught.value.rcvd is not None
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4003, "go")
         assert await seen(serving, 4) == ["connect", "join", "close", "leave"]
+
+
+# What a client or a plugin does that it should not
+
+
+BAD = {
+    "bad.py": '''
+        import asyncio
+        from realtime import Channel, hookimpl
+
+        class Bad(Channel):
+            """Does what it is told to do wrong."""
+
+            def as_text(self, message):
+                if message.data == "exit":
+                    raise SystemExit
+                if message.data == "cancel":
+                    raise asyncio.CancelledError
+                return super().as_text(message)
+
+            async def on_message(self, client, message):
+                if message.data == "cancelled":
+                    raise asyncio.CancelledError
+                if message.data == "twice":
+                    listening = asyncio.create_task(client.receive())
+                    await asyncio.sleep(0)
+                    try:
+                        await client.receive()
+                    except RuntimeError as error:
+                        await client.send(str(error))
+                    listening.cancel()
+                    return
+                if message.data == "code":
+                    try:
+                        await client.close(1006)
+                    except ValueError as error:
+                        await client.send(str(error))
+                    return
+                await self.publish(client.topic, message.data)
+
+        @hookimpl
+        def register_channels():
+            return {"bad": Bad}
+    '''
+}
+BAD_CONFIG = "channels: {bad: {plugin: bad, path: /bad}}"
+
+
+@pytest.mark.parametrize("raised", ["exit", "cancel"])
+async def test_as_text_that_raises_anything(serve: Serve, raised: str) -> None:
+    """Whatever ``as_text`` raises, the message is not shown and the next one is."""
+    async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
+        await client.send(raised)
+        await client.send("next")
+        assert await soon(client.recv()) == "next"
+
+
+async def test_cancelled_error_of_the_plugins_own(serve: Serve) -> None:
+    """A ``CancelledError`` that nobody asked for is a bug of the channel: 1011."""
+    async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
+        await client.send("cancelled")
+        await soon(client.wait_closed())
+    assert client.close_code == 1011
+
+
+async def test_two_receive_at_once(serve: Serve) -> None:
+    """Of two that receive from one client the second is told so, and the first goes on."""
+    async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
+        await client.send("twice")
+        assert "somebody else is receiving" in str(await soon(client.recv()))
+
+
+async def test_code_that_may_not_be_sent(serve: Serve) -> None:
+    """A plugin cannot close with a code that no close frame may carry."""
+    async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
+        await client.send("code")
+        assert "1006 is no close code" in str(await soon(client.recv()))

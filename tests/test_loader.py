@@ -584,7 +584,7 @@ async def test_two_channels_on_one_path(mistakes: Mistakes) -> None:
           two: {plugin: chat, path: "/rooms/{name}"}
     """
     [said] = await mistakes(config)
-    where = "is already served by channel 'one' (c.yaml:3:29)"
+    where = "is already served by channel 'one', as /rooms/{room} (c.yaml:3:29)"
     assert said == f"c.yaml:4:29: channels.two.path: /rooms/{{name}} {where}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Serve, Serving
+from websockets.asyncio.client import connect
 from wire import EVENTS, Headers, Wire, ask, dial, request, soon, stream
 
 #: A channel that says whatever the test publishes, and tells who comes and goes.
@@ -202,7 +203,7 @@ async def test_gap_says_how_much_is_missing(serve: Serve) -> None:
     async with serve(config, FEED) as serving:
         seen = await publish(serving, "0")
         await publish(serving, *map(str, range(1, 50)))
-        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", seen)]) as wire:
+        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", seen)], position=False) as wire:
             gap = await wire.event()
             missed = json.loads(gap["data"])["missed"]
             assert gap["event"] == "realtime:gap"
@@ -217,7 +218,7 @@ async def test_position_that_means_nothing_is_a_reset(serve: Serve, told: str) -
     """A browser cannot drop its ``Last-Event-ID``: one that means nothing here begins anew."""
     async with serve(CONFIG, FEED) as serving:
         await publish(serving, *"abcde")
-        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", told)]) as wire:
+        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", told)], position=False) as wire:
             assert (await wire.event())["event"] == "realtime:reset"
             assert [(await wire.event())["data"] for _ in "cde"] == ["c", "d", "e"]
 
@@ -226,7 +227,9 @@ async def test_position_beyond_the_newest_is_a_reset(serve: Serve) -> None:
     """An offset that was never given out is of another life of the topic."""
     async with serve(CONFIG, FEED) as serving:
         epoch = (await publish(serving, "a")).partition("-")[0]
-        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", f"{epoch}-2")]) as wire:
+        async with stream(
+            serving.port, "/feed", headers=[("Last-Event-ID", f"{epoch}-2")], position=False
+        ) as wire:
             assert (await wire.event())["event"] == "realtime:reset"
             assert (await wire.event())["data"] == "a"
 
@@ -244,14 +247,30 @@ async def test_since(serve: Serve, since: str, expected: str) -> None:
 
 
 async def test_since_a_position(serve: Serve) -> None:
-    """``since`` takes a position too, and stands above ``Last-Event-ID``."""
+    """A browser comes back with the ``since`` it began with: its ``Last-Event-ID`` goes first."""
     async with serve(CONFIG, FEED) as serving:
         first = await publish(serving, "a")
         second = await publish(serving, "b")
         await publish(serving, "c")
         headers = [("Last-Event-ID", second)]
         async with stream(serving.port, f"/feed?since={first}", headers=headers) as wire:
-            assert (await wire.event())["data"] == "b"
+            assert (await wire.event())["data"] == "c"
+
+
+async def test_refused_before_the_gap_is_told(serve: Serve) -> None:
+    """Who is refused before a gap was marked is given no position after it."""
+    config = "channels: {lobby: {plugin: chat, path: /chat, lag_bytes: 1KiB}}"
+    async with serve(config) as serving, connect(serving.ws("/chat")) as alice:
+        await alice.send("alice")
+        epoch = serving.server.bus.topic("lobby").epoch
+        for number in range(50):
+            await alice.send(f"{number:0100}")
+        while "49" not in str(await alice.recv()):
+            pass
+        headers = [*EVENTS, ("Last-Event-ID", f"{epoch}-1")]
+        async with dial(serving.port, request("/chat?name=alice", headers)) as wire:
+            assert (await wire.head()).status == 200
+            assert b"id:" not in await wire.rest()
 
 
 @pytest.mark.parametrize("since", ["", "x", "3", "--3", "-x", "abc-", "Earliest", "-1234567890"])

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from conftest import Serve
 from packaging.requirements import Requirement
+from websockets.asyncio.client import connect
 from wire import (
     ACCEPT,
     BINARY,
@@ -503,3 +504,41 @@ async def test_reader_hands_on_every_kind_of_frame(serve: Serve) -> None:
     assert frames[0] == Frame(PONG, b"p")  # it overtakes
     assert [f.payload for f in frames[1:4]] == [b"Echo: a", b"\x00\xff", b"Echo: bc"]
     assert (frames[4].code, frames[4].reason) == (4321, "reason")
+
+
+# Floods
+
+
+async def test_flood_of_pings_is_answered_in_few_writes(serve: Serve) -> None:
+    """Of the pings that come together only the latest few are answered, the newest among them."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        pings = [frame(PING, b"%d" % number) for number in range(10_000)]
+        await wire.send(b"".join(pings) + frame(TEXT, b"end"))
+        answered = []
+        while (got := await wire.frame())[0] == PONG:
+            answered.append(got[1])
+        assert got[1] == b"Echo: end"
+    assert answered[-1] == b"9999"
+    assert len(answered) < 5000
+
+
+async def test_flood_of_frames_waits_in_bytes(serve: Serve) -> None:
+    """Tiny frames that come together are parsed no faster than the client's task hears them."""
+    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(b"".join(frame(TEXT, b"%d" % number) for number in range(20_000)))
+        heard = [(await wire.frame())[1] for _ in range(20_000)]
+    assert heard == [b"Echo: %d" % number for number in range(20_000)]
+
+
+async def test_flood_before_the_end_is_heard(serve: Serve) -> None:
+    """What was said before the socket was lost is heard, however much came together."""
+    config = "channels: {lobby: {plugin: chat, path: /chat}}"
+    async with serve(config) as serving, connect(serving.ws("/chat"), max_queue=None) as alice:
+        await alice.send("alice")
+        async with websocket(serving.port, "/chat") as wire:
+            said = [b"bob", *(b"%d" % number for number in range(5_000))]
+            await wire.send(b"".join(frame(TEXT, text) for text in said))
+        last = ""
+        while last != "bob left the chat":
+            before, last = last, str(await soon(alice.recv()))
+        assert before == "bob: 4999"

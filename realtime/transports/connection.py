@@ -190,7 +190,9 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport (``topic.Sink``)."""
-        self.transport.write(data)
+        # A transport that has failed, but not said so yet, would warn of every write.
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def overrun(self, reason: str) -> None:
         """The client was too slow (``topic.Sink``)."""
@@ -233,6 +235,8 @@ class Connection(asyncio.Protocol):
 
     async def receive(self) -> Message:
         """The next message of the client (``channel.Link``)."""
+        if self._waiter is not None:
+            raise RuntimeError("somebody else is receiving from this client already")
         while not self._inbox or (self.paused and not self.closed):
             # A client that does not read what it is sent is not listened to either.
             self._waiter = self._loop.create_future()
@@ -251,9 +255,8 @@ class Connection(asyncio.Protocol):
     def hear(self, item: Message | End) -> None:
         """Something came from the client."""
         self._inbox.append(item)
-        if self._waiter is not None:
-            self._wake()
-        elif len(self._inbox) >= MAX_INBOX:
+        self._wake()
+        if len(self._inbox) >= MAX_INBOX:
             self._regulate()
 
     def _wake(self) -> None:
@@ -266,7 +269,14 @@ class Connection(asyncio.Protocol):
         wanted = not self.paused and len(self._inbox) < limit
         if wanted != self._reading and not self.transport.is_closing():
             self._reading = wanted
-            (self.transport.resume_reading if wanted else self.transport.pause_reading)()
+            if wanted:
+                self.read_on()
+            else:
+                self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Go on with what the client sends."""
+        self.transport.resume_reading()
 
     def greet(self, introduction: str) -> None:
         """Write what this transport begins with, before anything is delivered."""
@@ -323,7 +333,9 @@ class Connection(asyncio.Protocol):
             await self._listen()
         except Disconnected:
             pass
-        except (Exception, SystemExit):
+        except BaseException as error:
+            if _not_the_plugins(error):
+                raise
             channel.log.exception("a bug of the channel closes %r", client)
             self.close(CloseCode.BUG, "the channel has a bug")
         finally:
@@ -352,7 +364,9 @@ class Connection(asyncio.Protocol):
                 await channel.on_leave(client)
         except TimeoutError:
             channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)
-        except (Exception, SystemExit):
+        except BaseException as error:
+            if _not_the_plugins(error):
+                raise
             channel.log.exception("on_leave of %r failed", client)
         self.topic.bus.left(self.topic)
 
@@ -380,6 +394,14 @@ class Connection(asyncio.Protocol):
                 f" {reason}" if reason else "",
             )
             request.protocol.connection_lost(self._error)
+
+
+def _not_the_plugins(error: BaseException) -> bool:
+    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)
 
 
 class _Tail:

@@ -175,7 +175,9 @@ class _GuardedFrames(PlainFrames):
     def encode(self, message: Message) -> bytes:
         try:
             return super().encode(message)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             self._log.exception("as_text failed; the message is not shown")
             return b""
 
@@ -208,17 +210,20 @@ def _accepts_events(request: web.Request) -> bool:
 
 
 def _since(request: web.Request) -> Since:
-    """Where to begin: the query's ``since`` is a wish, ``Last-Event-ID`` is a browser's memory."""
-    wish = request.query.get("since")
-    if wish is not None:
-        try:
-            return parse_since(wish)
-        except ValueError as error:
-            raise ValueError(f"since: {error}; -20 asks for the newest 20, earliest for all") from None
+    """Where to begin: ``Last-Event-ID`` is a browser's memory, the query's ``since`` a wish.
+
+    The memory goes first: a browser that comes back sends it with the URL it began with.
+    """
     memory = request.headers.get("Last-Event-ID")
-    if not memory:
+    if memory:
+        try:
+            return Position.parse(memory)
+        except ValueError:
+            return Position("", 0)  # of no epoch: the stream says that it begins anew
+    wish = request.query.get("since")
+    if wish is None:
         return None
     try:
-        return Position.parse(memory)
-    except ValueError:
-        return Position("", 0)  # of no epoch: the stream says that it begins anew
+        return parse_since(wish)
+    except ValueError as error:
+        raise ValueError(f"since: {error}; -20 asks for the newest 20, earliest for all") from None

@@ -36,20 +36,23 @@ class EventStreamConnection(Connection):
 
     def greet(self, introduction: str) -> None:
         """The first block: an introduction for people, and the position the stream begins at."""
-        position = f"id: {self.topic.epoch}-{self.subscriber.cursor}\n\n".encode()
         if introduction:
             self.write(self.form.comment(introduction))
-        self.write(self.form.wrap(position))
+        # After a gap or a reset the marker brings the position: a client that is refused before it
+        # comes has not been told yet what it missed.
+        if self.subscriber.resumed.outcome in ("new", "recovered"):
+            position = f"id: {self.topic.epoch}-{self.subscriber.cursor}\n\n"
+            self.write(self.form.wrap(position.encode()))
 
     def say_goodbye(self, code: int, reason: str) -> None:
         """The last chunk; a client that wants to come back does so by itself."""
-        self.transport.write(self.form.comment(f"closed with {code}: {reason}") + self.form.end)
+        self.write(self.form.comment(f"closed with {code}: {reason}") + self.form.end)
         self.transport.close()
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, and remember when."""
         self._written_at = self._loop.time()
-        self.transport.write(data)
+        super().write(data)
 
     def look(self, now: float) -> float | None:
         """Send a comment when nothing was sent for ``keep_alive``."""
@@ -59,8 +62,9 @@ class EventStreamConnection(Connection):
         due = self._written_at + settings.keep_alive
         if due > now:
             return due
-        self._written_at = due  # not now: the delay of each look would add up
+        # Not now, for the delay of each look would add up; but what was slept through is over.
+        self._written_at = max(due, now - settings.keep_alive)
         # An event that is on its way spares the comment.
         if self.subscriber.cursor == self.topic.head and not self.paused:
-            self.transport.write(self.form.comment(settings.keep_alive_text))
-        return due + settings.keep_alive
+            super().write(self.form.comment(settings.keep_alive_text))
+        return self._written_at + settings.keep_alive

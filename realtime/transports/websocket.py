@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+from collections import deque
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -27,6 +28,12 @@ from realtime.transports.connection import LEAVE_GRACE, Connection, Connections,
 PING_AFTER = 25.0
 #: … and after so many more without an answer it is gone.
 PONG_WITHIN = 8.0
+#: How many bytes are parsed between two looks at whether the client's task keeps up, …
+PIECE = 4096
+#: … and how many such pieces in one turn of the event loop.
+PIECES = 4
+#: The most pongs that are owed at a time; only the latest must be sent (section 5.5.3).
+MAX_PONGS = 16
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EXPLAIN = {
@@ -88,20 +95,67 @@ class WebSocket(Connection):
         self._heard_at = self._loop.time()
         self._pinged = False
         self._pong_waiters: list[asyncio.Future[None]] = []
-        self._owed_pong: bytes | None = None
+        self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
+        self._unparsed = b""
         self._deaf = False  # the client has said its last
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client: each whole frame among them is handled before this returns."""
+        """Bytes from the client."""
         self._heard_at = self._loop.time()
         self._pinged = False
-        if self._pong_waiters:
-            for waiter in self._pong_waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._pong_waiters.clear()
-        if not self._deaf:
+        self._answer_pings_of_ours()
+        if self._unparsed or len(data) > PIECE:
+            self._unparsed += data
+            self._parse()
+        elif not self._deaf:
             self._reader.feed_data(data)
+            self._send_pongs()
+
+    def _parse(self) -> None:
+        """Parse what is left in pieces: a quarter of a mebibyte can be forty thousand frames.
+
+        It stops when the client's task does not keep up, and lets others have their turn.
+        """
+        for _ in range(PIECES):
+            if not self._unparsed or not self._reading or self._deaf:
+                break
+            piece, self._unparsed = self._unparsed[:PIECE], self._unparsed[PIECE:]
+            self._reader.feed_data(piece)
+        self._send_pongs()
+        if self._deaf:
+            self._unparsed = b""
+        elif self._unparsed:
+            self.transport.pause_reading()
+            if self._reading:
+                self._loop.call_soon(self._parse)
+        elif self._reading and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def read_on(self) -> None:
+        """Go on with what the client sends, first with what it has sent already."""
+        if self._unparsed:
+            self._loop.call_soon(self._parse)
+        else:
+            super().read_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone; what was said before is still heard."""
+        if self._unparsed and not self._deaf:
+            self._reader.feed_data(self._unparsed)
+            self._unparsed = b""
+        super().connection_lost(error)
+        self._answer_pings_of_ours()
+
+    def _send_pongs(self) -> None:
+        if self._pongs and not self.paused and not self.closed:
+            self.write(b"".join(frame(PONG, data) for data in self._pongs))
+            self._pongs.clear()
+
+    def _answer_pings_of_ours(self) -> None:
+        for waiter in self._pong_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._pong_waiters.clear()
 
     def frame_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
         """One frame, or a message put together from several."""
@@ -112,10 +166,7 @@ class WebSocket(Connection):
         elif kind is WSMsgType.BINARY:
             self.hear(Message("message", "bytes", data, 0.0))
         elif kind is WSMsgType.PING:
-            if self.paused:
-                self._owed_pong = bytes(data)  # only the latest needs an answer (section 5.5.3)
-            else:
-                self.transport.write(frame(PONG, data))
+            self._pongs.append(bytes(data))
         elif kind is WSMsgType.CLOSE:
             code = data or CloseCode.DONE
             if may_be_sent(code):
@@ -138,30 +189,37 @@ class WebSocket(Connection):
 
     def say_goodbye(self, code: int, reason: str) -> None:
         """The close frame, after which nothing is written (section 5.5.1)."""
-        self.transport.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
+        self._answer_pings_of_ours()
+        self.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
         if self._deaf:
             self.transport.close()
 
     def resume_writing(self) -> None:
-        """The transport has drained: the pong that is owed goes first."""
-        if self._owed_pong is not None and not self.closed:
-            self.transport.write(frame(PONG, self._owed_pong))
-        self._owed_pong = None
+        """The transport has drained: the pongs that are owed go first."""
+        self.paused = False
+        self._send_pongs()
         super().resume_writing()
 
     async def ping(self, timeout: float) -> bool:
-        """Ask the client for a sign of life; any byte from it is one (``channel.Link``)."""
+        """Ask the client for a sign of life; any byte from it is one (``channel.Link``).
+
+        No ping reaches a client that has still to read what was written before; there it is a
+        sign of life that it reads.
+        """
         if self.closed:
             return False
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._pong_waiters.append(waiter)
-        if not self.paused:
-            self.transport.write(frame(PING, b""))
+        paused, unsent = self.paused, self.transport.get_write_buffer_size()
+        if not paused:
+            self.write(frame(PING, b""))
         try:
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
-            return False
+            if waiter in self._pong_waiters:
+                self._pong_waiters.remove(waiter)
+            return paused and not (self.paused and self.transport.get_write_buffer_size() >= unsent)
         return not self.closed
 
     def look(self, now: float) -> float | None:
@@ -175,7 +233,7 @@ class WebSocket(Connection):
             return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
             self._pinged = True
-            self.transport.write(frame(PING, b""))
+            self.write(frame(PING, b""))
             return now + PONG_WITHIN
         self.outcome = End(1006, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
