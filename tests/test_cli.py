@@ -250,6 +250,49 @@ async def test_lifespan_that_does_not_end_is_bounded(tmp_path: Path, start: Star
         assert "the lifespan of channel:a did not end in time and is cancelled" in server.said
 
 
+async def test_task_that_will_not_end(tmp_path: Path, start: Start) -> None:
+    """A plugin's task that swallows its cancelling is named, and does not keep the process."""
+    body = """
+        async def stubborn():
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+        self.task = asyncio.create_task(stubborn(), name="stubborn")
+        yield
+"""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stuck.py").write_text(STUCK.format(body=body.strip()))
+    (tmp_path / "config.yaml").write_text(ECHO.replace("echo,", "stuck,"))
+    async with start() as server:
+        await server.ready()
+        assert await server.end(signal.SIGTERM) == 0
+        assert "ended, although this would not: task 'stubborn'" in server.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signal_while_a_plugin_is_imported(tmp_path: Path, start: Start, number: int) -> None:
+    """A signal ends a server whose plugin takes its time to be imported, with exit code 0."""
+    (tmp_path / "plugins").mkdir()
+    slow = "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    (tmp_path / "plugins" / "stuck.py").write_text(slow)
+    (tmp_path / "config.yaml").write_text(ECHO.replace("echo,", "stuck,"))
+    async with start() as server:
+        assert server.process.stdout is not None
+        async with asyncio.timeout(10):
+            assert await server.process.stdout.readline() == b"importing\n"
+        assert await server.end(number) == 0
+        assert server.said == ""
+
+
+async def test_directory_named_as_the_config(tmp_path: Path, start: Start) -> None:
+    """A directory config.yaml, as a container makes of a missing file, is not passed over."""
+    (tmp_path / "config.yaml").mkdir()
+    async with start() as server:
+        assert await server.process.wait() == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_signal_while_starting(tmp_path: Path, start: Start, number: int) -> None:
     """A signal ends a server that is not ready yet, with exit code 0."""

@@ -204,7 +204,7 @@ class WebSocket(Connection):
         """Ask the client for a sign of life; any byte from it is one (``channel.Link``).
 
         No ping reaches a client that has still to read what was written before; there it is a
-        sign of life that it reads.
+        sign of life that it reads, or has done so until a moment ago.
         """
         if self.closed:
             return False
@@ -219,7 +219,10 @@ class WebSocket(Connection):
         except TimeoutError:
             if waiter in self._pong_waiters:
                 self._pong_waiters.remove(waiter)
-            return paused and not (self.paused and self.transport.get_write_buffer_size() >= unsent)
+            if not (paused and self.paused):
+                return paused
+            read = self.transport.get_write_buffer_size() < unsent
+            return read or self._loop.time() - self._paused_at < PONG_WITHIN
         return not self.closed
 
     def look(self, now: float) -> float | None:

@@ -10,7 +10,9 @@ import needs
 import pytest
 from conftest import Serve
 from websockets.asyncio.client import connect
-from wire import EVENTS, Wire, dial, lines, request, soon, stream
+from wire import EVENTS, Wire, dial, eventually, lines, request, soon, stream
+
+from realtime import bus
 
 TIME = re.compile(r"Current time: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}) UTC")
 
@@ -157,3 +159,14 @@ async def test_resume(serve: Serve) -> None:
         async with stream(serving.port, "/events", headers=[("Last-Event-ID", seen["id"])]) as wire:
             events = [await wire.event() for _ in range(3)]
     assert [event for event in events if "id" in event][:2] == expected
+
+
+async def test_topic_where_nobody_is_goes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a path that nobody watches any more does not tick on."""
+    monkeypatch.setattr(bus, "SWEEP", 0.05)
+    config = "channels: {clock: {plugin: clock, path: '/t/{zone}', interval: 10ms, lag: 100ms}}"
+    async with serve(config) as serving:
+        async with stream(serving.port, "/t/paris") as wire:
+            for _ in range(3):
+                await wire.event()
+        await eventually(lambda: not serving.server.bus.topics)
