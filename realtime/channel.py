@@ -152,11 +152,11 @@ class Channel:
         plugin: str
         path: ChannelPath
         enabled: bool = True
-        history: NonNegativeInt = 0
-        history_age: Duration = 3600.0
-        lag: Duration = 5.0
-        lag_bytes: Size = 4 * 1024 * 1024
-        overflow: Overflow = "disconnect"
+        history: NonNegativeInt = TopicOptions.history
+        history_age: Duration = TopicOptions.history_age
+        lag: Duration = TopicOptions.lag
+        lag_bytes: Size = TopicOptions.lag_bytes
+        overflow: Overflow = TopicOptions.overflow
         keep_alive: Duration = 15.0
         keep_alive_text: str = "keep-alive"
         limits: Limits = Limits()

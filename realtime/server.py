@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import html
 import inspect
 import logging
 import os
 import socket
-import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +19,12 @@ from realtime.bus import Bus
 from realtime.channel import Channel, Identity
 from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
-from realtime.errors import ConfigError, Problem, StartError
+from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, own_frames
 from realtime.paths import route_pattern
 from realtime.routing import Route, RouteTable, conflicts, is_reserved
+from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connection import Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.websocket import wants_websocket
@@ -36,10 +35,6 @@ log = logging.getLogger("realtime.server")
 KEEPALIVE = 10.0
 #: How long a request that is no stream may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
-#: Connections that wait to be accepted: room for a storm of reconnects.
-BACKLOG = 4096
-#: Descriptors that are kept back for files, engines and plugins.
-SPARE_DESCRIPTORS = 100
 
 
 class Server:
@@ -63,7 +58,6 @@ class Server:
         self._table = RouteTable()
         self._loaded = False
         self._runner: web.AppRunner | None = None
-        self._unix_paths: list[str] = []
 
     def load(self) -> None:
         """Load the plugins and make the channels, in the running event loop.
@@ -73,7 +67,7 @@ class Server:
         """
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
-        self._connections = Connections(loop, min(limits.max_clients, _descriptors()))
+        self._connections = Connections(loop, min(limits.max_clients, descriptors()))
         self._plugins, self.channels = build(self.config, self.bus)
         self._authenticators = self._plugins.callers("authenticate")
         self._table.replace(self._routes())
@@ -103,14 +97,16 @@ class Server:
         sockets: list[socket.socket] = []
         try:
             for address in settings.listen:
-                sockets.extend(self._bind(address))
+                bound = bind(address)
+                sockets.extend(bound)
+                self.addresses.extend(map(address_of, bound))
             await self._runner.setup()
             await self._begin_lifespans()
-            for sock, address in zip(sockets, self.addresses, strict=True):
+            for sock in sockets:
                 try:
                     await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
                 except OSError as error:  # somebody else began to listen since it was bound
-                    raise StartError(f"{address} {_why(error)}") from None
+                    raise cannot_listen(address_of(sock), error) from None
         except BaseException:
             await self.stop()
             for sock in sockets:
@@ -123,6 +119,8 @@ class Server:
 
         Takes no longer than ``server.drain``: what has not gone by then is cut.
         """
+        if not self._loaded:
+            return
         self.ready = False
         started = asyncio.get_running_loop().time()
         drain = self.config.server.drain
@@ -143,9 +141,10 @@ class Server:
                 await self._runner.server.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
         self.bus.close()
-        for path in self._unix_paths:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        for address in self.addresses:
+            if address.path:
+                with contextlib.suppress(OSError):
+                    os.unlink(address.path)
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -277,55 +276,6 @@ class Server:
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
 
-    def _bind(self, address: Address) -> list[socket.socket]:
-        try:
-            if address.path:
-                return [self._bind_unix(address)]
-            return self._bind_tcp(address)
-        except OSError as error:
-            raise StartError(f"{address} {_why(error)}") from None
-
-    def _bind_tcp(self, address: Address) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        try:
-            for family, kind, protocol, _, target in dict.fromkeys(found):
-                sock = socket.socket(family, kind, protocol)
-                sockets.append(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(target)
-                host, port = sock.getsockname()[:2]
-                self.addresses.append(Address(host, port))
-        except OSError:
-            for sock in sockets:
-                sock.close()
-            raise
-        return sockets
-
-    def _bind_unix(self, address: Address) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISSOCK(os.stat(address.path).st_mode):
-                    # A server that was killed leaves its file: nobody answers there.
-                    with contextlib.suppress(ConnectionRefusedError):
-                        sock.connect(address.path)
-                        raise OSError(errno.EADDRINUSE, "")
-                    os.unlink(address.path)
-            sock.close()
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.bind(address.path)
-        except OSError:
-            sock.close()
-            raise
-        self._unix_paths.append(address.path)
-        self.addresses.append(address)
-        return sock
-
 
 async def _last_touch(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall(hdrs.SERVER, None)
@@ -345,31 +295,7 @@ def _http_log() -> logging.Logger:
     return http_log
 
 
-def _descriptors() -> int:
-    """How many connections the process may hold; raises the soft limit as far as it is allowed to."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return max(1, soft - SPARE_DESCRIPTORS) if soft != resource.RLIM_INFINITY else 1_000_000_000
-
-
 def _spell(owner: str) -> str:
     """``channel:lobby`` as people read it."""
     kind, _, name = owner.partition(":")
     return f"{kind} {name!r}" if name else owner
-
-
-def _why(error: OSError) -> str:
-    reasons = {
-        errno.EADDRINUSE: "is in use",
-        errno.EACCES: "may not be listened on: permission denied",
-        errno.EADDRNOTAVAIL: "is no address of this machine",
-        errno.ENOENT: "cannot be made: there is no such directory",
-    }
-    if isinstance(error, socket.gaierror):
-        return "is no address that can be found"
-    return reasons.get(error.errno or 0, f"cannot be listened on: {error.strerror or error}")

@@ -57,3 +57,14 @@ def serve(tmp_path: Path) -> Serve:
             yield Serving(server)
 
     return start
+
+
+def make(directory: Path, config: str, files: Mapping[str, str] | None = None) -> Server:
+    """A server that has not begun, with its config and plugins in a directory."""
+    for name, source in (files or {}).items():
+        (directory / "plugins").mkdir(parents=True, exist_ok=True)
+        (directory / "plugins" / name).write_text(textwrap.dedent(source))
+    config = textwrap.dedent(config)
+    if "server:" not in config:
+        config = f'server: {{listen: ["127.0.0.1:0"]}}\n{config}'
+    return Server(parse(config, Source("config.yaml", directory / "config.yaml")))

@@ -1,0 +1,94 @@
+"""The sockets that a server listens on, and how many the process may have."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+import stat
+
+from realtime.config import Address
+from realtime.errors import StartError
+
+#: Connections that wait to be accepted: room for a storm of reconnects.
+BACKLOG = 4096
+#: Descriptors that are kept back for files, engines and plugins.
+SPARE_DESCRIPTORS = 100
+
+_REASONS = {
+    errno.EADDRINUSE: "is in use",
+    errno.EACCES: "may not be listened on: permission denied",
+    errno.EADDRNOTAVAIL: "is no address of this machine",
+    errno.ENOENT: "cannot be made: there is no such directory",
+}
+
+
+def bind(address: Address) -> list[socket.socket]:
+    """The sockets of an address, bound but not listening; a name may have several.
+
+    Raises :exc:`StartError` that says why it cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        if address.path:
+            _remove_stale(address.path)
+            sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sockets[0].bind(address.path)
+            return sockets
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, target in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise cannot_listen(address, error) from None
+    return sockets
+
+
+def cannot_listen(address: Address, error: OSError) -> StartError:
+    """What an error of the system means to the person who chose the address."""
+    if isinstance(error, socket.gaierror):
+        return StartError(f"{address} is no address that can be found")
+    other = f"cannot be listened on: {error.strerror or error}"
+    return StartError(f"{address} {_REASONS.get(error.errno or 0, other)}")
+
+
+def address_of(sock: socket.socket) -> Address:
+    """Where a bound socket is to be reached."""
+    if sock.family == socket.AF_UNIX:
+        return Address(path=sock.getsockname())
+    host, port = sock.getsockname()[:2]
+    return Address(host, port)
+
+
+def descriptors() -> int:
+    """How many connections the process may hold; raises the soft limit as far as it is allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(1, soft - SPARE_DESCRIPTORS) if soft != resource.RLIM_INFINITY else 1_000_000_000
+
+
+def _remove_stale(path: str) -> None:
+    """A server that was killed leaves its socket's file: it goes if nobody answers there."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise OSError(errno.EADDRINUSE, "")
