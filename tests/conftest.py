@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import textwrap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,6 +13,10 @@ import pytest
 from realtime.config import parse
 from realtime.server import Server
 from realtime.source import Source
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it starts inherits
+# that; a signal that is handled is reset in them instead.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Serving:

@@ -191,7 +191,7 @@ def test_position_rejects(text: str) -> None:
 
 def test_position_rejects_briefly() -> None:
     """The error does not repeat text of any length."""
-    with pytest.raises(ValueError, match="not a position") as caught:
+    with pytest.raises(ValueError, match="is no position") as caught:
         Position.parse("x" * 100_000)
     assert len(str(caught.value)) < 200
 
