@@ -196,12 +196,11 @@ class Server:
                     else:
                         routes.append(Route(owner, definition))
         for first, second in conflicts(routes):
-            wrong = (
-                f"{self._path(second)} is already served by {_spell(first.owner)}, as {self._path(first)}"
-            )
-            problems.append(
-                self._problem(second.owner, f"{wrong} ({self._problem(first.owner, '').place})")
-            )
+            path, other = self._path(second), self._path(first)
+            taken = f"{path} is already served by {_spell(first.owner)}"
+            spelled = f", as {other}" if other != path else ""
+            place = self._problem(first.owner, "").place
+            problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
         if problems:
             raise ConfigError(*problems)
         if not any(route.definition.path == "/" for route in routes):

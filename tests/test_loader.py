@@ -619,9 +619,7 @@ async def test_raw_route_on_a_channels_path(mistakes: Mistakes) -> None:
           echo: {plugin: echo, path: /ws}
     """
     [said] = await mistakes(config, {"raw.py": RAW.format(path="/ws")})
-    assert said == (
-        "c.yaml:4:30: channels.echo.path: /ws is already served by plugin 'raw', as /ws (c.yaml:2:11)"
-    )
+    assert said == ("c.yaml:4:30: channels.echo.path: /ws is already served by plugin 'raw' (c.yaml:2:11)")
 
 
 async def test_reserved_raw_route(mistakes: Mistakes) -> None:
