@@ -364,3 +364,9 @@ def test_every_key_of_a_plugin_stands_in_the_config(channel: str, plugin: str) -
     given = model.model_validate(entries()["channels"][channel])
     assert {key: getattr(given, key) for key in own} == own
     assert own.keys() <= entries()["channels"][channel].keys()
+
+
+def test_address_that_is_there_twice() -> None:
+    """An address can be listened on once."""
+    with pytest.raises(ConfigError, match=r"server\.listen: 127\.0\.0\.1:8080 is there twice"):
+        parse("server: {listen: ['127.0.0.1:8080', '127.0.0.1:8080']}")

@@ -348,6 +348,10 @@ HOOK = "from realtime import hookimpl\n\n"
             "    plugins/dice.py:5: raise LookupError('no dice')",
         ),
         (
+            channel_type(body="async def on_mesage(self, client, message): ..."),
+            "dice: Dice.on_mesage is no method of a channel, did you mean 'on_message'?",
+        ),
+        (
             channel_type(body="def on_message(self, client, message): ..."),
             "dice: Dice.on_message must be an 'async def'",
         ),

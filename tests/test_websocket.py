@@ -530,6 +530,43 @@ async def test_flood_of_frames_waits_in_bytes(serve: Serve) -> None:
     assert heard == [b"Echo: %d" % number for number in range(20_000)]
 
 
+async def test_flood_becomes_few_messages(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tiny frames that come together few become messages before the client's task wants them."""
+    heard = 0
+
+    def hear(self: connection.Connection, item: Any) -> None:
+        nonlocal heard
+        heard += 1
+        original(self, item)
+
+    original = connection.Connection.hear
+    monkeypatch.setattr(connection, "LEAVE_GRACE", 0.1)
+    monkeypatch.setattr(connection.Connection, "hear", hear)
+    waiting = """
+        import asyncio
+        from realtime import Channel, hookimpl
+
+        class Waiting(Channel):
+            async def on_message(self, client, message):
+                await asyncio.Event().wait()
+
+        @hookimpl
+        def register_channels():
+            return {"waiting": Waiting}
+    """
+    config = "channels: {waiting: {plugin: waiting, path: /waiting}, echo: {plugin: echo, path: /ws}}"
+    async with (
+        serve(config, {"waiting.py": waiting}) as serving,
+        websocket(serving.port, "/waiting") as wire,
+        websocket(serving.port, "/ws") as other,
+    ):
+        await wire.send(frame(TEXT, b"x") * 30_000)
+        for _ in range(50):  # turns of the loop, in which it could go on
+            await other.send(frame(TEXT, b"y"))
+            await other.frame()
+        assert heard < 3_000
+
+
 async def test_flood_before_the_end_is_heard(serve: Serve) -> None:
     """What was said before the socket was lost is heard, however much came together."""
     config = "channels: {lobby: {plugin: chat, path: /chat}}"
