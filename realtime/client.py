@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import threading
-from concurrent.futures import CancelledError
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import aiohttp
@@ -104,9 +104,8 @@ async def _send(ws: aiohttp.ClientWebSocketResponse, name: str | None) -> None:
     try:
         if name is not None:
             await ws.send_str(name)
-        lines = _lines()
-        while True:
-            for line in await lines.get():
+        async for lines in _lines():
+            for line in lines:
                 await ws.send_str(line)
     except aiohttp.ClientError:
         pass  # the connection is going: whoever receives from it says why
@@ -150,14 +149,16 @@ async def _events(session: aiohttp.ClientSession, url: URL, count: int | None) -
         return OK
 
 
-def _lines() -> asyncio.Queue[list[str]]:
+async def _lines() -> AsyncIterator[list[str]]:
     """The lines of standard input, as they come; it is read no faster than they are taken."""
     loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[list[str]] = asyncio.Queue(1)
+    queue: asyncio.Queue[list[str]] = asyncio.Queue()
+    room = threading.Semaphore(1)
 
-    def put(some: list[bytes]) -> None:
-        text = [line.decode(errors="replace").removesuffix("\r") for line in some]
-        asyncio.run_coroutine_threadsafe(lines.put(text), loop).result()
+    def put(lines: list[bytes]) -> None:
+        room.acquire()
+        text = [line.decode(errors="replace").removesuffix("\r") for line in lines]
+        loop.call_soon_threadsafe(queue.put_nowait, text)
 
     def read() -> None:
         # Bare reads: a thread that waits in sys.stdin would hold its lock when the process ends.
@@ -169,12 +170,15 @@ def _lines() -> asyncio.Queue[list[str]]:
                     put(whole)
             if rest:
                 put([rest])
-        except (OSError, RuntimeError, CancelledError):
-            pass  # no standard input to read from, or the loop has ended, or ends, meanwhile
+        except (OSError, RuntimeError):
+            pass  # no standard input to read from, or the loop has ended meanwhile
 
     if sys.stdin is not None:  # closed by the caller, its number may be that of a socket
         threading.Thread(target=read, daemon=True, name="standard input").start()
-    return lines
+    while True:
+        lines = await queue.get()
+        room.release()
+        yield lines
 
 
 def _why(error: aiohttp.ClientError) -> str:
