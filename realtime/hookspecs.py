@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PROJECT = "realtime"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+# A specification has no body, hence the ignores: it says what an implementation returns.
+
 #: Marks a plugin's function or a channel's method as the implementation of the hook of its name.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

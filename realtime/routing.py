@@ -75,7 +75,7 @@ class RouteTable(AbstractResource):
         raise RuntimeError("the route table has many URLs")
 
     def get_info(self) -> dict[str, object]:  # type: ignore[override]
-        """For aiohttp's own introspection."""
+        """For aiohttp's own introspection, whose type knows the keys of its own resources only."""
         return {"prefix": self._prefix}
 
     def raw_match(self, path: str) -> bool:

@@ -142,7 +142,8 @@ class Connection(asyncio.Protocol):
                 # Without it a client that never reads holds four megabytes of kernel memory.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        # First what came glued to the handshake, then what comes from now on.
+        # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
+        # names its own reader; it calls feed_data and feed_eof.
         request.protocol.set_parser(_Tail(self))  # type: ignore[arg-type]
         transport.set_protocol(self)
 

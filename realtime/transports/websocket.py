@@ -2,7 +2,8 @@
 
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
-That is the only place where Realtime uses what aiohttp does not document: see ``_Frames``.
+What aiohttp does not document is used in ``_Frames`` here, and in ``Connection.take_over`` and
+``release``; nowhere else.
 """
 
 from __future__ import annotations
