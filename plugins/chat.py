@@ -18,8 +18,13 @@ class Chat(Channel):
 
     class Settings(Channel.Settings):
         unique_names: bool = True
+        """a name is refused (4509) while its holder in the room answers a ping within two seconds"""
+
         name_timeout: Duration = 10.0
+        """how long a newcomer may take to say its name; then it is closed with 1008"""
+
         max_name: PositiveInt = 32
+        """the longest name, in characters"""
 
     settings: Settings
 

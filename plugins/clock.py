@@ -22,6 +22,8 @@ class Clock(Channel):
 
     class Settings(Channel.Settings):
         interval: Duration = 1.0
+        """the time between two events"""
+
         keep_alive: Duration = 1.0
         keep_alive_text: str = "keep-alive-text"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from realtime.channel import Identity as Identity
     from realtime.close_codes import CloseCode as CloseCode
     from realtime.config import Duration as Duration
+    from realtime.config import Secret as Secret
     from realtime.config import Size as Size
     from realtime.errors import BusError as BusError
     from realtime.errors import ConfigError as ConfigError
@@ -38,7 +39,7 @@ _EXPORTS = {
     "bus": "Bus Subscription",
     "channel": "Channel Client Identity",
     "close_codes": "CloseCode",
-    "config": "Duration Size",
+    "config": "Duration Secret Size",
     "errors": "BusError ConfigError Disconnected RealtimeError StartError TooManyTopics UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",

@@ -135,7 +135,10 @@ class Limits(Model):
     """Limits of a channel; what is not set here is the server's."""
 
     max_message: Size | None = None
+    """as `server.limits.max_message`, for this channel"""
+
     max_clients: NonNegativeInt | None = None
+    """the most clients of this channel; further ones get 503. The server's limit counts beside it"""
 
 
 class Channel:
@@ -150,16 +153,37 @@ class Channel:
         """What every channel can set; a channel type adds its own keys in a subclass."""
 
         plugin: str
+        """the channel type: `echo`, `chat`, `clock`, or that of a plugin"""
+
         path: ChannelPath
+        """the path of its URL, such as `/chat` or `/rooms/{room}`"""
+
         enabled: bool = True
+        """`false`: as if it were not there"""
+
         history: NonNegativeInt = TopicOptions.history
+        """how many messages of a topic a newcomer may ask for"""
+
         history_age: Duration = TopicOptions.history_age
+        """for how long they are kept"""
+
         lag: Duration = TopicOptions.lag
+        """for how long other messages are kept, for clients that have fallen behind"""
+
         lag_bytes: Size = TopicOptions.lag_bytes
+        """how much of a topic is kept for them, at most"""
+
         overflow: Overflow = TopicOptions.overflow
+        """what happens to a client that has fallen further behind"""
+
         keep_alive: Duration = 15.0
+        """the silence in an event stream after which a comment is sent"""
+
         keep_alive_text: str = "keep-alive"
+        """the comment"""
+
         limits: Limits = Limits()
+        """bounds of this channel"""
 
     #: Which transports it serves, the one people are shown first.
     transports: ClassVar[Collection[str]] = ("websocket", "sse")

@@ -2,11 +2,15 @@
 
 Every mistake is reported at once as ``file:line:column: path: what is wrong``; the source knows the
 places. A channel's own settings are checked by its type's model, which the loader finds.
+
+The docstring below each key is its description: in the reference, and in an editor that knows the
+schema.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +22,15 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     NonNegativeInt,
+    PlainSerializer,
+    SecretStr,
     Tag,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic import Field as PydanticField
 
-from realtime.errors import ConfigError, Problem
+from realtime.errors import Problem
 from realtime.paths import check_path
 from realtime.source import Source
 
@@ -46,6 +53,14 @@ def _duration(value: object) -> float:
     return seconds
 
 
+def _write_duration(seconds: float) -> str:
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _SECONDS[unit] and (seconds / _SECONDS[unit]).is_integer():
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    number, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
+    return f"{number:.6f}".rstrip("0").rstrip(".") + unit
+
+
 def _size(value: object) -> int:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -56,18 +71,35 @@ def _size(value: object) -> int:
     return size
 
 
+def _write_size(size: int) -> str:
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if size % _BYTES[unit] == 0)
+    return f"{size // _BYTES[unit]}{unit}"
+
+
+def _written(write: Callable[[Any], str], title: str, pattern: str = "") -> tuple[Any, ...]:
+    """What a type adds that is text in YAML: how it is written there, for people and for editors."""
+    schema = {"type": "string", "title": title, **({"pattern": f"^({pattern})$"} if pattern else {})}
+    return PlainSerializer(write, return_type=str, when_used="json"), WithJsonSchema(schema)
+
+
 #: A time in seconds, written ``500ms``, ``10s``, ``5m``, ``1h``.
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[
+    float, BeforeValidator(_duration), *_written(_write_duration, "a duration", _DURATION.pattern)
+]
 #: A number of bytes, written ``64KiB``, ``1MiB``.
-Size = Annotated[int, BeforeValidator(_size)]
+Size = Annotated[int, BeforeValidator(_size), *_written(_write_size, "a size", _SIZE.pattern)]
 #: The path of a channel, such as ``/chat`` or ``/rooms/{room}``.
-ChannelPath = Annotated[str, AfterValidator(check_path)]
+ChannelPath = Annotated[str, AfterValidator(check_path), *_written(str, "a path", "/.*")]
+#: A text that no log, message or command shows; ``get_secret_value()`` returns it.
+Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str, when_used="json")]
 
 
 class Model(BaseModel):
     """The base of all settings: unknown keys are errors, nothing is converted, nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
 
 @dataclass(frozen=True)
@@ -126,8 +158,14 @@ def _origins_word(value: object) -> object:
 #: Which pages may connect. The tags tell the two apart, so that a mistake is told once.
 Origins = Annotated[
     Annotated[Literal["same", "any"], BeforeValidator(_origins_word), Tag("word")]
-    | Annotated[list[Annotated[str, AfterValidator(_origin)]], Tag("list")],
+    | Annotated[
+        list[Annotated[str, AfterValidator(_origin), *_written(str, "an origin", "https?://[^/]+")]],
+        Tag("list"),
+    ],
     Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
+]
+_ListenAddress = Annotated[
+    Address, BeforeValidator(Address.parse), *_written(str, "an address", "unix:.+|.+:[0-9]+")
 ]
 
 
@@ -135,9 +173,16 @@ class ServerLimits(Model):
     """Bounds of the whole server; ``max_message`` and ``max_clients`` also of a channel."""
 
     max_message: Size = 64 * 1024
+    """the largest message that a client may send; a larger one closes it with 1009"""
+
     max_clients: NonNegativeInt = 20_000
+    """the most connections at once; further ones get 503. The limit of open files may allow fewer"""
+
     topics: NonNegativeInt = 10_000
+    """the most topics at once; a request that needs another gets 503"""
+
     memory: Size = 256 * 1024 * 1024
+    """the most that all kept messages may take; beyond it the largest topics give up their oldest"""
 
 
 class ServerSettings(Model):
@@ -145,23 +190,41 @@ class ServerSettings(Model):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    listen: Annotated[
-        list[Annotated[Address, BeforeValidator(Address.parse)]], AfterValidator(_without_doubles)
-    ] = PydanticField(default=[Address("127.0.0.1", 8080)], min_length=1)
+    listen: Annotated[list[_ListenAddress], AfterValidator(_without_doubles)] = PydanticField(
+        default=[Address("127.0.0.1", 8080)], min_length=1
+    )
+    """where to listen: `HOST:PORT`, `"[IPV6]:PORT"` or `unix:/PATH`; port 0 is any that is free"""
+
     origins: Origins = "same"
+    """which web pages may connect: `same`, `any`, or a list such as `[https://app.example]`"""
+
     drain: Duration = 10.0
+    """how long a shutdown may take before what is left is cut"""
+
     limits: ServerLimits = ServerLimits()
+    """bounds of the whole server"""
 
 
-class _Document(Model):
+class Document(Model):
+    """The whole config; what stands under a channel is checked by its type's own model."""
+
     server: ServerSettings = ServerSettings()
+    """where and how to serve"""
+
     plugins: list[str] = []
+    """plugins that are no channels (authentication, services, routes of their own), by name"""
+
     channels: dict[str, dict[str, Any]] = {}
+    """each channel by its name"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A config that has the right shape; channels' own settings are still as they were read."""
+    """A config as far as it could be read; channels' own settings are still as they were written.
+
+    Where ``source.problems`` has any, what they are about has its default or is left out, and the
+    server does not start.
+    """
 
     source: Source
     server: ServerSettings
@@ -179,31 +242,41 @@ class Config:
 
 
 def load(file: Path | None = None) -> Config:
-    """Read a config file, or the built-in one. Raises :exc:`ConfigError` with every problem."""
+    """Read a config file, or the built-in one. Raises :exc:`ConfigError` when it cannot be read."""
     source = Source(str(file), file.absolute()) if file else Source("the built-in config")
     return parse(source.read(file or BUILT_IN), source)
 
 
 def parse(text: str, source: Source | None = None) -> Config:
-    """Read a config from a text. Raises :exc:`ConfigError` with every problem."""
+    """Read a config from a text; what is wrong with it is in the ``problems`` of its source.
+
+    A server made from it raises them, together with all that is wrong with channels and plugins.
+    """
     source = source or Source("config")
-    values, problems, document = source.load(text), source.problems, _Document()
-    if isinstance(values, dict):
-        for section in ("server", "channels"):
-            if section in values and values[section] is None:
-                values[section] = {}  # with nothing under it it is empty, not a mistake
-        try:
-            document = _Document.model_validate(values)
-        except ValidationError as error:
-            problems.extend(source.explain(error, _Document, ()))
-        for name in document.channels:
-            if not _CHANNEL_NAME.fullmatch(name):
-                wrong = "a channel's name is letters, digits, '-', '_' and '.', at most 64"
-                problems.append(source.problem(wrong, ("channels", name), key=True))
-    elif not problems and values is None:
-        problems.append(Problem("it is empty: it needs a section 'channels'", place=source.name))
-    elif not problems:
+    values, problems = source.load(text), source.problems
+    if values is None and not problems:
+        problems.append(Problem("it is empty: it needs a section 'channels'", "", source.name))
+    elif not isinstance(values, dict) and not problems:
         problems.append(source.problem("the top is a mapping with 'server' and 'channels'"))
-    if problems:
-        raise ConfigError(*problems)
+    values = values if isinstance(values, dict) else {}
+    for section in ("server", "channels"):
+        if section in values and values[section] is None:
+            values[section] = {}  # with nothing under it it is empty, not a mistake
+    try:
+        document = source.validate(Document, values)
+    except ValidationError as error:
+        problems.extend(source.explain(error, Document, ()))
+        for item in error.errors():
+            section, *below = map(str, item["loc"])
+            if section == "channels" and below:
+                values["channels"].pop(below[0], None)
+            elif section == "plugins" and below:
+                values["plugins"] = [name for name in values["plugins"] if isinstance(name, str)]
+            else:
+                values.pop(section, None)
+        document = source.validate(Document, values)
+    for name in document.channels:
+        if not _CHANNEL_NAME.fullmatch(name):
+            wrong = "a channel's name is letters, digits, '-', '_' and '.', at most 64"
+            problems.append(source.problem(wrong, ("channels", name), key=True))
     return Config(source, document.server, document.plugins, document.channels)

@@ -22,22 +22,36 @@ class RealtimeError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it is (``file:line:column``), the path of the key, and what is wrong."""
+    """One mistake: where it is, the path of the key, and what is wrong.
+
+    ``source`` is the file as the user named it; ``line`` and ``column`` count from 1, and are 0 where
+    no place in it is known.
+    """
 
     message: str
     path: str = ""
-    place: str = ""
+    source: str = ""
+    line: int = 0
+    column: int = 0
+
+    @property
+    def place(self) -> str:
+        """``file:line:column``, as editors and terminals understand it."""
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.place, self.path, self.message) if part)
 
 
 class ConfigError(RealtimeError):
-    """Everything that is wrong with a config and with the plugins it names, all at once."""
+    """Everything that is wrong with a config and with the plugins it names, all at once.
+
+    ``problems`` are in the order of their places.
+    """
 
     def __init__(self, *problems: Problem) -> None:
-        self.problems = problems
-        super().__init__("\n".join(map(str, problems)))
+        self.problems = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line, problem.column))
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 class StartError(RealtimeError):

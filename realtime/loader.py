@@ -13,6 +13,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import inspect
+import operator
 import re
 import sys
 import sysconfig
@@ -22,16 +23,16 @@ from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from realtime import hookspecs
 from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
 from realtime.config import Config
-from realtime.errors import ConfigError, Problem, did_you_mean
+from realtime.errors import Problem, did_you_mean
 from realtime.version import API_VERSION
 
 #: The methods of a channel that the host awaits.
@@ -46,6 +47,39 @@ HOOKS: dict[str, Callable[..., Any]] = {
 
 class PluginProblem(Exception):
     """What is wrong with one plugin, for the person who wrote or enabled it."""
+
+
+class Found(NamedTuple):
+    """A plugin that could be loaded: a file in a directory, or an entry point of a distribution.
+
+    ``module`` is the path of the file, or the entry point's ``package.module:attribute``.
+    """
+
+    name: str
+    module: str
+    directory: Path | None = None
+    distribution: str = ""
+    version: str = ""
+
+    def matches(self, name: str) -> bool:
+        """Whether a config that names ``name`` means this; a file has no hyphens in its name."""
+        return self.name == (name if self.directory is None else name.replace("-", "_"))
+
+    def described(self) -> str:
+        """The first line of its docstring, which is read without importing it."""
+        if self.directory is not None:
+            package = Path(self.module) / "__init__.py"
+            file = package if package.is_file() else Path(self.module)
+        else:
+            try:
+                spec = importlib.util.find_spec(self.module.partition(":")[0])
+            except (ImportError, ValueError):
+                return ""
+            file = Path(spec.origin) if spec and spec.origin else Path()
+        try:
+            return (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
+        except (OSError, SyntaxError, ValueError):
+            return ""
 
 
 def first_party() -> Path:
@@ -99,35 +133,50 @@ class Plugins:
     def _import(self, name: str) -> object:
         if not _PLUGIN_NAME.fullmatch(name):
             raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
-        module_name = name.replace("-", "_")
-        for directory in self._directories:
-            for file in (directory / f"{module_name}.py", directory / module_name / "__init__.py"):
-                if file.is_file():
-                    return _import_file(name, directory, module_name)
-        found = [point for point in entry_points(group=hookspecs.PROJECT) if point.name == name]
+        found = [candidate for candidate in self.found() if candidate.matches(name)]
+        if not found:
+            raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
+        first = found[0]
+        if first.directory is not None:
+            return _import_file(name, first.directory, name.replace("-", "_"))
         if len(found) > 1:
-            owners = ", ".join(sorted(f"{p.dist.name if p.dist else '?'} ({p.value})" for p in found))
+            owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
-        if found:
-            _check_api_version(name, importlib.util.find_spec(found[0].module))
-            return found[0].load()
-        raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
+        module, _, attribute = first.module.partition(":")
+        _check_api_version(name, importlib.util.find_spec(module))
+        plugin: object = importlib.import_module(module)
+        return operator.attrgetter(attribute)(plugin) if attribute else plugin
 
-    def _where(self, name: str) -> str:
-        here = {
-            path.stem if path.suffix else path.name
+    def found(self) -> list[Found]:
+        """Every plugin that a config could name, without importing any; of one name the first counts."""
+        files = [
+            Found(path.stem if path.suffix else path.name, str(path), directory=directory)
             for directory in self._directories
             if directory.is_dir()
-            for path in directory.iterdir()
+            for path in sorted(directory.iterdir())
             if path.suffix == ".py" or (path / "__init__.py").is_file()
-        }
-        installed = {point.name for point in entry_points(group=hookspecs.PROJECT)}
-        searched = "".join(f"\n    searched: {directory}" for directory in self._directories)
-        names = ", ".join(sorted(installed)) or "none"
-        return (
-            did_you_mean(name, here | installed)
-            + searched
-            + f"\n    searched: entry points of group '{hookspecs.PROJECT}' of installed packages ({names})"
+        ]
+        points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name)
+        return files + [
+            Found(
+                point.name,
+                point.value,
+                distribution=point.dist.name if point.dist else "?",
+                version=point.dist.version if point.dist else "",
+            )
+            for point in points
+        ]
+
+    def _where(self, name: str) -> str:
+        found = self.found()
+        places = [
+            (str(directory), [f.name for f in found if f.directory == directory])
+            for directory in self._directories
+        ]
+        installed = f"entry points of group {hookspecs.PROJECT!r} of installed packages"
+        places.append((installed, [f.name for f in found if f.directory is None]))
+        return did_you_mean(name, [f.name for f in found]) + "".join(
+            f"\n    searched: {place} ({', '.join(names) or 'none'})" for place, names in places
         )
 
     # Registering
@@ -191,10 +240,17 @@ class Plugins:
         return self.manager.subset_hook_caller(hook, others)
 
 
-def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel]]:
+class _Unknown(Channel):
+    """Stands for a type that cannot be had: the keys that all channels have can still be checked."""
+
+    class Settings(Channel.Settings):
+        model_config = ConfigDict(extra="ignore")
+
+
+def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[Problem]]:
     """Load every plugin that a config names and make its channels.
 
-    Raises :exc:`ConfigError` with everything that is wrong, each in its place in the file.
+    The third of what it returns is everything that is wrong with them, each in its place.
     """
     plugins = Plugins(config.directory)
     source = config.source
@@ -210,13 +266,16 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel]]:
         if values.get("enabled") is False:
             continue
         wanted = values.get("plugin")
-        if not isinstance(wanted, str):
-            wrong = "the key 'plugin' names the channel's type" if wanted is None else "a plugin is a name"
-            problems.append(source.problem(wrong, path if wanted is None else (*path, "plugin")))
-            continue
+        kind: type[Channel] = _Unknown
         try:
-            kind = plugins.channel_type(wanted)
-            settings = kind.Settings.model_validate(values)
+            if isinstance(wanted, str):
+                kind = plugins.channel_type(wanted)
+        except PluginProblem as problem:
+            problems.append(source.problem(str(problem), (*path, "plugin")))
+        try:
+            settings = source.validate(kind.Settings, values, path)
+            if kind is _Unknown or not settings.enabled:
+                continue
             channel = kind(name, settings, bus)
             plugins.add_channel(channel)
         except PluginProblem as problem:
@@ -229,9 +288,7 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel]]:
         else:
             bus.declare(name, channel.topic_options())
             channels[name] = channel
-    if problems:
-        raise ConfigError(*problems)
-    return plugins, channels
+    return plugins, channels, problems
 
 
 def _import_file(name: str, directory: Path, module_name: str) -> ModuleType:

@@ -51,8 +51,11 @@ class Server:
         self.channels: dict[str, Channel] = {}
         #: What it listens on, with the ports that were chosen where the config says 0.
         self.addresses: list[Address] = []
+        #: Who serves what; known once it is loaded.
+        self.routes: list[Route] = []
+        #: Every plugin that is registered, and where plugins are found; known once it is loaded.
+        self.plugins: Plugins
         self.lifespans = Lifespans()
-        self._plugins: Plugins
         self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
         self._table = RouteTable()
@@ -68,9 +71,13 @@ class Server:
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._connections = Connections(loop, min(limits.max_clients, descriptors()))
-        self._plugins, self.channels = build(self.config, self.bus)
-        self._authenticators = self._plugins.callers("authenticate")
-        self._table.replace(self._routes())
+        self.plugins, self.channels, problems = build(self.config, self.bus)
+        self._authenticators = self.plugins.callers("authenticate")
+        self.routes = self._routes(problems)
+        problems.extend(self.config.source.problems)
+        if problems:
+            raise ConfigError(*problems)
+        self._table.replace(self.routes)
         self._loaded = True
 
     async def start(self) -> None:
@@ -155,7 +162,8 @@ class Server:
 
     # Routes
 
-    def _routes(self) -> list[Route]:
+    def _routes(self, problems: list[Problem]) -> list[Route]:
+        """What every plugin and channel serves; what is wrong with it is added to the problems."""
         settings = self.config.server
         for channel in self.channels.values():
             channel.serve_with(
@@ -168,10 +176,9 @@ class Server:
                 ).handle
             )
         routes: list[Route] = []
-        problems: list[Problem] = []
-        for owner in self._plugins.names():
+        for owner in self.plugins.names():
             try:
-                answer = self._plugins.call(owner, "register_routes", bus=self.bus)
+                answer = self.plugins.call(owner, "register_routes", bus=self.bus)
                 definitions = list(answer or ())
             except PluginProblem as problem:
                 problems.append(self._problem(owner, str(problem)))
@@ -201,8 +208,6 @@ class Server:
             spelled = f", as {other}" if other != path else ""
             place = self._problem(first.owner, "").place
             problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
-        if problems:
-            raise ConfigError(*problems)
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
         routes.append(Route("server", web.get("/-/live", self._live)))
@@ -261,12 +266,12 @@ class Server:
     # Sockets and lifespans
 
     async def _begin_lifespans(self) -> None:
-        for owner in self._plugins.names():
+        for owner in self.plugins.names():
             try:
                 if owner.startswith("channel:"):
                     managers = [self.channels[owner.partition(":")[2]].lifespan()]
                 else:
-                    managers = list(self._plugins.call(owner, "register_services", bus=self.bus) or ())
+                    managers = list(self.plugins.call(owner, "register_services", bus=self.bus) or ())
                 for manager in managers:
                     await self.lifespans.start(owner, manager)
             except PluginProblem as problem:

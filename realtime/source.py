@@ -6,15 +6,19 @@ otherwise than it was meant is a mistake. Mistakes are collected, so that all ar
 
 from __future__ import annotations
 
+import codecs
+import copy
+import functools
+import operator
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from realtime.errors import ConfigError, Problem, did_you_mean
 
@@ -26,6 +30,8 @@ MAX_NODES = 20_000
 
 #: The keys and indices that lead to a value.
 KeyPath = tuple[str | int, ...]
+
+M = TypeVar("M", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _TAGS = "tag:yaml.org,2002:"
@@ -39,10 +45,31 @@ _EXPECTED = {
     "bool_type": "expected true or false",
     "too_short": "the list has too few items",
 }
+#: How a text from the environment is read where another type is wanted, by pydantic's errors.
+_FROM_TEXT: dict[str, tuple[str, Callable[[str], object]]] = {
+    "int_type": ("[+-]?[0-9]{1,18}", int),
+    "float_type": (r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", float),
+    "bool_type": ("true|false", "true".__eq__),
+}
 #: What YAML 1.1 reads from words that look like text, by the tags of its nodes.
-_TRAPS = {f"{_TAGS}bool": "true or false", f"{_TAGS}timestamp": "a date"}
-#: Integers of YAML 1.1 that few people mean: sexagesimal 12:30, octal 010.
+_READ_AS = {
+    f"{_TAGS}bool": "true or false",
+    f"{_TAGS}timestamp": "a date",
+    f"{_TAGS}int": "a number",
+    f"{_TAGS}float": "a number",
+    f"{_TAGS}null": "nothing",
+}
+#: Numbers of YAML 1.1 that few people mean: sexagesimal 12:30, octal 010.
 _MISREAD = re.compile(r"[^:]+:|[+-]?0[0-9_]")
+#: What YAML says of a text, and what that means to somebody who does not know its grammar.
+_IN_WORDS = {
+    "expected <block end>": "the indentation does not fit that of the lines above",
+    "mapping values are not allowed": "a second colon: put the text in quotes, or begin a new line",
+    "could not find expected ':'": "a key is followed by a colon and a space",
+    "expected a single document": "a second document begins here (---), and a config is one",
+    "cannot start any token": "no text begins with this character; put it in quotes",
+    "expected alphabetic or numeric": "* and & begin aliases and anchors; put the text in quotes",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,6 +94,8 @@ class Source:
     root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    #: The environment variables that stand in a value.
+    variables: dict[KeyPath, tuple[str, ...]] = field(default_factory=dict)
     _nodes: int = 0
 
     # Places
@@ -75,7 +104,38 @@ class Source:
         """A problem at a path in the document; at its key, or else at its value."""
         _, key_node, value_node = self._follow(path)
         node = key_node if key else value_node
-        return Problem(message, _spell(path), self._place(node.start_mark) if node else self.name)
+        return self._at(node.start_mark if node else None, message, _spell(path))
+
+    def origin(self, path: KeyPath) -> str:
+        """Where a value comes from: ``file:line:column`` and the environment, or ``default``."""
+        found, _, node = self._follow(path)
+        if node is None or found != path:
+            return "default"
+        variables = self.variables.get(path, ())
+        return ", ".join([self._at(node.start_mark, "").place, *(f"${{{name}}}" for name in variables)])
+
+    def validate(self, model: type[M], values: Any, prefix: KeyPath = ()) -> M:
+        """The values at a path as a model. Raises :exc:`pydantic.ValidationError`, for :meth:`explain`.
+
+        What came from the environment is text; where a number or true or false is wanted, it is read
+        as one.
+        """
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            typed = copy.deepcopy(values)
+            changed = False
+            for item in error.errors():
+                path, _, _ = self._follow((*prefix, *item["loc"]))
+                pattern, read = _FROM_TEXT.get(item["type"], ("", str))
+                text = item["input"]
+                if path in self.variables and isinstance(text, str) and re.fullmatch(pattern, text):
+                    *above, last = path[len(prefix) :]
+                    functools.reduce(operator.getitem, above, typed)[last] = read(text)
+                    changed = True
+            if not changed:
+                raise
+            return model.model_validate(typed)
 
     def explain(self, error: ValidationError, model: type[BaseModel], prefix: KeyPath) -> list[Problem]:
         """The problems behind a model's error, each in its place."""
@@ -84,13 +144,24 @@ class Source:
             kind = item["type"]
             # pydantic's paths have more than keys: the members of a union, and what is missing.
             path, _, node = self._follow((*prefix, *item["loc"]))
+            below = path[len(prefix) :]
             if kind == "extra_forbidden":
-                message = "unknown key" + did_you_mean(str(path[-1]), _keys(model, path[len(prefix) : -1]))
+                known = [key for inner in _models_at(model, below[:-1]) for key in inner.model_fields]
+                message = "unknown key" + did_you_mean(str(path[-1]), known)
             elif kind == "missing":
-                message = f"the key {item['loc'][-1]!r} is missing"
+                message = (
+                    f"the key {item['loc'][-1]!r} is missing{_meaning(model, (*below, item['loc'][-1]))}"
+                )
             else:
                 message = _EXPECTED.get(kind, str(item["msg"]).removeprefix("Value error, "))
-                message = message[:1].lower() + message[1:] + _as_written(node)
+                message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
+                message = re.sub("^Input should be", "expected", message)
+                message = message[:1].lower() + message[1:]
+                if not _is_secret(model, below):
+                    message += _as_written(node, message)
+                    if kind == "literal_error" and node is not None:
+                        words = re.findall("'([^']+)'", item["ctx"]["expected"])
+                        message += did_you_mean(str(node.value), words)
             problems[self.problem(message, path, key=kind == "extra_forbidden")] = None
         # What could not even be read is told already.
         told = {problem.path for problem in self.problems}
@@ -112,11 +183,12 @@ class Source:
                 key, value = pair
         return tuple(found), key, value
 
-    def _place(self, mark: yaml.Mark) -> str:
-        return f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+    def _at(self, mark: yaml.Mark | None, message: str, path: str = "") -> Problem:
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        return Problem(message, path, self.name, line, column)
 
-    def _place_after(self, text: str) -> str:
-        return f"{self.name}:{text.count(chr(10)) + 1}:{len(text) - text.rfind(chr(10))}"
+    def _after(self, text: str, message: str) -> Problem:
+        return Problem(message, "", self.name, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
     # Values
 
@@ -128,19 +200,19 @@ class Source:
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             reason = "not found" if missing else (error.strerror or str(error)).lower()
-            raise ConfigError(Problem(reason, place=self.name)) from None
+            raise ConfigError(self._at(None, reason)) from None
         if raw is None:
-            wrong = "this is no config: not a file, or larger than 1 MiB"
-            raise ConfigError(Problem(wrong, place=self.name))
+            raise ConfigError(self._at(None, "this is no config: not a file, or larger than 1 MiB"))
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError(self._at(None, "this is UTF-16; save it as UTF-8"))
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            place = self._place_after(raw[: error.start].decode("utf-8-sig"))
-            raise ConfigError(Problem("this byte is not UTF-8", place=place)) from None
+            before = raw[: error.start].decode("utf-8-sig")
+            raise ConfigError(self._after(before, "this byte is not UTF-8")) from None
 
     def load(self, text: str) -> Any:
         """The values of a YAML text; what is wrong with it is added to ``problems``."""
-        wrong, place = "", self.name
         try:
             loader = _Loader(text)
             try:
@@ -150,15 +222,16 @@ class Source:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
             wrong, mark = _yaml_problem(error, text)
-            place = self._place(mark) if mark else place
+            problem = self._at(mark, wrong)
         except yaml.reader.ReaderError as error:
-            place = self._place_after(text[: error.position])
             wrong = f"the character U+{ord(text[error.position]):04X} is not allowed here"
+            problem = self._after(text[: error.position], wrong)
         except (yaml.YAMLError, ValueError) as error:
-            wrong = f"this is no YAML: {str(error).splitlines()[0]}"
+            problem = self._at(None, f"this is no YAML: {str(error).splitlines()[0]}")
         except RecursionError:
-            wrong = "it is nested too deeply"
-        self.problems.append(Problem(wrong, place=place))
+            problem = self._at(None, "it is nested too deeply")
+        self.root = None
+        self.problems.append(problem)
         return None
 
     def _value(self, loader: _Loader, node: yaml.Node, path: KeyPath, above: tuple[int, ...]) -> Any:
@@ -178,7 +251,7 @@ class Source:
         except (yaml.YAMLError, ValueError):
             tag = node.tag.replace(_TAGS, "!!")[:60]
             return self._refuse(f"a value of the kind {tag} is not allowed here", path)
-        if type(value) is int and _MISREAD.match(node.value):
+        if type(value) in (int, float) and _MISREAD.match(node.value):
             written = f"YAML reads {node.value[:60]} as the number {value}"
             return self._refuse(f"{written}; write that, or put it in quotes to mean text", path)
         if isinstance(value, str):
@@ -191,12 +264,12 @@ class Source:
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
         for key, value in node.value:
-            place, name = self._place(key.start_mark), key.value
+            name = key.value
             if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAGS}merge":
-                self.problems.append(Problem("a key is a plain word", _spell(path), place))
+                self.problems.append(self._at(key.start_mark, "a key is a plain word", _spell(path)))
             elif name in lines:
                 twice = f"the key is there twice, first in line {lines[name]}"
-                self.problems.append(Problem(twice, _spell((*path, name)), place))
+                self.problems.append(self._at(key.start_mark, twice, _spell((*path, name))))
             else:
                 lines[name] = key.start_mark.line + 1
                 values[name] = self._value(loader, value, (*path, name), above)
@@ -205,6 +278,7 @@ class Source:
     def _variable(self, match: re.Match[str], path: KeyPath) -> str:
         default: str | None = match[2]
         value = self.environment.get(match[1], default)
+        self.variables[path] = (*self.variables.get(path, ()), match[1])
         if value is None:
             hint = f"${{{match[1]}:-default}} gives one"
             self._refuse(f"the environment variable {match[1]} is not set ({hint})", path)
@@ -214,22 +288,51 @@ class Source:
         self.problems.append(self.problem(wrong, path))
 
 
-def _keys(model: type[BaseModel], path: KeyPath) -> Iterable[str]:
-    """The keys that a model, or one inside it, knows."""
-    found: Any = model
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _models_at(model: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
+    """The models that the keys at a path belong to; a union may have several."""
+    found = [model]
     for part in path:
-        info = getattr(found, "model_fields", {}).get(part)
-        found = info.annotation if info else None
-    return getattr(found, "model_fields", ())
+        fields = [inner.model_fields[part] for inner in found if part in inner.model_fields]
+        # What is no field is an index, or the key of a mapping: the models inside stay the same.
+        found = [inner for field in fields for inner in _models_in(field.annotation)] if fields else found
+    return found
 
 
-def _as_written(node: yaml.Node | None) -> str:
+def _meaning(model: type[BaseModel], path: KeyPath) -> str:
+    """``: what the key is for``, or nothing."""
+    fields = (inner.model_fields.get(str(path[-1])) for inner in _models_at(model, path[:-1]))
+    described = next((field.description for field in fields if field and field.description), "")
+    return f": {described}" if described else ""
+
+
+def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
+    """Whether a secret stands there, which no message may show."""
+    *above, last = path or ("",)
+    fields = [inner.model_fields.get(str(last)) for inner in _models_at(model, tuple(above))]
+    return any(field and SecretStr in (field.annotation, *get_args(field.annotation)) for field in fields)
+
+
+def _as_written(node: yaml.Node | None, message: str) -> str:
     """How a value is written; what came from the environment may be a secret and is not shown."""
     if not isinstance(node, yaml.ScalarNode):
         return ""
-    shown = f", not {node.value!r}" if len(node.value) <= 60 else ""
-    if node.tag in _TRAPS:
-        shown += f" (YAML reads this as {_TRAPS[node.tag]}; put it in quotes to mean text)"
+    value, read_as = node.value, _READ_AS.get(node.tag)
+    if not value and read_as:
+        return ", but nothing is there"
+    shown = f", not {value!r}" if len(value) <= 60 else ""
+    if read_as in ("true or false", "a date") or (read_as and message.startswith("expected text")):
+        return f"{shown} (YAML reads this as {read_as}; put it in quotes to mean text)"
+    if read_as is None and message == "expected a whole number" and re.fullmatch(r"[0-9.]+e[0-9]+", value):
+        return f"{shown} (YAML reads this as text)"
+    if read_as is None and message.startswith("expected a section") and re.match(r"\w+:\S", value):
+        return f"{shown} (a key is followed by a colon and a space)"
     return shown
 
 
@@ -247,14 +350,14 @@ def _yaml_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mar
     problem, context, mark = str(error.problem), error.context or "", error.problem_mark
     if "quoted scalar" in context and "end of stream" in problem:
         return "the quote that begins here does not end", error.context_mark
-    if context and not context.startswith("while"):
-        problem = f"{context}, {problem}"
     lines = text.splitlines()
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if mark:
         line = line[max(mark.column - 200, 0) : mark.column + 200]
     if "\t" in line and "token" in problem:
         return "a tab indents here; YAML takes spaces only", mark
+    said = f"{context}, {problem}" if context and not context.startswith("while") else problem
+    said = next((words for phrase, words in _IN_WORDS.items() if phrase in said), said)
     if re.search(r"[:\[,]\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):
-        return f'{problem}; inside braces a value with a {{variable}} needs quotes: "/rooms/{{room}}"', mark
-    return problem, mark
+        said = 'inside braces a value with a {variable} needs quotes: "/rooms/{room}"'
+    return said, mark

@@ -419,8 +419,8 @@ def test_python_is_typed(tmp_path: Path) -> None:
 async def test_config_example() -> None:
     """The example of the page of the config is a config that a server takes."""
     [example] = [block for block in blocks(REFERENCE / "config.md") if block.language == "yaml"]
-    _, channels = build(parse(example.text), Bus())
-    assert set(channels) == {"lobby", "rooms"}
+    _, channels, problems = build(parse(example.text), Bus())
+    assert (set(channels), problems) == ({"lobby", "rooms"}, [])
 
 
 # What the pages name

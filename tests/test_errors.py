@@ -42,8 +42,9 @@ def test_errors_of_the_bus(kind: type[Exception]) -> None:
 @pytest.mark.parametrize(
     ("problem", "text"),
     [
-        (Problem("wrong", "a.b", "c.yaml:1:2"), "c.yaml:1:2: a.b: wrong"),
-        (Problem("wrong", place="c.yaml:1:2"), "c.yaml:1:2: wrong"),
+        (Problem("wrong", "a.b", "c.yaml", 1, 2), "c.yaml:1:2: a.b: wrong"),
+        (Problem("wrong", "", "c.yaml", 1, 2), "c.yaml:1:2: wrong"),
+        (Problem("wrong", "", "c.yaml"), "c.yaml: wrong"),
         (Problem("wrong"), "wrong"),
     ],
 )

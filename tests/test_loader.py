@@ -200,8 +200,8 @@ def test_unknown_plugin_says_where_it_was_searched(write: Write, install: Instal
     install("realtime-poker", "poker", "ep_poker", "")
     assert problem(write({}), "zebra").splitlines() == [
         "there is no plugin 'zebra'",
-        "    searched: plugins",
-        f"    searched: {first_party()}",
+        "    searched: plugins (none)",
+        f"    searched: {first_party()} (chat, clock, echo)",
         "    searched: entry points of group 'realtime' of installed packages (poker)",
     ]
 
@@ -432,7 +432,7 @@ async def test_plugins_and_channels_are_registered_in_order(write: Write) -> Non
           c: {plugin: chat, path: /c}
     """
     source = Source("c.yaml", write({"dice.py": channel_type()}) / "c.yaml")
-    plugins, channels = build(parse(textwrap.dedent(config), source), Bus())
+    plugins, channels, _ = build(parse(textwrap.dedent(config), source), Bus())
     assert plugins.names() == ["plugin:dice", "plugin:chat", "channel:b", "channel:a", "channel:c"]
     assert list(channels) == ["b", "a", "c"]
 
@@ -521,7 +521,8 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         "c.yaml:4:5: channels.a: the key 'key' is missing",
         "c.yaml:5:11: channels.a.path: a path begins with a slash: /dice, not 'dice'",
         "c.yaml:6:12: channels.a.sides: expected a whole number, not 'six'",
-        "c.yaml:7:18: channels.a.faces[1]: expected text, not '2'",
+        "c.yaml:7:18: channels.a.faces[1]: expected text, not '2' (YAML reads this as a number; "
+        "put it in quotes to mean text)",
         "c.yaml:8:5: channels.a.side: unknown key, did you mean 'sides'?",
     ]
 
@@ -529,9 +530,21 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{path: /a}", "c.yaml:1:15: channels.a: the key 'plugin' names the channel's type"),
-        ("{plugin: 7, path: /a}", "c.yaml:1:24: channels.a.plugin: a plugin is a name"),
-        ("{plugin: echo}", "c.yaml:1:15: channels.a: the key 'path' is missing"),
+        (
+            "{path: /a}",
+            "c.yaml:1:15: channels.a: the key 'plugin' is missing: "
+            "the channel type: `echo`, `chat`, `clock`, or that of a plugin",
+        ),
+        (
+            "{plugin: 7, path: /a}",
+            "c.yaml:1:24: channels.a.plugin: expected text, not '7' "
+            "(YAML reads this as a number; put it in quotes to mean text)",
+        ),
+        (
+            "{plugin: echo}",
+            "c.yaml:1:15: channels.a: the key 'path' is missing: the path of its URL, such as `/chat` or "
+            "`/rooms/{room}`",
+        ),
         (
             "{plugin: echo, path: /-/a}",
             "c.yaml:1:36: channels.a.path: paths under /-/ are the server's own, not '/-/a'",
@@ -546,8 +559,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         ),
         (
             "{plugin: echo, path: /a, overflow: drop}",
-            "c.yaml:1:50: channels.a.overflow: input should be 'disconnect', 'skip' or 'latest', "
-            "not 'drop'",
+            "c.yaml:1:50: channels.a.overflow: expected 'disconnect', 'skip' or 'latest', not 'drop'",
         ),
         (
             "{plugin: echo, path: /a, limits: {max_client: 1}}",

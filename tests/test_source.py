@@ -57,8 +57,13 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("server:\n  drain: 1s\n\torigins: any\n", "3:1", "", "a tab indents here; YAML takes spaces only"),
         ('server:\n  origins: "same\n', "2:12", "", "the quote that begins here does not end"),
         ("channels:\n  a: {path: '/a}\n", "2:13", "", "the quote that begins here does not end"),
-        ("server:\n  drain: 1s\n drain: 2s\n", "3:2", "", "expected <block end>"),
-        ("server: drain: 1s\n", "1:14", "", "mapping values are not allowed here"),
+        (
+            "server:\n  drain: 1s\n drain: 2s\n",
+            "3:2",
+            "",
+            "the indentation does not fit that of the lines above",
+        ),
+        ("server: drain: 1s\n", "1:14", "", "a second colon: put the text in quotes"),
         (
             "channels:\n  a: {plugin: chat, path: /rooms/{room}}\n",
             "2:34",
@@ -68,7 +73,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("channels:\n  a: {path: /t/{topic...}, history: 1}\n", "2:16", "", "needs quotes"),
         ("server:\n  listen: [${LISTEN}]\n", "2:13", "", "needs quotes"),
         ("server: *x\n", "1:9", "", "found undefined alias 'x'"),
-        ("server: {}\n---\nserver: {}\n", "2:1", "", "expected a single document"),
+        ("server: {}\n---\nserver: {}\n", "2:1", "", "a second document begins here (---)"),
         ("server: {}\nplugins: \0\n", "2:10", "", "the character U+0000 is not allowed here"),
         # More than values
         (
