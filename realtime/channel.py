@@ -280,6 +280,11 @@ class Channel:
         self._clients.pop(client.id, None)
 
     @property
+    def methods(self) -> list[str]:
+        """The methods of HTTP that its path answers."""
+        return ["GET", "HEAD"]
+
+    @property
     def scheme(self) -> str:
         """How the URL that people are shown begins: that of the first transport."""
         return "ws" if next(iter(self.transports), "") == "websocket" else "http"

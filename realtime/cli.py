@@ -1,48 +1,49 @@
-"""The command line. What a command needs is imported when it runs, so that ``--help`` is quick."""
+"""The command line: what can be typed, and which function does it.
+
+What a command needs is imported when it runs, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import logging
 import os
 import re
 import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NoReturn
 
+from realtime.exit_codes import ExitCode
 from realtime.version import __version__
 
-if TYPE_CHECKING:
-    from realtime.config import Config
-    from realtime.server import Server
-
-#: Exit codes: fine or stopped by a signal; the config or a plugin; usage (argparse's own); could
-#: not start; ``connect`` was closed with an error.
-OK, BAD_CONFIG, USAGE, NOT_STARTED, CLOSED = 0, 1, 2, 3, 4
-#: How long what a plugin has left running may take to end after the shutdown, in seconds.
-EXIT_GRACE = 1.0
+PROGRAM = "python -m realtime"
 
 _EXAMPLES = """\
 examples:
   python -m realtime                                  serve ./config.yaml, or a built-in one
-  python -m realtime -c rt.yaml --listen 0.0.0.0:80   another config, another address
+  python -m realtime init                             write a config.yaml to begin with
+  python -m realtime check                            find every mistake in it
   python -m realtime connect ws://127.0.0.1:8080/ws   type lines, see what comes back
+
+Chat with yourself: start the server in one terminal, and in two others
+  python -m realtime connect ws://127.0.0.1:8080/chat --name alice
+  python -m realtime connect ws://127.0.0.1:8080/chat --name bob
+
+"python -m realtime COMMAND --help" explains a command.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    # To be ended is what Ctrl-C is to every command: it closes what is open, and is no error.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run(arguments)
+        return _run(_parse(list(sys.argv[1:] if argv is None else argv)))
     except KeyboardInterrupt:
-        return OK
+        return ExitCode.OK
+    except BrokenPipeError:
+        return ExitCode.OK  # whoever read our output has enough, as `| head -1` has: no error
     finally:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
             try:
@@ -53,51 +54,177 @@ def main(argv: Sequence[str] | None = None) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m realtime",
+def _run(arguments: argparse.Namespace) -> int:
+    command: str = arguments.command
+    file: Path | None = getattr(arguments, "config", None)
+    if file is None and Path("config.yaml").exists():
+        file = Path("config.yaml")
+    if command == "serve":
+        from realtime.serving import serve
+
+        return serve(file, listen=arguments.listen, log_level=arguments.log_level)
+    if command == "connect":
+        import asyncio
+
+        from realtime.client import connect
+
+        return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
+    from realtime import inspection
+
+    if command == "init":
+        wanted = arguments.file or getattr(arguments, "config", None) or Path("config.yaml")
+        return inspection.init(wanted, force=arguments.force)
+    if command == "schema":
+        return inspection.schema(file)
+    return inspection.SHOW[command](file, as_json=arguments.json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's parser, with suggestions for what was mistyped."""
+
+    def __init__(self, **options: Any) -> None:
+        options["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(
+            r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL
+        )
+        if choice:
+            from realtime.errors import did_you_mean
+
+            known = re.findall(r"[\w-]+", choice[3])
+            what = "command" if choice[1] == "COMMAND" else f"value of {choice[1]}"
+            message = f"{choice[2]!r} is no {what}{did_you_mean(choice[2], known)}"
+            message += f"\nthere are: {', '.join(known)}"
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n{self.prog} --help explains it\n")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser, commands = _parsers()
+    parsed, rest = parser.parse_known_args(_with_command(arguments))
+    if rest:
+        from realtime.errors import did_you_mean
+
+        command = commands[parsed.command]
+        wrong = rest[0].partition("=")[0]
+        known = [option for action in command._actions for option in action.option_strings]
+        if wrong.startswith("-"):
+            command.error(f"there is no option {wrong!r}{did_you_mean(wrong, known)}")
+        command.error(f"there is an argument too many: {wrong!r}")
+    return parsed
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(
+        prog=PROGRAM,
         description="A realtime server that is declared in YAML and extended in Python.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"realtime {__version__}")
     _add_config(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
-    serve = commands.add_parser(
+    def command(name: str, about: str, description: str, *examples: str, config: bool = True) -> _Parser:
+        lines = [f"  {PROGRAM} {example}" for example in examples]
+        made = added.add_parser(
+            name,
+            help=about,
+            description=description,
+            epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *lines]),
+        )
+        if config:
+            _add_config(made)
+        return made
+
+    serve = command(
         "serve",
-        help="start the server (the default command)",
-        description="Start the server. Ctrl-C or SIGTERM ends it in order, a second one at once.",
-        epilog="example:\n  python -m realtime serve --listen 127.0.0.1:9000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "start the server (the default command)",
+        "Start the server. Ctrl-C or SIGTERM ends it in order, a second one at once.",
+        "serve --listen 127.0.0.1:9000",
+        "-c rt.yaml --listen 0.0.0.0:8080 --listen unix:/run/rt.sock",
     )
-    _add_config(serve)
     serve.add_argument(
         "--listen",
         metavar="ADDR",
         action="append",
+        default=[],
         help="HOST:PORT, [IPV6]:PORT or unix:PATH, instead of the config's; may be repeated",
     )
     serve.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="default: info"
     )
-    serve.set_defaults(run=_serve)
 
-    connect = commands.add_parser(
+    for name, about, description, *examples in (
+        (
+            "check",
+            "find every mistake in the config and its plugins",
+            "Load the config and every plugin that it names, and tell every mistake with its place.\n"
+            "Nothing is started. The exit code is 1 if there is a mistake.",
+            "check",
+            "-c rt.yaml check --json",
+        ),
+        (
+            "plugins",
+            "the plugins that are installed, and the channels that use them",
+            "List every plugin that a config could name: files in plugins/ beside the config, those\n"
+            "that come with the server, and installed packages. Only those that the config names are\n"
+            "loaded.",
+            "plugins",
+            "plugins --json",
+        ),
+        (
+            "routes",
+            "the paths that are served: methods, transports, by whom",
+            "List every path of the server with its methods and transports, and whose it is.",
+            "routes",
+            "routes --json",
+        ),
+        (
+            "config",
+            "the effective config, with the origin of each value",
+            "Print the config as the server understands it, defaults included, as YAML that it takes\n"
+            "again. A comment tells where each value comes from. Secrets are shown as ***.",
+            "config",
+            "config --json",
+        ),
+    ):
+        shown = command(name, about, description, *examples)
+        shown.add_argument("--json", action="store_true", help="print JSON, for a script")
+
+    command(
+        "schema",
+        "the JSON Schema of the config, for an editor",
+        "Print the JSON Schema of the config with the settings of every installed plugin. A plugin\n"
+        "that cannot be loaded is told on standard error and left out.",
+        "schema > config.schema.json",
+    )
+
+    init = command(
+        "init",
+        "write a commented config to begin with",
+        "Write a config with every key in it, and its JSON Schema beside it, which many editors use\n"
+        "to complete and check what is typed. A config that is there is left alone.",
+        "init",
+        "init rt.yaml",
+        config=False,
+    )
+    init.add_argument("file", metavar="FILE", nargs="?", type=Path, help="default: config.yaml")
+    init.add_argument("--force", action="store_true", help="replace the file if it is there")
+
+    connect = command(
         "connect",
-        help="connect to a channel: lines in, messages out",
-        description="Send the lines of standard input, print each message as 'Received: …'.",
-        epilog="examples:\n"
-        "  python -m realtime connect ws://127.0.0.1:8080/ws\n"
-        "  python -m realtime connect ws://127.0.0.1:8080/chat --name alice\n"
-        "  python -m realtime connect http://127.0.0.1:8080/events --count 3",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "connect to a channel: lines in, messages out",
+        "Send the lines of standard input, print each message as 'Received: …'.",
+        "connect ws://127.0.0.1:8080/ws",
+        "connect ws://127.0.0.1:8080/chat --name alice",
+        "connect http://127.0.0.1:8080/events --count 3",
+        config=False,
     )
     connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")
     connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
     connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
-    connect.set_defaults(run=_connect)
-    return parser
+    return parser, added.choices
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -116,11 +243,9 @@ def _with_command(arguments: list[str]) -> list[str]:
     at = 0
     while at < len(arguments) and arguments[at].startswith(("-c", "--config")):
         at += 2 if arguments[at] in ("-c", "--config") else 1
-    if at == len(arguments) or (
-        at < len(arguments)
-        and arguments[at].startswith("-")
-        and arguments[at] not in ("-h", "--help", "--version")
-    ):
+    next_one = arguments[at] if at < len(arguments) else ""
+    is_option = next_one.startswith("-") and next_one not in ("-h", "--help", "--version")
+    if at == len(arguments) or is_option:  # beyond it: -c lacks its file, which argparse says
         arguments.insert(at, "serve")
     return arguments
 
@@ -129,121 +254,3 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
     return int(text)
-
-
-def _connect(arguments: argparse.Namespace) -> int:
-    from realtime.client import connect
-
-    # SIGTERM closes the connection as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    from realtime.config import Address, load
-    from realtime.errors import ConfigError, StartError
-
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
-    file: Path | None = getattr(arguments, "config", None)
-    if file is None and Path("config.yaml").exists():
-        file = Path("config.yaml")
-    try:
-        config = load(file)
-        if arguments.listen:
-            try:
-                listen = [Address.parse(text) for text in arguments.listen]
-            except ValueError as error:
-                print(
-                    f"python -m realtime: --listen {' '.join(arguments.listen)}: {error}", file=sys.stderr
-                )
-                return USAGE
-            config = config.listening_on(listen)
-        try:
-            return asyncio.run(_run(config))
-        finally:
-            # What was a second signal to the loop is none to the interpreter that ends.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return BAD_CONFIG
-    except StartError as error:
-        print(f"could not start: {error}", file=sys.stderr)
-        return NOT_STARTED
-
-
-async def _run(config: Config) -> int:
-    from realtime.server import Server
-
-    # A plugin that is being imported holds the event loop, so signals interrupt it themselves.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    server = Server(config)
-    server.load()
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():  # a second signal: at once
-            os._exit(OK)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    starting, stopping = asyncio.create_task(server.start()), asyncio.create_task(stop.wait())
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait([starting])
-        if starting.cancelled():
-            return OK
-    starting.result()
-    _say(*_banner(server))
-    await stopping
-    _say("stopping; a second signal stops at once")
-    await server.stop()
-    watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
-    watchdog.daemon = True
-    watchdog.start()
-    return OK
-
-
-def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
-    """End the process although a plugin's task or thread does not end; asyncio would wait for ever."""
-    left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
-    left += [
-        f"thread {thread.name!r}"
-        for thread in threading.enumerate()
-        if not thread.daemon and thread is not threading.main_thread()
-    ]
-    _say(f"ended, although this would not: {', '.join(left)}")
-    os._exit(OK)
-
-
-def _banner(server: Server) -> list[str]:
-    config, first = server.config, server.addresses[0]
-    lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
-    width = max(map(len, server.channels), default=0)
-    for name, channel in server.channels.items():
-        where = f"{first} " if first.path else f"{channel.scheme}://{first}"
-        about = (type(channel).__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
-    if not server.channels:
-        lines.append("  no channel is configured")
-    for address in server.addresses:
-        if not address.is_local:
-            lines.append(
-                f"WARNING: {address} is open to other machines: "
-                "whoever reaches it may read and write every channel"
-            )
-    lines.append(f"ready on {', '.join(map(str, server.addresses))}")
-    return lines
-
-
-def _say(*lines: str) -> None:
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
-        print(*lines, sep="\n", file=sys.stderr, flush=True)

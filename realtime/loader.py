@@ -123,12 +123,21 @@ class Plugins:
         if name not in self.types:
             self.load(name)
         if name not in self.types:
-            offered = [type_name for type_name, kind in self.types.items() if self._origin[kind] == name]
             raise PluginProblem(
                 f"the plugin {name!r} offers no channel type of that name; it offers: "
-                + (", ".join(sorted(offered)) or f"none ({_HOW_TO_OFFER})")
+                + (", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})")
             )
         return self.types[name]
+
+    def offered(self, name: str) -> list[str] | None:
+        """The channel types of a plugin; None when it is not loaded."""
+        if not self.manager.has_plugin(f"plugin:{name}") or name in self._broken:
+            return None
+        return [type_name for type_name, kind in self.types.items() if self._origin[kind] == name]
+
+    def broken(self, name: str) -> str | None:
+        """What is wrong with a plugin that could not be loaded."""
+        return str(self._broken[name]) if name in self._broken else None
 
     def _import(self, name: str) -> object:
         if not _PLUGIN_NAME.fullmatch(name):

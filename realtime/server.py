@@ -203,7 +203,7 @@ class Server:
                     else:
                         routes.append(Route(owner, definition))
         for first, second in conflicts(routes):
-            path, other = self._path(second), self._path(first)
+            path, other = self.path_of(second), self.path_of(first)
             taken = f"{path} is already served by {_spell(first.owner)}"
             spelled = f", as {other}" if other != path else ""
             place = self._problem(first.owner, "").place
@@ -214,7 +214,7 @@ class Server:
         routes.append(Route("server", web.get("/-/ready", self._ready)))
         return routes
 
-    def _path(self, route: Route) -> str:
+    def path_of(self, route: Route) -> str:
         """The path as its owner wrote it."""
         kind, _, name = route.owner.partition(":")
         if kind == "channel" and route.definition.path == route_pattern(self.channels[name].settings.path):

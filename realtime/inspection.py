@@ -1,0 +1,324 @@
+"""The commands that look at a config and its plugins and start nothing.
+
+What they find goes to standard output, as a table or as JSON; what is wrong goes to standard error, as
+``file:line:column: path: what is wrong``. The JSON is a contract: keys are only ever added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from realtime.config import BUILT_IN, load
+from realtime.errors import ConfigError, Problem
+from realtime.exit_codes import ExitCode
+from realtime.loader import Found, PluginProblem, Plugins, first_party
+from realtime.routing import Route
+from realtime.schema import compose, of_model
+from realtime.server import Server
+from realtime.source import KeyPath, Source
+
+#: Environment variables whose value is a secret by their name, whatever the key is that takes it.
+_SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)([^/@\s]*:)[^/@\s]+(?=@)")
+HIDDEN = "***"
+
+
+def check(file: Path | None, *, as_json: bool) -> ExitCode:
+    """Find every mistake in a config and in the plugins that it names."""
+    server, problems = _loaded(file)
+    if as_json:
+        _print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
+    elif server is not None and not problems:
+        names = ", ".join(server.channels) or "none"
+        print(f"{server.config.source.name}: no mistakes; channels: {names}")
+    return _end(problems if not as_json else [], bad=bool(problems))
+
+
+def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
+    """List the plugins that could be named, and the channels that use them."""
+    server, problems = _loaded(file)
+    if server is None:
+        return _end(problems)
+    known, config = server.plugins, server.config
+    rows: list[dict[str, Any]] = []
+    everything = known.found()
+    for found in everything:
+        first = next(other for other in everything if other.matches(found.name))
+        types = known.offered(found.name) if first is found else None
+        broken = known.broken(found.name) if first is found else None
+        used = {
+            name: values
+            for name, values in config.channels.items()
+            if first is found
+            and (found.matches(str(values.get("plugin"))) or values.get("plugin") in (types or ()))
+        }
+        rows.append(
+            {
+                "name": found.name,
+                "kind": _kind(found),
+                "location": found.module,
+                "distribution": found.distribution or None,
+                "version": found.version or None,
+                "description": found.described(),
+                "loaded": types is not None,
+                "channel_types": types,
+                "channels": [name for name, values in used.items() if values.get("enabled") is not False],
+                "hidden_by": None if first is found else first.module,
+                "problem": broken,
+            }
+        )
+    if as_json:
+        _print_json({"plugins": rows})
+    else:
+        notes = [
+            f"hidden by {_short(row['hidden_by'])}"
+            if row["hidden_by"]
+            else "BROKEN, see below"
+            if row["problem"]
+            else row["description"]
+            for row in rows
+        ]
+        _print_table(
+            ("NAME", "FROM", "CHANNELS", "ABOUT"),
+            [
+                (row["name"], _from(row), ", ".join(row["channels"]) or "-", note)
+                for row, note in zip(rows, notes, strict=True)
+            ],
+        )
+    return _end(problems)
+
+
+def routes(file: Path | None, *, as_json: bool) -> ExitCode:
+    """List every path that is served."""
+    server, problems = _loaded(file)
+    if server is None or problems:
+        return _end(problems)
+    rows = [_route(server, route) for route in server.routes]
+    if as_json:
+        _print_json({"routes": rows})
+    else:
+        _print_table(
+            ("METHODS", "PATH", "TRANSPORTS", "SERVED BY"),
+            [
+                (
+                    ",".join(row["methods"]),
+                    row["path"],
+                    ", ".join(row["transports"]) or "-",
+                    row["owner"].replace(":", " ") + (f" ({row['plugin']})" if row["plugin"] else ""),
+                )
+                for row in rows
+            ],
+        )
+    return ExitCode.OK
+
+
+def config(file: Path | None, *, as_json: bool) -> ExitCode:
+    """Print the effective config and where each value comes from."""
+    server, problems = _loaded(file)
+    if server is None or problems:
+        return _end(problems)
+    source = server.config.source
+    effective: dict[str, Any] = {
+        "server": server.config.server.model_dump(mode="json"),
+        "plugins": server.config.plugins,
+        "channels": {
+            # One that is off is not validated: it stands as it was written.
+            name: server.channels[name].settings.model_dump(mode="json")
+            if name in server.channels
+            else values
+            for name, values in server.config.channels.items()
+        },
+    }
+    hidden = _hide(effective, (), source)
+    if as_json:
+        origins = {".".join(map(str, path)): source.origin(path) for path, _ in _leaves(hidden, ())}
+        _print_json({"config": hidden, "origins": origins})
+    else:
+        lines = list(_yaml_lines(hidden, (), source))
+        width = min(max(len(line) for line, _ in lines), 60)
+        for line, origin in lines:
+            print(f"{line:{width}}  # {origin}" if origin else line)
+    return ExitCode.OK
+
+
+def schema(file: Path | None) -> ExitCode:
+    """Print the JSON Schema of the config with the settings of every installed plugin."""
+    whole, left_out = _schema(file.parent if file else Path())
+    for sentence in left_out:
+        print(sentence, file=sys.stderr)
+    _print_json(whole)
+    return ExitCode.OK
+
+
+def init(file: Path, *, force: bool) -> ExitCode:
+    """Write a commented config, and its schema beside it."""
+    schema_file = file.with_name(f"{file.stem}.schema.json")
+    header = f"# yaml-language-server: $schema={schema_file.name}\n"
+    whole, left_out = _schema(file.parent)
+    for sentence in left_out:
+        print(sentence, file=sys.stderr)
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as written:
+            written.write(header + BUILT_IN.read_text(encoding="utf-8"))
+        schema_file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    except FileExistsError:
+        print(f"{file} is there already; --force replaces it", file=sys.stderr)
+        return ExitCode.BAD_CONFIG
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        print(f"{error.filename or file} cannot be written: {reason}", file=sys.stderr)
+        return ExitCode.BAD_CONFIG
+    option = "" if file == Path("config.yaml") else f" -c {file}"
+    print(f"wrote {file}, and {schema_file} for editors; start it with: python -m realtime{option}")
+    return ExitCode.OK
+
+
+#: The commands that take a config and can print JSON, by their names.
+SHOW: dict[str, Callable[..., ExitCode]] = {
+    "check": check,
+    "plugins": plugins,
+    "routes": routes,
+    "config": config,
+}
+
+
+# Loading
+
+
+def _loaded(file: Path | None) -> tuple[Server | None, list[Problem]]:
+    """A server that is loaded as far as that is possible, and all that is wrong."""
+    # What a plugin prints while it is imported is not to stand among the results.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            server = Server(load(file))
+        except ConfigError as error:
+            return None, error.problems
+        try:
+            asyncio.run(_load(server))
+        except ConfigError as error:
+            return server, error.problems
+    return server, []
+
+
+async def _load(server: Server) -> None:
+    # A plugin that is being imported holds the event loop, so Ctrl-C interrupts it itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    server.load()
+
+
+def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
+    """The schema with every plugin that can be loaded, and a sentence for each that cannot."""
+    known = Plugins(directory.absolute())
+    left_out = []
+    with contextlib.redirect_stdout(sys.stderr):
+        for found in known.found():
+            try:
+                known.load(found.name)
+            except PluginProblem as problem:
+                left_out.append(f"left out: plugin {found.name!r}: {problem}")
+        types = dict(known.types)
+        for name, kind in known.types.items():
+            try:
+                of_model(kind.Settings)
+            except Exception as error:  # of a type of the plugin's own, whatever its schema raises
+                left_out.append(f"left out: plugin {name!r}: its settings have no schema: {error}")
+                del types[name]
+    return compose(types), list(dict.fromkeys(left_out))
+
+
+# Showing
+
+
+def _kind(found: Found) -> str:
+    if found.directory is None:
+        return "package"
+    return "built-in" if found.directory.resolve() == first_party() else "file"
+
+
+def _from(row: dict[str, Any]) -> str:
+    if row["kind"] == "package":
+        return f"{row['distribution']} {row['version']}"
+    return "built in" if row["kind"] == "built-in" else _short(row["location"])
+
+
+def _short(location: str) -> str:
+    """A path as it is seen from here, if it is below."""
+    path = Path(location)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else location
+
+
+def _route(server: Server, route: Route) -> dict[str, Any]:
+    kind, _, name = route.owner.partition(":")
+    path, method = server.path_of(route), route.definition.method
+    channel = server.channels.get(name) if kind == "channel" else None
+    if channel is None or method != "*":
+        return {"methods": [method], "path": path, "transports": [], "owner": route.owner, "plugin": None}
+    return {
+        "methods": channel.methods,
+        "path": path,
+        "transports": list(channel.transports),
+        "owner": route.owner,
+        "plugin": channel.settings.plugin,
+    }
+
+
+def _hide(value: Any, path: KeyPath, source: Source) -> Any:
+    """The value without what is nobody's business."""
+    if isinstance(value, dict):
+        return {key: _hide(inner, (*path, key), source) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_hide(inner, (*path, index), source) for index, inner in enumerate(value)]
+    if isinstance(value, str):
+        if any(map(_SECRET_NAME.search, source.variables.get(path, ()))):
+            return HIDDEN
+        return _USER_INFO.sub(rf"\1{HIDDEN}", value)
+    return value
+
+
+def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value that is no section, with its path; a list counts as one value."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    elif path:
+        yield path, value
+
+
+def _yaml_lines(value: dict[str, Any], path: KeyPath, source: Source) -> Iterator[tuple[str, str]]:
+    indent = "  " * len(path)
+    for key, inner in value.items():
+        written = yaml.safe_dump(key, width=sys.maxsize).partition("\n")[0]
+        if isinstance(inner, dict) and inner:
+            yield f"{indent}{written}:", ""
+            yield from _yaml_lines(inner, (*path, key), source)
+        else:
+            text = yaml.safe_dump(inner, default_flow_style=True, allow_unicode=True, width=sys.maxsize)
+            yield f"{indent}{written}: {text.partition(chr(10))[0]}", source.origin((*path, key))
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _end(problems: Sequence[Problem], *, bad: bool | None = None) -> ExitCode:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return ExitCode.BAD_CONFIG if (bool(problems) if bad is None else bad) else ExitCode.OK

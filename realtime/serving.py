@@ -1,0 +1,122 @@
+"""The command ``serve``: a server in a process of its own, its banner and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from realtime.config import Address, load
+from realtime.errors import ConfigError, StartError
+from realtime.exit_codes import ExitCode
+from realtime.server import Server
+from realtime.version import __version__
+
+#: How long what a plugin has left running may take to end after the shutdown, in seconds.
+EXIT_GRACE = 1.0
+
+
+def serve(file: Path | None, *, listen: Sequence[str], log_level: str) -> ExitCode:
+    """Serve until a signal comes. Returns how it ended; what is wrong is said on standard error."""
+    logging.basicConfig(
+        level=log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    try:
+        addresses = [Address.parse(text) for text in listen]
+    except ValueError as error:
+        _say(f"python -m realtime: --listen {' '.join(listen)}: {error}")
+        return ExitCode.USAGE
+    try:
+        config = load(file)
+        if addresses:
+            config = config.listening_on(addresses)
+        try:
+            return asyncio.run(_run(Server(config)))
+        finally:
+            # What was a second signal to the loop is none to the interpreter that ends.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+    except ConfigError as error:
+        _say(str(error))
+        return ExitCode.BAD_CONFIG
+    except StartError as error:
+        _say(f"could not start: {error}")
+        return ExitCode.NOT_STARTED
+
+
+async def _run(server: Server) -> ExitCode:
+    # A plugin that is being imported holds the event loop, so signals interrupt it themselves.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    server.load()
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():  # a second signal: at once
+            os._exit(ExitCode.OK)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    starting, stopping = asyncio.create_task(server.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            return ExitCode.OK
+    starting.result()
+    _say(*_banner(server))
+    await stopping
+    _say("stopping; a second signal stops at once")
+    await server.stop()
+    watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
+    watchdog.daemon = True
+    watchdog.start()
+    return ExitCode.OK
+
+
+def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
+    """End the process although a plugin's task or thread does not end; asyncio would wait for ever."""
+    left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
+    left += [
+        f"thread {thread.name!r}"
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
+    _say(f"ended, although this would not: {', '.join(left)}")
+    os._exit(ExitCode.OK)
+
+
+def _banner(server: Server) -> list[str]:
+    config, first = server.config, server.addresses[0]
+    lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
+    width = max(map(len, server.channels), default=0)
+    for name, channel in server.channels.items():
+        where = f"{first} " if first.path else f"{channel.scheme}://{first}"
+        about = (type(channel).__doc__ or "").partition("\n")[0]
+        lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
+    if not server.channels:
+        lines.append("  no channel is configured")
+    for address in server.addresses:
+        if not address.is_local:
+            lines.append(
+                f"WARNING: {address} is open to other machines: "
+                "whoever reaches it may read and write every channel"
+            )
+    lines.append(f"ready on {', '.join(map(str, server.addresses))}")
+    return lines
+
+
+def _say(*lines: str) -> None:
+    with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
