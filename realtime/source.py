@@ -97,6 +97,7 @@ class Source:
     #: The environment variables that stand in a value.
     variables: dict[KeyPath, tuple[str, ...]] = field(default_factory=dict)
     _nodes: int = 0
+    _refused: set[str] = field(default_factory=set)  # the paths of values that could not be read
 
     # Places
 
@@ -164,8 +165,7 @@ class Source:
                         message += did_you_mean(str(node.value), words)
             problems[self.problem(message, path, key=kind == "extra_forbidden")] = None
         # What could not even be read is told already.
-        told = {problem.path for problem in self.problems}
-        return [problem for problem in problems if problem.path not in told]
+        return [problem for problem in problems if problem.path not in self._refused]
 
     def _follow(self, path: KeyPath) -> tuple[KeyPath, yaml.Node | None, yaml.Node | None]:
         """As much of a path as the document has, the node of its last key, and that of its value."""
@@ -286,13 +286,14 @@ class Source:
 
     def _refuse(self, wrong: str, path: KeyPath) -> None:
         self.problems.append(self.problem(wrong, path))
+        self._refused.add(_spell(path))
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _types_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from _types_in(argument)
 
 
 def _models_at(model: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
@@ -301,7 +302,8 @@ def _models_at(model: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
     for part in path:
         fields = [inner.model_fields[part] for inner in found if part in inner.model_fields]
         # What is no field is an index, or the key of a mapping: the models inside stay the same.
-        found = [inner for field in fields for inner in _models_in(field.annotation)] if fields else found
+        types = [kind for field in fields for kind in _types_in(field.annotation)]
+        found = [kind for kind in types if issubclass(kind, BaseModel)] if fields else found
     return found
 
 
@@ -316,7 +318,7 @@ def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
     """Whether a secret stands there, which no message may show."""
     *above, last = path or ("",)
     fields = [inner.model_fields.get(str(last)) for inner in _models_at(model, tuple(above))]
-    return any(field and SecretStr in (field.annotation, *get_args(field.annotation)) for field in fields)
+    return any(field and SecretStr in _types_in(field.annotation) for field in fields)
 
 
 def _as_written(node: yaml.Node | None, message: str) -> str:
