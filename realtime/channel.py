@@ -135,10 +135,10 @@ class Limits(Model):
     """Limits of a channel; what is not set here is the server's."""
 
     max_message: Size | None = None
-    """as `server.limits.max_message`, for this channel"""
+    """the largest message of a client, instead of `server.limits.max_message`"""
 
     max_clients: NonNegativeInt | None = None
-    """the most clients of this channel; further ones get 503. The server's limit counts beside it"""
+    """the most clients of this channel; further ones get 503. the server's own limit counts beside it"""
 
 
 class Channel:
