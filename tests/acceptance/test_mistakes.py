@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from acceptance.world import PLUGIN, Home, environment
-
-MODULE = PLUGIN.replace("-", "_")
+from acceptance.world import MODULE, PLUGIN, Home, environment
 
 #: A plugin that somebody else wrote, with settings of all kinds.
 SOURCE = f'''\

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 
-from acceptance.world import INSTALLING, PLUGIN, Home, environment
-
-MODULE = PLUGIN.replace("-", "_")
+from acceptance.world import INSTALLING, MODULE, PLUGIN, Home, environment
 
 SOURCE = f'''\
 """Everyone on the channel sees every roll."""

@@ -31,6 +31,8 @@ SIZE = int(os.environ.get("REALTIME_SIZE", "60000"))
 GREETING = os.environ.get("REALTIME_GREETING", "Hello, Server!")
 #: The name of a plugin that does not come with the server.
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
+#: The file of that plugin.
+MODULE = PLUGIN.replace("-", "_")
 
 #: How long an answer may take, in seconds: far more than it does, on a busy machine too.
 PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "10"))
@@ -48,12 +50,14 @@ def environment(path: Sequence[Path] = ()) -> dict[str, str]:
 
 
 class Process:
-    """A process and the lines that it says on standard error and standard output."""
+    """A process and the lines that it says: on standard output, and on standard error too if together."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.said: list[str] = []
         self._more = asyncio.Condition()
+        #: What it has said on standard error, if that is apart.
+        self.errors = ""
         self._over = False
         self._reading = asyncio.create_task(self._read())
 
@@ -84,6 +88,11 @@ class Process:
         """All that it has said."""
         return "\n".join(self.said)
 
+    def type(self, text: str) -> None:
+        """Type something into it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text.encode())
+
     async def line(self, wanted: Callable[[str], bool], within: float = PATIENCE) -> str:
         """The first line that is wanted, as soon as it is there."""
         try:
@@ -103,6 +112,8 @@ class Process:
     async def ended(self, within: float = PATIENCE) -> int:
         """The exit code, once it has ended and everything it said is read."""
         async with asyncio.timeout(within):
+            if self.process.stderr is not None:
+                self.errors = (await self.process.stderr.read()).decode()
             code = await self.process.wait()
             await self._reading
         return code
@@ -110,17 +121,24 @@ class Process:
 
 @asynccontextmanager
 async def started(
-    *command: str | Path, cwd: Path, path: Sequence[Path] = (), group: bool = False
+    *command: str | Path,
+    cwd: Path,
+    path: Sequence[Path] = (),
+    group: bool = False,
+    together: bool = True,
 ) -> AsyncIterator[Process]:
-    """A process, killed at the end if it is still there; ``group``: with all that it has started."""
+    """A process, killed at the end if it is still there; ``group``: with all that it has started.
+
+    ``together``: standard error is read as if it were standard output.
+    """
     process = Process(
         await asyncio.create_subprocess_exec(
             *map(str, command),
             cwd=cwd,
             env=environment(path),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.STDOUT if together else asyncio.subprocess.PIPE,
             start_new_session=group,
         )
     )
@@ -149,11 +167,12 @@ class Home:
             (self.directory / name).write_text(text)
 
     @asynccontextmanager
-    async def realtime(self, *arguments: str, path: Sequence[Path] = ()) -> AsyncIterator[Process]:
+    async def realtime(
+        self, *arguments: str, path: Sequence[Path] = (), together: bool = True
+    ) -> AsyncIterator[Process]:
         """``python -m realtime ARGUMENTS`` in this directory."""
-        async with started(
-            self.python, "-m", "realtime", *arguments, cwd=self.directory, path=path
-        ) as process:
+        command: list[str | Path] = [self.python, "-m", "realtime", *arguments]
+        async with started(*command, cwd=self.directory, path=path, together=together) as process:
             yield process
 
     @asynccontextmanager
