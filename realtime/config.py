@@ -49,7 +49,7 @@ def _duration(value: object) -> float:
         raise ValueError("expected a duration such as 500ms, 10s or 5m")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if not 0.001 <= seconds <= 366 * 86400:
-        raise ValueError("a duration is between 1ms and 366d")
+        raise ValueError("expected a duration between 1ms and 366d")
     return seconds
 
 
@@ -67,7 +67,7 @@ def _size(value: object) -> int:
         raise ValueError("expected a size such as 512B, 64KiB or 1MiB")
     size = int(match[1]) * _BYTES[match[2]]
     if not 1 <= size <= 1024**4:
-        raise ValueError("a size is between 1B and 1024GiB")
+        raise ValueError("expected a size between 1B and 1024GiB")
     return size
 
 
@@ -132,7 +132,7 @@ class Address:
             raise ValueError("expected HOST:PORT, [IPV6]:PORT or unix:/PATH")
         port = int(match[2])
         if port > 65535:
-            raise ValueError("a port is between 0 and 65535 (0: any that is free)")
+            raise ValueError("expected a port between 0 and 65535 (0: any that is free)")
         return cls(host=match[1].strip("[]"), port=port)
 
 
@@ -145,7 +145,7 @@ def _without_doubles(addresses: list[Address]) -> list[Address]:
 
 def _origin(value: str) -> str:
     if not re.fullmatch(r"https?://[^/\s?#@*]+", value):
-        raise ValueError("an origin is a scheme and a host: https://app.example")
+        raise ValueError("expected an origin, a scheme and a host such as https://app.example")
     return value.lower()
 
 

@@ -26,7 +26,7 @@ _ENCODED_SLASH = re.compile(r"%2[Ff]")
 def check_path(path: str) -> str:
     """A path as the config may give it. Raises :exc:`ValueError` with what is wrong."""
     if not path.startswith("/"):
-        raise ValueError(f"a path begins with a slash: /{path}")
+        raise ValueError(f"expected a path that begins with a slash, such as /{path}")
     if f"{path}/".startswith(RESERVED):
         raise ValueError(f"paths under {RESERVED} are the server's own")
     names = [match[1] for match in _VARIABLE.finditer(path)]

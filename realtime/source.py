@@ -328,7 +328,7 @@ def _as_written(node: yaml.Node | None, message: str) -> str:
     value, read_as = node.value, _READ_AS.get(node.tag)
     if not value and read_as:
         return ", but nothing is there"
-    shown = f", not {value!r}" if len(value) <= 60 else ""
+    shown = f"{', not' if message.startswith('expected') else ':'} {value!r}" if len(value) <= 60 else ""
     if read_as in ("true or false", "a date") or (read_as and message.startswith("expected text")):
         return f"{shown} (YAML reads this as {read_as}; put it in quotes to mean text)"
     if read_as is None and message == "expected a whole number" and re.fullmatch(r"[0-9.]+e[0-9]+", value):

@@ -34,7 +34,7 @@ STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\
         (["--listen"], "argument --listen: expected one argument"),
         (["--log-level", "wanring"], "'wanring' is no value of --log-level, did you mean 'warning'?"),
         (["--listen", "8080"], "--listen 8080: expected HOST:PORT, [IPV6]:PORT or unix:/PATH"),
-        (["--listen", "a:99999"], "--listen a:99999: a port is between 0 and 65535"),
+        (["--listen", "a:99999"], "--listen a:99999: expected a port between 0 and 65535"),
         (["connect"], "the following arguments are required: URL"),
         (["connect", "ws://127.0.0.1:1/", "--count", "0"], "--count: expected a number from 1, not '0'"),
         (["connect", "ws://127.0.0.1:1/", "--count", "x"], "--count: expected a number from 1, not 'x'"),

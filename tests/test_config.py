@@ -88,7 +88,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         (SERVER + "  origins: [any]\n", "2:13", "server.origins[0]", "a scheme and a host"),
         (SERVER + "  listen: [nohost]\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
         (SERVER + "  listen: ['unix:']\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
-        (SERVER + "  listen: [a:70000]\n", "2:12", "server.listen[0]", "a port is between 0 and 65535"),
+        (SERVER + "  listen: [a:70000]\n", "2:12", "server.listen[0]", "a port between 0 and 65535"),
         # The traps of YAML 1.1
         (
             SERVER + "  origins: no\n",
@@ -103,13 +103,13 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         (SERVER + "  drain: 10 s\n", "2:10", "server.drain", "expected a duration such as"),
         (SERVER + "  drain: -1s\n", "2:10", "server.drain", "expected a duration such as"),
         (SERVER + "  drain: .inf\n", "2:10", "server.drain", "expected a duration such as"),
-        (SERVER + "  drain: 0s\n", "2:10", "server.drain", "a duration is between 1ms and 366d, not '0s'"),
-        (SERVER + "  drain: 9999d\n", "2:10", "server.drain", "a duration is between 1ms and 366d"),
+        (SERVER + "  drain: 0s\n", "2:10", "server.drain", "a duration between 1ms and 366d, not '0s'"),
+        (SERVER + "  drain: 9999d\n", "2:10", "server.drain", "a duration between 1ms and 366d"),
         (SERVER + "  drain:\n", "2:9", "server.drain", "expected a duration such as"),
         (LIMITS + "    memory: 64KB\n", "3:13", "server.limits.memory", "such as 512B, 64KiB or 1MiB"),
         (LIMITS + "    memory: 1.5MiB\n", "3:13", "server.limits.memory", "expected a size such as"),
         (LIMITS + "    memory: 65536\n", "3:13", "server.limits.memory", "expected a size such as"),
-        (LIMITS + "    memory: 0B\n", "3:13", "server.limits.memory", "a size is between 1B and 1024GiB"),
+        (LIMITS + "    memory: 0B\n", "3:13", "server.limits.memory", "a size between 1B and 1024GiB"),
         (LIMITS + "    memory: 2000GiB\n", "3:13", "server.limits.memory", "between 1B and 1024GiB"),
         # The top
         ("- a\n", "1:1", "", "the top is a mapping with 'server' and 'channels'"),

@@ -519,7 +519,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
     """
     assert sorted(await mistakes(config, {"dice.py": channel_type(body=body)})) == [
         "c.yaml:4:5: channels.a: the key 'key' is missing",
-        "c.yaml:5:11: channels.a.path: a path begins with a slash: /dice, not 'dice'",
+        "c.yaml:5:11: channels.a.path: expected a path that begins with a slash, such as /dice, not 'dice'",
         "c.yaml:6:12: channels.a.sides: expected a whole number, not 'six'",
         "c.yaml:7:18: channels.a.faces[1]: expected text, not '2' (YAML reads this as a number; "
         "put it in quotes to mean text)",
@@ -547,11 +547,11 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         ),
         (
             "{plugin: echo, path: /-/a}",
-            "c.yaml:1:36: channels.a.path: paths under /-/ are the server's own, not '/-/a'",
+            "c.yaml:1:36: channels.a.path: paths under /-/ are the server's own: '/-/a'",
         ),
         (
             "{plugin: echo, path: '/{a}/{a}'}",
-            "c.yaml:1:36: channels.a.path: a variable stands in it twice, not '/{a}/{a}'",
+            "c.yaml:1:36: channels.a.path: a variable stands in it twice: '/{a}/{a}'",
         ),
         (
             "{plugin: echo, path: /a, enabled: 'no'}",

@@ -24,7 +24,7 @@ def test_path(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "wrong"),
     [
-        ("ws", "begins with a slash: /ws"),
+        ("ws", "begins with a slash, such as /ws"),
         ("", "begins with a slash"),
         ("/-/x", "under /-/ are the server's own"),
         ("/-/", "under /-/"),

@@ -53,17 +53,17 @@ server:
   listen:
     - 8080                           #> 7 server.listen[0] | expected HOST:PORT, [IPV6]:PORT or unix:/PATH, not '8080'
     - localhost                      #> 7 server.listen[1] | expected HOST:PORT
-    - 127.0.0.1:70000                #> 7 server.listen[2] | a port is between 0 and 65535
+    - 127.0.0.1:70000                #> 7 server.listen[2] | expected a port between 0 and 65535
     - 12:30                          #> 7 server.listen[3] | YAML reads 12:30 as the number 750
     - ${{NO_SUCH_ADDRESS}}              #> 7 server.listen[4] | the environment variable NO_SUCH_ADDRESS is not set
-  origins: [app.example]             #> 13 server.origins[0] | an origin is a scheme and a host
+  origins: [app.example]             #> 13 server.origins[0] | expected an origin, a scheme and a host
   drain: 10                          #> 10 server.drain | expected a duration such as 500ms, 10s or 5m, not '10'
   drain: 10s                         #> 3 server.drain | the key is there twice, first in line 11
   limits:
     max_message: 64KB                #> 18 server.limits.max_message | expected a size such as
     max_clients: -1                  #> 18 server.limits.max_clients | expected a number greater than or equal to 0
     topics: 010                      #> 13 server.limits.topics | YAML reads 010 as the number 8
-    memory: 0B                       #> 13 server.limits.memory | a size is between 1B and 1024GiB
+    memory: 0B                       #> 13 server.limits.memory | expected a size between 1B and 1024GiB
     max_mesage: 1KiB                 #> 5 server.limits.max_mesage | did you mean 'max_message'?
 plugins:
   - no-such-plugin                   #> 5 plugins[0] | there is no plugin 'no-such-plugin'
@@ -75,7 +75,7 @@ channels:
   a: /ws                             #> 6 channels.a | expected a section of keys, not '/ws'
   b:
     plugin: ecko                     #> 13 channels.b.plugin | there is no plugin 'ecko', did you mean 'echo'?
-    path: nowhere                    #> 11 channels.b.path | a path begins with a slash
+    path: nowhere                    #> 11 channels.b.path | expected a path that begins with a slash
     histroy: 1
   c:
     path: /c                         #> 5 channels.c | the key 'plugin' is missing
