@@ -25,7 +25,7 @@ from realtime.message import Message, Position
 from realtime.paths import route_pattern
 from realtime.topic import Overflow, TopicOptions
 
-Transport = Literal["websocket", "sse"]
+Transport = Literal["websocket", "sse", "post"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
@@ -128,7 +128,8 @@ class Client:
         """
         if not may_be_sent(code):
             raise ValueError(f"{code} is no close code that may be sent (RFC 6455, section 7.4)")
-        self._link.close(code, reason)
+        # A lone surrogate can be said nowhere.
+        self._link.close(code, reason.encode(errors="replace").decode())
 
 
 class Limits(Model):
@@ -162,7 +163,7 @@ class Channel:
         limits: Limits = Limits()
 
     #: Which transports it serves, the one people are shown first.
-    transports: ClassVar[Collection[str]] = ("websocket", "sse")
+    transports: ClassVar[Collection[str]] = ("websocket", "sse", "post")
 
     settings: Settings
 

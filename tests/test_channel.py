@@ -132,7 +132,7 @@ async def test_name_and_bus(channel: Channel) -> None:
 
 def test_transports() -> None:
     """A channel serves every transport, a WebSocket first."""
-    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse")
+    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "post")
 
 
 async def test_options_of_the_topics_are_the_settings(channel: Channel) -> None:
