@@ -22,6 +22,7 @@ class Chat(Channel):
         max_name: PositiveInt = 32
 
     settings: Settings
+    transports = ("websocket", "sse", "post")
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
         super().__init__(name, settings, bus)

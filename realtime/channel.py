@@ -162,7 +162,8 @@ class Channel:
         keep_alive_text: str = "keep-alive"
         limits: Limits = Limits()
 
-    #: Which transports it serves, the one people are shown first.
+    #: Which transports it serves, the one people are shown first. A type with an ``on_connect`` of
+    #: its own takes POST only if it says so here: for a POST that is not called.
     transports: ClassVar[Collection[str]] = ("websocket", "sse", "post")
 
     settings: Settings
@@ -227,6 +228,12 @@ class Channel:
         turns red and the log names the channel.
         """
         yield
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # What on_connect checks would be open to whoever posts; nobody is to find that out later.
+        if cls.on_connect is not Channel.on_connect and cls.transports is Channel.transports:
+            cls.transports = tuple(name for name in cls.transports if name != "post")
 
     # To use
 

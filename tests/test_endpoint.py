@@ -241,6 +241,16 @@ async def test_events_only(serve: Serve) -> None:
     assert "curl -N http://localhost/events" in body
 
 
+async def test_introduction_names_what_there_is(serve: Serve) -> None:
+    """A stream that was not asked for by name says what else the URL answers."""
+    both = "text/event-stream, WebSocket (Upgrade: websocket), POST (one message)"
+    async with serve(CHANNELS, KINDS) as serving:
+        for path, there in (("/both", both), ("/events", "text/event-stream")):
+            async with dial(serving.port, request(path)) as wire:
+                await wire.head()
+                assert (await wire.event())[""].endswith(f"The same URL answers: {there}")
+
+
 async def test_unknown_path(serve: Serve) -> None:
     """A path that nobody serves is 404."""
     async with serve(CHANNELS, KINDS) as serving:

@@ -36,6 +36,8 @@ BOX = {
         class Box(Channel):
             """Publishes what it hears, or does what the event asks for."""
 
+            transports = ("websocket", "sse", "post")
+
             def __init__(self, name, settings, bus):
                 super().__init__(name, settings, bus)
                 self.seen = []
