@@ -11,7 +11,20 @@ from urllib.parse import quote
 
 import pytest
 from conftest import Serve, Serving
-from wire import CLOSE, EVENTS, PING, TEXT, UPGRADE, Headers, Wire, dial, frame, request, websocket
+from wire import (
+    CLOSE,
+    EVENTS,
+    PATIENCE,
+    PING,
+    TEXT,
+    UPGRADE,
+    Headers,
+    Wire,
+    dial,
+    frame,
+    request,
+    websocket,
+)
 
 from realtime.transports import websocket as websocket_module
 
@@ -32,7 +45,8 @@ FEED = {
             async def on_connect(self, client):
                 await self.go.wait()
                 if "close" in client.query:
-                    await client.close(int(client.query["close"]), client.query.get("why", "so"))
+                    why = client.query.get("why", "so").replace("SURROGATE", "\\ud800")
+                    await client.close(int(client.query["close"]), why)
 
             async def on_message(self, client, message):
                 pass
@@ -229,9 +243,10 @@ async def test_ping_is_no_sign_of_life_for_a_script(serve: Serve, monkeypatch: p
     async with serve(config, FEED) as serving, opened(serving, "v1") as reader:
         await reader.event()
         pings = 0
-        while (got := await reader.wire.frame()).opcode != TEXT:
-            pings += got.opcode == PING
-            await reader.wire.send(frame(0xA) + frame(PING))
+        async with asyncio.timeout(PATIENCE):
+            while (got := await reader.wire.frame()).opcode != TEXT:
+                pings += got.opcode == PING
+                await reader.wire.send(frame(0xA) + frame(PING))
         assert pings
         assert json.loads(got.payload)["event"] == "realtime:heartbeat"
 
@@ -307,3 +322,14 @@ async def test_reason_forges_nothing(serve: Serve, kind: str) -> None:
     async with serve(CONFIG, FEED) as serving, opened(serving, kind, query) as reader:
         await reader.event()
         assert (await reader.event())["data"]["reason"] == why
+
+
+@KINDS
+async def test_reason_that_is_no_unicode(serve: Serve, kind: str) -> None:
+    """A lone surrogate in a reason does not stop the goodbye."""
+    async with (
+        serve(CONFIG, FEED) as serving,
+        opened(serving, kind, "?close=4000&why=aSURROGATE") as reader,
+    ):
+        await reader.event()
+        assert (await reader.event())["data"]["reason"] == "a?"

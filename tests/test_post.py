@@ -79,6 +79,7 @@ BOX = {
                 elif message.event == "much":
                     while not client.closed:
                         await client.send("x" * 1000)
+                        self.heard.append("sent")
                 elif message.event == "wait":
                     self.begun.set()
                     await self.go.wait()
@@ -276,6 +277,8 @@ async def test_direct_messages_are_bounded(serve: Serve) -> None:
     """An answer holds the largest message and 64 KiB; a channel that sends on and on is stopped."""
     async with serve(CONFIG, BOX) as serving:
         head, text = await post(serving.port, "/box?event=much", b"")
+        box: Any = serving.server.channels["box"]
+        assert box.heard.count("sent") == (1024 + 65_536) // 1256 + 1  # each counts 256 more
     assert (head.status, text) == (503, "the answer is too long\n")
 
 

@@ -287,17 +287,13 @@ class JsonWebSocket(ControlledConnection, WebSocket):
             try:
                 message, self._ref = read(message.payload)
             except BadEnvelope as error:
-                self._answer(refuse(error))
+                self.subscriber.send(frame(TEXT, refuse(error)))
             else:
                 return message
 
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard."""
-        self._answer(acknowledge(ref, position))
-
-    def _answer(self, text: bytes) -> None:
-        if not self.closed:
-            self.subscriber.send(frame(TEXT, text))
+        self.subscriber.send(frame(TEXT, acknowledge(ref, position)))
 
 
 class _Frames(WebSocketDataQueue):
