@@ -10,13 +10,13 @@ import asyncio
 import codecs
 import io
 import os
-import re
 import sys
 import threading
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import aiohttp
+import orjson
 from yarl import URL
 
 from realtime.close_codes import CloseCode
@@ -27,8 +27,6 @@ CONNECT_TIMEOUT = 10.0
 #: How long the closing handshake may take after Ctrl-C or ``--count``, in seconds.
 CLOSE_TIMEOUT = 2.0
 #: With these codes the server has not ended the connection for an error.
-#: The comment with which a stream of ours ends.
-_CLOSED = re.compile(r" closed with ([0-9]{4})(?:: .*)?")
 _FINE = (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
 
 
@@ -123,7 +121,7 @@ async def _events(session: aiohttp.ClientSession, url: URL, count: int | None) -
         _say("stream of events connected")
         # A line ends with \r\n, \n or \r (HTML standard, section 9.2.5), and may be of any length.
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), True)
-        data: list[str] = []
+        event, data = "", list[str]()
         rest, received = "", 0
         try:
             async for chunk in response.content.iter_any():
@@ -132,14 +130,18 @@ async def _events(session: aiohttp.ClientSession, url: URL, count: int | None) -
                     field, _, value = line.partition(":")
                     if field == "data":
                         data.append(value.removeprefix(" "))
-                    elif not field and (closed := _CLOSED.fullmatch(value)):
-                        code = int(closed[1])
-                        _say(f"closed by the server:{value.removeprefix(' closed with')}")
-                        return OK if code in _FINE else CLOSED
+                    elif field == "event":
+                        event = value.removeprefix(" ")
+                    elif not line and event == "realtime:bye":
+                        bye = orjson.loads("\n".join(data))
+                        _say(f"closed by the server: {bye['code']}: {bye['reason']}")
+                        return OK if bye["code"] in _FINE else CLOSED
                     elif not line and data:
-                        _print("\n".join(data))
+                        if event != "realtime:welcome":
+                            _print("\n".join(data))
+                            received += 1
+                        event = ""
                         data.clear()
-                        received += 1
                         if received == count:
                             return OK
         except aiohttp.ClientError:

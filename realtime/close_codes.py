@@ -6,6 +6,7 @@ are terminal, 4500 to 4999 say come back. A channel's own codes follow that.
 
 from __future__ import annotations
 
+import random
 from enum import IntEnum
 
 
@@ -31,7 +32,7 @@ class CloseCode(IntEnum):
     @property
     def comes_back(self) -> bool:
         """Whether a client that was closed with this code should connect again."""
-        return self in _COMES_BACK or self >= 4500
+        return comes_back(self)
 
 
 _COMES_BACK = {
@@ -41,8 +42,27 @@ _COMES_BACK = {
     CloseCode.TRY_AGAIN,
 }
 
+#: After how long a client comes back to a server that is restarting, in milliseconds: somewhere
+#: between the two, or all of its clients would come at once.
+RESTART = (1000, 5000)
+#: The same after anything else: what a client begins with that waits longer each time.
+BACK_OFF = (2000, 8000)
+
 #: The longest reason, in bytes of UTF-8: a control frame carries 125, two are the code's.
 MAX_REASON = 123
+
+
+def comes_back(code: int) -> bool:
+    """Whether a client that was closed with this code, maybe a channel's own, should connect again."""
+    return code in _COMES_BACK or code >= 4500
+
+
+def retry(code: int) -> int | None:
+    """After how many milliseconds such a client should do so, another number each time; None: never."""
+    if not comes_back(code):
+        return None
+    restarts = code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
+    return random.randint(*(RESTART if restarts else BACK_OFF))
 
 
 def may_be_sent(code: int) -> bool:

@@ -393,7 +393,7 @@ async def test_channel_without_that_transport(serve: Serve) -> None:
             3,
             "",
             f"{url}: no stream of events: the server answers 426 Upgrade Required: "
-            "/ws is a WebSocket; open it with ws://\n",
+            "/ws is a WebSocket; open it with ws://, or send one message by POST\n",
         )
 
 

@@ -31,7 +31,7 @@ MODULES = modules()
 NAMES = sorted(MODULES)
 PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What knows nothing of sockets, HTTP, YAML or plugins.
-INNER = ("bus", "close_codes", "encodings", "errors", "log", "message", "subscriber", "topic")
+INNER = ("bus", "close_codes", "encodings", "envelope", "errors", "log", "message", "subscriber", "topic")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {"aiohttp", "orjson", "pluggy", "pydantic", "pydantic_core", "yaml", "yarl"}
 
