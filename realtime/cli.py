@@ -90,14 +90,61 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  python -m realtime connect ws://127.0.0.1:8080/ws\n"
         "  python -m realtime connect ws://127.0.0.1:8080/chat --name alice\n"
+        "  python -m realtime connect http://127.0.0.1:8080/chat --since earliest --json\n"
         "  python -m realtime connect http://127.0.0.1:8080/events --count 3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")
     connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
+    connect.add_argument(
+        "--since",
+        type=_since,
+        metavar="ID|-N|earliest",
+        help="begin after this message, with the newest N, or with all that is kept",
+    )
     connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
+    connect.add_argument(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer this WebSocket subprotocol, such as realtime.v1.json; may be repeated",
+    )
+    connect.add_argument("--json", action="store_true", help="print each message as a line of JSON")
+    _add_request(connect)
     connect.set_defaults(run=_connect)
+
+    publish = commands.add_parser(
+        "publish",
+        help="publish one message, or a line of standard input each",
+        description="Publish DATA, or without it each line of standard input, and print the ids.",
+        epilog="examples:\n"
+        "  python -m realtime publish http://127.0.0.1:8080/chat 'hello all' --name alice\n"
+        "  python -m realtime publish http://127.0.0.1:8080/news --json '{\"goal\": 1}' --event score\n"
+        "  tail -f log | python -m realtime publish ws://127.0.0.1:8080/log",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    publish.add_argument("url", metavar="URL", help="http(s):// for a POST each, or ws:// or wss://")
+    publish.add_argument("data", metavar="DATA", nargs="?", help="the message")
+    publish.add_argument("--event", default="message", help="the event; default: message")
+    publish.add_argument("--name", help="the name, in a chat")
+    publish.add_argument("--json", action="store_true", help="the data is JSON, and not text")
+    _add_request(publish)
+    publish.set_defaults(run=_publish)
     return parser
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="send this header; may be repeated",
+    )
+    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -131,12 +178,62 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _connect(arguments: argparse.Namespace) -> int:
-    from realtime.client import connect
+def _since(text: str) -> str:
+    from realtime.message import parse_since
 
-    # SIGTERM closes the connection as Ctrl-C does.
+    try:
+        parse_since(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or -20, or earliest") from None
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    # Anything else could forge another header (RFC 9110, section 5).
+    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and value.isprintable()):
+        raise argparse.ArgumentTypeError(f"expected 'Name: value', not {text!r}")
+    return name, value.strip()
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    from realtime.terminal import connect
+
+    _end_as_with_ctrl_c()
+    return asyncio.run(
+        connect(
+            arguments.url,
+            name=arguments.name,
+            since=arguments.since,
+            count=arguments.count,
+            headers=arguments.header,
+            subprotocols=arguments.subprotocol,
+            as_json=arguments.json,
+            cafile=arguments.cafile,
+        )
+    )
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from realtime.terminal import publish
+
+    _end_as_with_ctrl_c()
+    return asyncio.run(
+        publish(
+            arguments.url,
+            arguments.data,
+            event=arguments.event,
+            name=arguments.name,
+            headers=arguments.header,
+            as_json=arguments.json,
+            cafile=arguments.cafile,
+        )
+    )
+
+
+def _end_as_with_ctrl_c() -> None:
+    """SIGTERM closes a connection as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
 
 
 def _serve(arguments: argparse.Namespace) -> int:
