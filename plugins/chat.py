@@ -22,29 +22,46 @@ class Chat(Channel):
         max_name: PositiveInt = 32
 
     settings: Settings
+    transports = ("websocket", "sse", "post")
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
         super().__init__(name, settings, bus)
         self.holders: dict[tuple[str, str], Client] = {}  # by room and name
 
     async def on_connect(self, client: Client) -> None:
-        name = client.identity.name if client.identity else client.query.get("name", "")
-        if client.transport == "websocket":
+        if client.transport != "websocket":
+            name = self.given_name(client)
+            if not name:
+                return  # a reader without a name just reads
+        elif "name" in client.query:
+            name = client.query["name"]
+        else:
             greeting = await client.receive(timeout=self.settings.name_timeout)
             if greeting.kind != "text":
                 await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
                 return
             name = greeting.data
-        elif not name:
-            return  # a reader without a name just reads
-        name = normalize("NFC", name.strip())  # one name however its accents are encoded
-        if not (name.isprintable() and 1 <= len(name) <= self.settings.max_name):
-            limit = self.settings.max_name
-            await client.close(CloseCode.POLICY, f"a name is 1 to {limit} printable characters")
+        name = self.checked(name)
+        if not name:
+            await client.close(CloseCode.POLICY, self.rule)
         elif self.settings.unique_names and not await self.claim(client, name):
             await client.close(CloseCode.NAME_TAKEN, f"the name {name} is taken")
         else:
             client.name = name
+
+    @property
+    def rule(self) -> str:
+        """What a name is."""
+        return f"a name is 1 to {self.settings.max_name} printable characters"
+
+    def given_name(self, client: Client) -> str:
+        """The name of a client that has not sent it."""
+        return client.identity.name if client.identity else client.query.get("name", "")
+
+    def checked(self, name: str) -> str:
+        """The name as it is used; nothing if it is none."""
+        name = normalize("NFC", name.strip())  # one name however its accents are encoded
+        return name if name.isprintable() and len(name) <= self.settings.max_name else ""
 
     async def claim(self, client: Client, name: str) -> bool:
         """Whether the client may have the name; a holder that is no longer there loses it.
@@ -71,7 +88,19 @@ class Chat(Channel):
         if message.kind != "text":
             await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
             return None
+        if client.transport == "post" and not await self.introduced(client):
+            return None
         return await self.publish(client.topic, {"from": client.name, "text": message.data})
+
+    async def introduced(self, client: Client) -> bool:
+        """Whether a POST, which has neither connected nor joined, has a name to speak by."""
+        name = client.name = self.checked(self.given_name(client))
+        holder = self.holders.get((client.topic, name))
+        if not name:
+            await client.close(CloseCode.BAD_DATA, f"say who you are with ?name=…: {self.rule}")
+        elif self.settings.unique_names and holder and holder.identity != client.identity:
+            await client.close(CloseCode.NAME_TAKEN, f"the name {name} is taken")
+        return not client.closed
 
     async def on_leave(self, client: Client) -> None:
         if client.name:

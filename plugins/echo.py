@@ -6,7 +6,7 @@ from realtime import Channel, Client, Message, hookimpl
 class Echo(Channel):
     """What a client sends comes back to it."""
 
-    transports = ("websocket",)
+    transports = ("websocket", "post")
 
     async def on_message(self, client: Client, message: Message) -> None:
         if message.kind == "text":

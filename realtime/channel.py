@@ -25,7 +25,7 @@ from realtime.message import Message, Position
 from realtime.paths import route_pattern
 from realtime.topic import Overflow, TopicOptions
 
-Transport = Literal["websocket", "sse"]
+Transport = Literal["websocket", "sse", "post"]
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
@@ -128,7 +128,8 @@ class Client:
         """
         if not may_be_sent(code):
             raise ValueError(f"{code} is no close code that may be sent (RFC 6455, section 7.4)")
-        self._link.close(code, reason)
+        # A lone surrogate can be said nowhere.
+        self._link.close(code, reason.encode(errors="replace").decode())
 
 
 class Limits(Model):
@@ -161,8 +162,9 @@ class Channel:
         keep_alive_text: str = "keep-alive"
         limits: Limits = Limits()
 
-    #: Which transports it serves, the one people are shown first.
-    transports: ClassVar[Collection[str]] = ("websocket", "sse")
+    #: Which transports it serves, the one people are shown first. A type with an ``on_connect`` of
+    #: its own takes POST only if it says so here: for a POST that is not called.
+    transports: ClassVar[Collection[str]] = ("websocket", "sse", "post")
 
     settings: Settings
 
@@ -226,6 +228,12 @@ class Channel:
         turns red and the log names the channel.
         """
         yield
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # What on_connect checks would be open to whoever posts; nobody is to find that out later.
+        if cls.on_connect is not Channel.on_connect and cls.transports is Channel.transports:
+            cls.transports = tuple(name for name in cls.transports if name != "post")
 
     # To use
 

@@ -6,6 +6,7 @@ are terminal, 4500 to 4999 say come back. A channel's own codes follow that.
 
 from __future__ import annotations
 
+import random
 from enum import IntEnum
 
 
@@ -45,6 +46,12 @@ _FINAL = {
     CloseCode.TOO_BIG,
 }
 
+#: After how long a client comes back to a server that is restarting, in milliseconds: somewhere
+#: between the two, or all of its clients would come at once.
+RESTART = (1000, 5000)
+#: The same after anything else: what a client begins with that waits longer each time.
+BACK_OFF = (2000, 8000)
+
 #: The longest reason, in bytes of UTF-8: a control frame carries 125, two are the code's.
 MAX_REASON = 123
 
@@ -60,6 +67,14 @@ def describe(code: int, reason: str = "") -> str:
     if code in set(CloseCode):
         words = CloseCode(code).name.replace("_", " ").lower()
     return ": ".join(filter(None, (f"{code} {words}".rstrip(), reason)))
+
+
+def retry(code: int) -> int | None:
+    """After how many milliseconds such a client should do so, another number each time; None: never."""
+    if not comes_back(code):
+        return None
+    restarts = code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
+    return random.randint(*(RESTART if restarts else BACK_OFF))
 
 
 def may_be_sent(code: int) -> bool:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import orjson
 
+from realtime import envelope
 from realtime.message import Message
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -65,6 +66,16 @@ class PlainFrames(Form):
             return frame(BINARY, message.payload)
         text = self._as_text(message)
         return b"" if text is None else frame(TEXT, text.encode())
+
+
+class JsonFrames(Form):
+    """WebSocket with the subprotocol ``realtime.v1.json``: each message in an object of JSON."""
+
+    marks = True
+    key = "realtime.v1.json"
+
+    def encode(self, message: Message) -> bytes:
+        return frame(TEXT, envelope.write(message))
 
 
 class EventStream(Form):

@@ -11,6 +11,8 @@ Kind = Literal["text", "json", "bytes"]
 
 #: The longest event name, in bytes of UTF-8: it is repeated in every message.
 MAX_EVENT = 255
+#: How the names of the host's own events begin; no client may send one.
+RESERVED = "realtime:"
 _POSITION = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
 
@@ -104,6 +106,16 @@ class Message(NamedTuple):
         if self.kind == "bytes":
             return self.payload
         return orjson.loads(self.payload)
+
+
+def said(data: Any, *, event: str = "message") -> Message:
+    """A message as a client said it; its ``time`` is 0.
+
+    Raises :exc:`ValueError` for what :meth:`Message.of` does, and for an event of the host's own.
+    """
+    if event.startswith(RESERVED):
+        raise ValueError(f"an event that begins with {RESERVED} is the server's to send")
+    return Message.of(data, event=event, time=0.0)
 
 
 def _check_event(event: str) -> None:

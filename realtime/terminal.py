@@ -7,7 +7,6 @@ say goes to standard error, so that both can stand in a pipe.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import io
 import json
@@ -21,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 import aiohttp
 import orjson
 
+from realtime import envelope
 from realtime.client import MARKERS, Connection
 from realtime.close_codes import LOST, NO_CODE, CloseCode
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed, printable
@@ -144,7 +144,7 @@ async def _show(connection: Connection, count: int | None, as_json: bool) -> Non
     async for message in connection:
         marker = message.event in MARKERS
         if as_json:
-            _print(orjson.dumps(_fields(message)).decode())
+            _print(envelope.write(message).decode())
         elif marker:
             missed = message.data.get("missed", "?") if message.event == "realtime:gap" else "all of them?"
             _say(f"messages were missed: {missed}")
@@ -154,14 +154,6 @@ async def _show(connection: Connection, count: int | None, as_json: bool) -> Non
         if received == count:
             return
     raise connection.closed or Closed(CloseCode.DONE)
-
-
-def _fields(message: Message) -> dict[str, object]:
-    fields: dict[str, object] = {} if message.id is None else {"id": str(message.id)}
-    fields |= {"event": message.event, "data": message.data, "time": message.time}
-    if message.kind == "bytes":
-        fields |= {"data": base64.b64encode(message.payload).decode(), "encoding": "base64"}
-    return fields
 
 
 def _ended(end: Closed) -> int:

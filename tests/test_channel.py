@@ -132,7 +132,43 @@ async def test_name_and_bus(channel: Channel) -> None:
 
 def test_transports() -> None:
     """A channel serves every transport, a WebSocket first."""
-    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse")
+    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "post")
+
+
+class Greeting(Channel):
+    """Asks something of who connects."""
+
+    async def on_connect(self, client: Client) -> None:
+        await client.receive()
+
+
+class Open(Greeting):
+    """Says that it can do without."""
+
+    transports = ("websocket", "post")
+
+
+class Later(Open):
+    """Asks again, of who it is open to."""
+
+    async def on_connect(self, client: Client) -> None:
+        await super().on_connect(client)
+
+
+@pytest.mark.parametrize(
+    ("kind", "transports"),
+    [
+        (Greeting, ("websocket", "sse")),
+        (Open, ("websocket", "post")),
+        (Later, ("websocket", "post")),
+        (type("Further", (Greeting,), {}), ("websocket", "sse")),
+    ],
+)
+def test_what_asks_on_connecting_takes_no_post_unless_it_says_so(
+    kind: type[Channel], transports: tuple[str, ...]
+) -> None:
+    """No POST passes an ``on_connect`` by, unless the type has said that it takes POST."""
+    assert tuple(kind.transports) == transports
 
 
 async def test_options_of_the_topics_are_the_settings(channel: Channel) -> None:

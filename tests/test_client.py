@@ -1139,8 +1139,70 @@ RELAY = {
 }
 
 
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_what_is_sent_comes_back(serve: Serve, scheme: str) -> None:
+    """What is sent stands where its answer says, on either transport, and nothing but it comes."""
+    async with (
+        serve(ROOM.format(settings="history: 9"), RELAY) as serving,
+        realtime.connect(f"{scheme}://{serving.address}/room") as channel,
+    ):
+        positions = [await channel.send(data) for data in ("hi", b"\x00", {"a": [1]})]
+        got = [await soon(anext(channel)) for _ in positions]
+        assert [message.id for message in got] == positions
+        as_json: Any = {"a": [1]} if scheme == "ws" else '{"a":[1]}'
+        assert [message.data for message in got] == ["hi", b"\x00", as_json]
+        assert channel.position == positions[-1]
+        assert channel.welcome["channel"] == "room"
+        assert channel.client_id in [client.id for client in serving.server.channels["room"].clients]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_server_that_shuts_down(serve: Serve, scheme: str) -> None:
+    """A server that shuts down says when to come back, and that is followed."""
+    waits = Waits()
+    async with serve(ROOM.format(settings="history: 9"), RELAY) as serving:
+        channel = realtime.connect(f"{scheme}://{serving.address}/room", backoff=waits)
+        async with channel:
+            await channel.send("hi")
+            assert await take(channel, 1) == ["hi"]
+            await serving.server.stop()
+            await eventually(lambda: len(waits.asked) > 1)
+    failures, code, advice = waits.asked[0]
+    assert (failures, code) == (1, 1001)
+    assert advice is not None
+    assert 1.0 <= advice <= 5.0
+
+
+@pytest.mark.parametrize(("first", "then"), [("ws", "http"), ("http", "ws")])
+async def test_goes_on_over_the_other_transport(serve: Serve, first: str, then: str) -> None:
+    """A position of one transport is where to begin on the other."""
+    async with serve(ROOM.format(settings="history: 9"), RELAY) as serving:
+        async with realtime.connect(f"{first}://{serving.address}/room") as channel:
+            for number in range(3):
+                await channel.send(f"{number}")
+            await take(channel, 2)
+            position = channel.position
+        async with realtime.connect(f"{then}://{serving.address}/room", since=position) as channel:
+            assert await take(channel, 1) == ["2"]
+
+
+async def test_chat_by_its_name(serve: Serve) -> None:
+    """``name`` introduces a client to a chat on either transport."""
+    async with (
+        serve("channels: {chat: {plugin: chat, path: /chat, history: 9}}") as serving,
+        realtime.connect(serving.ws("/chat"), name="alice") as alice,
+        realtime.connect(serving.http("/chat"), name="bob") as bob,
+    ):
+        await alice.send("hi")
+        await bob.send("hello")
+        said = [{"from": "alice", "text": "hi"}, {"from": "bob", "text": "hello"}]
+        got = [data for data in await take(alice, 4) if "text" in data]
+        assert got == said
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_message_once_and_in_order(serve: Serve, seed: int) -> None:
+async def test_every_message_once_and_in_order(serve: Serve, seed: int, scheme: str) -> None:
     """Cut at random while messages flow, it gives each of them once and in order."""
     count, history = 300, "history: 1000"
     async with (
@@ -1148,7 +1210,7 @@ async def test_every_message_once_and_in_order(serve: Serve, seed: int) -> None:
         cutting(serving.port, seed, 4000) as port,
     ):
         room = serving.server.channels["room"]
-        url = f"http://127.0.0.1:{port}/room"
+        url = f"{scheme}://127.0.0.1:{port}/room"
         async with realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel:
 
             async def publish() -> None:
@@ -1162,8 +1224,9 @@ async def test_every_message_once_and_in_order(serve: Serve, seed: int) -> None:
     assert got == list(range(count))
 
 
+@pytest.mark.parametrize("scheme", ["ws", "http"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_loss_is_told(serve: Serve, seed: int) -> None:
+async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
     """Where the server keeps too little for that, what is missing is exactly what the gaps tell."""
     count, dice = 300, random.Random(seed)
     settings = "history: 3, lag: 1ms, lag_bytes: 1KiB, overflow: skip"
@@ -1172,7 +1235,7 @@ async def test_every_loss_is_told(serve: Serve, seed: int) -> None:
         cutting(serving.port, seed, 4000) as port,
     ):
         room = serving.server.channels["room"]
-        url = f"http://127.0.0.1:{port}/room"
+        url = f"{scheme}://127.0.0.1:{port}/room"
         told, got = 0, list[int]()
         async with realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel:
 

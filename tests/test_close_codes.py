@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.close_codes import MAX_REASON, CloseCode, cut_reason, may_be_sent
+from realtime.close_codes import (
+    BACK_OFF,
+    MAX_REASON,
+    RESTART,
+    CloseCode,
+    comes_back,
+    cut_reason,
+    may_be_sent,
+    retry,
+)
 
 #: RFC 6455, sections 7.4.1 and 7.4.2, and the codes that IANA has registered since.
 TABLE = {
@@ -45,6 +54,30 @@ def test_own_range_says_whether_to_come_back(code: CloseCode) -> None:
 def test_who_comes_back() -> None:
     """Of the standard codes a client comes back after these, and stops after the others."""
     assert {code.value for code in CloseCode if code < 4000 and code.comes_back} == {1001, 1011, 1012, 1013}
+
+
+@pytest.mark.parametrize("code", range(4000, 5000, 99))
+def test_codes_of_a_channel_follow_our_range(code: int) -> None:
+    """A code that a channel made up says by its number whether to come back."""
+    assert comes_back(code) is (code >= 4500)
+
+
+@pytest.mark.parametrize("code", [*CloseCode, 4000, 4499, 4500, 4999])
+def test_who_comes_back_is_told_when(code: int) -> None:
+    """There is a time to come back exactly after a code that says to."""
+    assert (retry(code) is not None) is comes_back(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "between"),
+    [(1001, RESTART), (1012, RESTART), (1011, BACK_OFF), (4509, BACK_OFF)],
+)
+def test_time_to_come_back_is_spread(code: int, between: tuple[int, int]) -> None:
+    """Of many clients each is given another time, from all of the span."""
+    low, high = between
+    times = [retry(code) or 0 for _ in range(1000)]
+    assert low <= min(times) < low + (high - low) // 10
+    assert high - (high - low) // 10 < max(times) <= high
 
 
 def test_codes_are_numbers() -> None:

@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
-from realtime.encodings import BINARY, CLOSE, PING, PONG, TEXT, EventStream, PlainFrames, frame
+from realtime.encodings import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    EventStream,
+    Form,
+    JsonFrames,
+    PlainFrames,
+    frame,
+)
+from realtime.envelope import write
 from realtime.message import Message, Position
 
 Result = TypeVar("Result")
@@ -22,6 +34,7 @@ Result = TypeVar("Result")
 HERE = Position("3f9a01c2", 17)
 STREAM = EventStream(chunked=False)
 CHUNKED = EventStream(chunked=True)
+JSON = JsonFrames()
 PLAIN = PlainFrames(lambda message: None if message.event == "hidden" else str(message.data))
 
 
@@ -234,7 +247,15 @@ def test_comment_is_a_chunk() -> None:
     assert CHUNKED.comment("hi") == b"6\r\n: hi\n\n\r\n"
 
 
-@pytest.mark.parametrize(("form", "marks"), [(PLAIN, False), (STREAM, True), (CHUNKED, True)])
-def test_who_can_mark_a_gap(form: EventStream | PlainFrames, marks: bool) -> None:
-    """Event streams can say what was missed; plain frames cannot."""
+@pytest.mark.parametrize(("form", "marks"), [(PLAIN, False), (STREAM, True), (CHUNKED, True), (JSON, True)])
+def test_who_can_mark_a_gap(form: Form, marks: bool) -> None:
+    """Event streams and frames of JSON can say what was missed; plain frames cannot."""
     assert form.marks is marks
+
+
+@pytest.mark.parametrize("data", ["hi", {"a": 1}, b"\x00\xff", None])
+def test_json_frames_are_text(data: Any) -> None:
+    """With the subprotocol every message, bytes too, is one frame of text with its object."""
+    (read,) = parse_frames(JSON.encode(message(data, id=HERE)))
+    assert read.opcode == TEXT
+    assert read.data == write(message(data, id=HERE))

@@ -10,6 +10,7 @@ import pytest
 from conftest import Serve
 from wire import EVENTS, UPGRADE, Headers, ask, close, dial, eventually, request, stream, text, websocket
 
+METHODS = ("PUT", "DELETE", "OPTIONS", "PATCH")
 #: Channels of every combination of transports.
 KINDS = {
     "both.py": '''
@@ -31,9 +32,14 @@ KINDS = {
 
             transports = ("websocket",)
 
+        class Posts(Both):
+            """POST only."""
+
+            transports = ("post",)
+
         @hookimpl
         def register_channels():
-            return {"both": Both, "events": Events, "sockets": Sockets}
+            return {"both": Both, "events": Events, "sockets": Sockets, "posts": Posts}
     '''
 }
 CHANNELS = """
@@ -42,6 +48,7 @@ CHANNELS = """
       both: {plugin: both, path: /both}
       events: {plugin: events, path: /events}
       sockets: {plugin: sockets, path: /sockets}
+      posts: {plugin: posts, path: /posts}
 """
 ROOMS = """
     channels:
@@ -189,13 +196,24 @@ async def test_page_of_an_allowed_origin_may_read(serve: Serve) -> None:
 # What is answered
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-async def test_method(serve: Serve, method: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "method", "allowed", "says"),
+    [
+        *(("/both", method, "GET,HEAD,POST", "GET and takes messages by POST") for method in METHODS),
+        *(
+            ("/sockets", method, "GET,HEAD", "/sockets is opened with GET\n")
+            for method in ["POST", *METHODS]
+        ),
+        *(("/events", method, "GET,HEAD", "/events is opened with GET\n") for method in ["POST", *METHODS]),
+        *(("/posts", method, "POST", "takes messages by POST\n") for method in ["GET", "HEAD", *METHODS]),
+    ],
+)
+async def test_method(serve: Serve, path: str, method: str, allowed: str, says: str) -> None:
     """Another method is answered with those that there are."""
     async with serve(CHANNELS, KINDS) as serving:
-        head, body = await ask(serving.port, "/both", method=method)
-    assert (head.status, head.headers["allow"].replace(" ", "")) == (405, "GET,HEAD")
-    assert "/both is opened with GET" in body
+        head, body = await ask(serving.port, path, method=method)
+    assert (head.status, head.headers["allow"].replace(" ", "")) == (405, allowed)
+    assert says in body or method == "HEAD"
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json, text/plain;q=0.5"])
@@ -204,8 +222,7 @@ async def test_not_acceptable(serve: Serve, accept: str) -> None:
     async with serve(CHANNELS, KINDS) as serving:
         head, body = await ask(serving.port, "/both", [("Accept", accept)])
     assert head.status == 406
-    assert "text/event-stream" in body
-    assert "WebSocket" in body
+    assert "text/event-stream and WebSocket, or send one message by POST" in body
 
 
 async def test_websocket_only(serve: Serve) -> None:
@@ -213,7 +230,7 @@ async def test_websocket_only(serve: Serve) -> None:
     async with serve(CHANNELS, KINDS) as serving:
         head, body = await ask(serving.port, "/sockets")
     assert (head.status, head.headers["upgrade"]) == (426, "websocket")
-    assert "ws://" in body
+    assert body == "/sockets is a WebSocket; open it with ws://\n"
 
 
 async def test_events_only(serve: Serve) -> None:
@@ -222,6 +239,16 @@ async def test_events_only(serve: Serve) -> None:
         head, body = await ask(serving.port, "/events", UPGRADE)
     assert head.status == 400
     assert "curl -N http://localhost/events" in body
+
+
+async def test_introduction_names_what_there_is(serve: Serve) -> None:
+    """A stream that was not asked for by name says what else the URL answers."""
+    both = "text/event-stream, WebSocket (Upgrade: websocket), POST (one message)"
+    async with serve(CHANNELS, KINDS) as serving:
+        for path, there in (("/both", both), ("/events", "text/event-stream")):
+            async with dial(serving.port, request(path)) as wire:
+                await wire.head()
+                assert (await wire.event())[""].endswith(f"The same URL answers: {there}")
 
 
 async def test_unknown_path(serve: Serve) -> None:

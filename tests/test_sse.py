@@ -71,7 +71,7 @@ async def test_first_block_is_the_position(serve: Serve) -> None:
         position = await publish(serving, "a", "b")
         async with dial(serving.port, request("/feed", EVENTS)) as wire:
             await wire.head()
-            assert await wire.chunk() == f"id: {position}\n\n"
+            assert (await wire.chunk()).startswith(f"id: {position}\nevent: realtime:welcome\ndata: {{")
 
 
 @pytest.mark.parametrize("headers", [(), [("Accept", "*/*")]], ids=["no Accept", "any"])
@@ -105,7 +105,7 @@ async def test_http_1_0_gets_no_chunks(serve: Serve) -> None:
         assert "transfer-encoding" not in head.headers
         start = await wire.until(b"\n\n")
         position = await publish(serving, "hello")
-        assert start == f"id: {position.rpartition('-')[0]}-0".encode()
+        assert start.startswith(f"id: {position.rpartition('-')[0]}-0\nevent: realtime:welcome\n".encode())
         assert await wire.until(b"\n\n") == f"id: {position}\ndata: hello".encode()
         await serving.server.stop()
         assert (await wire.rest()).endswith(b"\n\n")
@@ -203,7 +203,7 @@ async def test_gap_says_how_much_is_missing(serve: Serve) -> None:
     async with serve(config, FEED) as serving:
         seen = await publish(serving, "0")
         await publish(serving, *map(str, range(1, 50)))
-        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", seen)], position=False) as wire:
+        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", seen)]) as wire:
             gap = await wire.event()
             missed = json.loads(gap["data"])["missed"]
             assert gap["event"] == "realtime:gap"
@@ -218,7 +218,7 @@ async def test_position_that_means_nothing_is_a_reset(serve: Serve, told: str) -
     """A browser cannot drop its ``Last-Event-ID``: one that means nothing here begins anew."""
     async with serve(CONFIG, FEED) as serving:
         await publish(serving, *"abcde")
-        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", told)], position=False) as wire:
+        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", told)]) as wire:
             assert (await wire.event())["event"] == "realtime:reset"
             assert [(await wire.event())["data"] for _ in "cde"] == ["c", "d", "e"]
 
@@ -227,9 +227,7 @@ async def test_position_beyond_the_newest_is_a_reset(serve: Serve) -> None:
     """An offset that was never given out is of another life of the topic."""
     async with serve(CONFIG, FEED) as serving:
         epoch = (await publish(serving, "a")).partition("-")[0]
-        async with stream(
-            serving.port, "/feed", headers=[("Last-Event-ID", f"{epoch}-2")], position=False
-        ) as wire:
+        async with stream(serving.port, "/feed", headers=[("Last-Event-ID", f"{epoch}-2")]) as wire:
             assert (await wire.event())["event"] == "realtime:reset"
             assert (await wire.event())["data"] == "a"
 
@@ -338,7 +336,7 @@ async def test_slow_reader_is_told_what_it_missed(serve: Serve) -> None:
 
 
 async def test_slow_reader_is_closed(serve: Serve) -> None:
-    """By default a stream that was lapped ends, with the reason in a comment."""
+    """By default a stream that was lapped ends, and its last event says why."""
     config = "channels: {feed: {plugin: feed, path: /feed, lag_bytes: 64KiB}}"
     async with serve(config, FEED) as serving, stream(serving.port, "/feed", receive_buffer=4096) as wire:
         feed: Any = serving.server.channels["feed"]
@@ -347,14 +345,14 @@ async def test_slow_reader_is_closed(serve: Serve) -> None:
             await publish(serving, "x" * 4000)
         body = await wire.rest()
     assert body.endswith(b"\r\n0\r\n\r\n")
-    assert b": closed with 1013: too slow" in body[-200:]
+    assert b'data: {"code":1013,"reason":"too slow' in body[-200:]
 
 
 async def test_shutdown_ends_the_stream_cleanly(serve: Serve) -> None:
     """A shutdown ends the body with its last chunk: for the client it is whole."""
     async with serve(CONFIG, FEED) as serving, stream(serving.port, "/feed") as wire:
         await serving.server.stop()
-        assert (await wire.chunk()).startswith(": closed with 1001: ")
+        assert "\nevent: realtime:bye\n" in await wire.chunk()
         assert await wire.chunk() == ""
         assert await wire.rest() == b""
 

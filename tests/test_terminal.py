@@ -358,7 +358,8 @@ async def test_channel_without_that_transport(serve: Serve) -> None:
         assert await ended(url) == (
             3,
             "",
-            f"{url}: no stream of events: 426 Upgrade Required: /ws is a WebSocket; open it with ws://\n",
+            f"{url}: no stream of events: 426 Upgrade Required: "
+            "/ws is a WebSocket; open it with ws://, or send one message by POST\n",
         )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import configparser
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Serve
+from conftest import Serve, Serving
 from packaging.requirements import Requirement
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 from wire import (
     ACCEPT,
     BINARY,
@@ -24,6 +28,7 @@ from wire import (
     close,
     dial,
     eventually,
+    flood,
     frame,
     request,
     soon,
@@ -163,6 +168,30 @@ async def test_only_get_opens(serve: Serve, method: str) -> None:
         head = await wire.head()
     assert head.status == 405
     assert "GET" in head.headers["allow"].split(",")
+
+
+V1 = "realtime.v1.json"
+
+
+@pytest.mark.parametrize(
+    "offers", [[V1], [f"chat, {V1}"], ["chat", V1], [f"{V1},chat"], [f"  {V1} ,, x"]], ids=repr
+)
+async def test_subprotocol_is_selected(serve: Serve, offers: list[str]) -> None:
+    """The subprotocol that is spoken is selected among those that are offered."""
+    headers = [*UPGRADE, *(("Sec-WebSocket-Protocol", offer) for offer in offers)]
+    async with serve(ECHO) as serving, dial(serving.port, request("/ws", headers)) as wire:
+        assert (await wire.head()).headers["sec-websocket-protocol"] == V1
+
+
+@pytest.mark.parametrize("offer", ["", "chat", "realtime.v1.jso", "realtime.v1.json2", "Realtime.v1.json"])
+async def test_other_subprotocol_is_not(serve: Serve, offer: str) -> None:
+    """Another one is not answered, and the frames are plain."""
+    headers = [("Sec-WebSocket-Protocol", offer)]
+    async with serve(ECHO) as serving:
+        async with dial(serving.port, request("/ws", [*UPGRADE, *headers])) as wire:
+            assert "sec-websocket-protocol" not in (await wire.head()).headers
+        async with websocket(serving.port, "/ws", text("x"), headers=headers) as wire:
+            assert await wire.text() == "Echo: x"
 
 
 SECRET = {
@@ -471,6 +500,262 @@ async def test_long_reason_is_cut_between_characters(serve: Serve) -> None:
         websocket(serving.port, "/", text("x")) as wire,
     ):
         assert (await wire.frame()).reason == "é" * 61
+
+
+# The subprotocol
+
+#: A channel that publishes what it hears, says what that was, and does what an event asks for.
+TALK = {
+    "talk.py": '''
+        from realtime import Channel, hookimpl
+
+        class Talk(Channel):
+            """Publishes what it hears."""
+
+            async def on_connect(self, client):
+                if "greeting" in client.query:
+                    client.name = (await client.receive()).data
+
+            async def on_message(self, client, message):
+                if message.event == "quiet":
+                    return None
+                if message.event == "ask":
+                    await client.send("and?")
+                    return await self.publish(client.topic, (await client.receive()).data)
+                if message.event == "fail":
+                    raise RuntimeError
+                if message.event == "what":
+                    await client.send([message.event, message.kind, message.payload.decode()])
+                    return None
+                return await self.publish(client.topic, message.data, event=message.event)
+
+        @hookimpl
+        def register_channels():
+            return {"talk": Talk}
+    '''
+}
+TALKING = "channels: {talk: {plugin: talk, path: /talk}}"
+
+
+class Json:
+    """A client of the subprotocol, made of somebody else's library."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client = client
+
+    async def say(self, data: object = "x", **fields: object) -> None:
+        """Send an object."""
+        await self.client.send(json.dumps({"data": data, **fields}))
+
+    async def hear(self) -> dict[str, Any]:
+        """The next object, without its time."""
+        value = json.loads(await soon(self.client.recv()))
+        value.pop("time", None)
+        return dict(value)
+
+    async def answer(self) -> str:
+        """The sentence of the error that comes next."""
+        value = await self.hear()
+        assert value["event"] == "realtime:error", value
+        return str(value["data"]["message"])
+
+
+@asynccontextmanager
+async def talking(serving: Serving, query: str = "") -> AsyncIterator[Json]:
+    """Such a client, welcomed."""
+    async with connect(serving.ws(f"/talk{query}"), subprotocols=[Subprotocol(V1)]) as client:
+        assert client.subprotocol == V1
+        talker = Json(client)
+        assert (await talker.hear())["event"] == "realtime:welcome"
+        yield talker
+
+
+def position(serving: Serving, offset: int) -> str:
+    """The position of a message of the channel."""
+    return f"{serving.server.bus.topic('talk').epoch}-{offset}"
+
+
+async def test_messages_are_objects(serve: Serve) -> None:
+    """What is published comes with its position and event, whatever its data is."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        bus = serving.server.bus
+        for data in ("hi", {"a": [1]}, b"\x00\xff"):
+            await bus.publish("talk", data, event="news")
+        assert [await client.hear() for _ in range(3)] == [
+            {"id": position(serving, 1), "event": "news", "data": "hi"},
+            {"id": position(serving, 2), "event": "news", "data": {"a": [1]}},
+            {"id": position(serving, 3), "event": "news", "data": "AP8=", "encoding": "base64"},
+        ]
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ({"data": "hi"}, ["text", "hi"]),
+        ({"data": {"a": 1}}, ["json", '{"a":1}']),
+        ({"data": "aGk=", "encoding": "base64"}, ["bytes", "hi"]),
+    ],
+    ids=repr,
+)
+async def test_what_a_plugin_hears(serve: Serve, said: dict[str, Any], heard: list[str]) -> None:
+    """A plugin hears the event, and text, JSON or bytes, as if no object had been round it."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="what", **said)
+        assert await client.hear() == {"event": "message", "data": ["what", *heard]}
+
+
+async def test_binary_frame_is_bytes(serve: Serve) -> None:
+    """A binary frame is bytes, and no object is looked for in it."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.client.send(b'{"data": 1}')
+        heard = await client.hear()
+    assert (heard["data"], heard["encoding"]) == ("eyJkYXRhIjogMX0=", "base64")
+
+
+@pytest.mark.parametrize("ref", [7, "a"])
+async def test_acknowledgement_follows_the_message(serve: Serve, ref: int | str) -> None:
+    """Who sends a ref is told the position, after everything up to it."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say("hi", ref=ref)
+        place = position(serving, 1)
+        assert await client.hear() == {"id": place, "event": "message", "data": "hi"}
+        assert await client.hear() == {"event": "realtime:ack", "ref": ref, "id": place}
+
+
+async def test_acknowledgement_without_a_position(serve: Serve) -> None:
+    """Where nothing was published the acknowledgement says that it was heard."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="quiet", ref=1)
+        assert await client.hear() == {"event": "realtime:ack", "ref": 1}
+
+
+async def test_nothing_is_acknowledged_unasked(serve: Serve) -> None:
+    """Without a ref there is no answer."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="quiet")
+        await client.client.send(b"bytes")
+        await client.say(event="quiet", ref=1)
+        assert (await client.hear())["event"] == "message"
+        assert (await client.hear())["ref"] == 1
+
+
+async def test_what_receive_takes_is_acknowledged(serve: Serve) -> None:
+    """A greeting that the plugin took is acknowledged, without a position."""
+    async with serve(TALKING, TALK) as serving, talking(serving, "?greeting") as client:
+        await client.say("alice", ref="name")
+        assert await client.hear() == {"event": "realtime:ack", "ref": "name"}
+        (member,) = serving.server.channels["talk"].clients
+        assert member.name == "alice"
+
+
+async def test_each_ref_is_answered_once(serve: Serve) -> None:
+    """A plugin that receives while it hears a message has both acknowledged, each under its own ref."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="ask", ref="first")
+        assert (await client.hear())["data"] == "and?"
+        await client.say("this", ref="second")
+        assert await client.hear() == {"event": "realtime:ack", "ref": "second"}
+        assert (await client.hear())["data"] == "this"
+        assert await client.hear() == {"event": "realtime:ack", "ref": "first", "id": position(serving, 1)}
+
+
+async def test_error_leaves_the_connection(serve: Serve) -> None:
+    """A frame that cannot be read is answered in its place, and the next is heard."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="quiet", ref=1)
+        await client.client.send("hi")
+        await client.say(event="realtime:join", ref=2)
+        await client.say(event="quiet", ref=3)
+        assert (await client.hear())["ref"] == 1
+        assert "no JSON" in await client.answer()
+        refused = await client.hear()
+        assert (refused["event"], refused["ref"]) == ("realtime:error", 2)
+        assert (await client.hear())["ref"] == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[" * 60_000, '{"data":' * 8_000, '{"data": 1e999}', '{"data": "\\ud800"}', '{"data": NaN}'],
+    ids=len,
+)
+async def test_hostile_json(serve: Serve, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Hostile JSON is answered with a sentence, and is nothing to the log."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.client.send(said)
+        assert "no JSON" in await client.answer()
+        await client.say(event="quiet", ref=1)
+        assert (await client.hear())["ref"] == 1
+    assert "Traceback" not in caplog.text
+
+
+async def test_greeting_that_cannot_be_read(serve: Serve) -> None:
+    """A greeting, too, can be said again after an error."""
+    async with serve(TALKING, TALK) as serving, talking(serving, "?greeting") as client:
+        await client.client.send("alice")
+        assert "no JSON" in await client.answer()
+        await client.say("alice", ref=1)
+        assert (await client.hear())["ref"] == 1
+
+
+async def test_bug_is_not_acknowledged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A message that the plugin failed on is not acknowledged: the goodbye says why."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="fail", ref=1)
+        bye = await client.hear()
+    assert (bye["event"], bye["data"]["code"]) == ("realtime:bye", 1011)
+    assert "RuntimeError" in caplog.text
+
+
+async def test_flood_of_nonsense_is_answered_as_it_is_read(serve: Serve) -> None:
+    """Who sends nonsense and reads no answers is not listened to: the answers do not pile up."""
+    async with (
+        serve(TALKING, TALK) as serving,
+        websocket(
+            serving.port, "/talk", headers=[("Sec-WebSocket-Protocol", V1)], receive_buffer=4096
+        ) as wire,
+        talking(serving) as other,
+    ):
+        assert await flood(wire, text("x" * 200)) < 20_000_000
+        await other.say(event="quiet", ref=1)
+        assert (await other.hear())["ref"] == 1
+
+
+async def test_lapped_reader_is_told(serve: Serve) -> None:
+    """With ``overflow: skip`` a reader that was lapped has a gap marker, and no hole without one."""
+    config = "channels: {talk: {plugin: talk, path: /talk, lag_bytes: 64KiB, overflow: skip}}"
+    headers = [("Sec-WebSocket-Protocol", V1)]
+    async with (
+        serve(config, TALK) as serving,
+        websocket(serving.port, "/talk", headers=headers, receive_buffer=4096) as wire,
+    ):
+        assert json.loads(await wire.text())["event"] == "realtime:welcome"
+        for _ in range(3000):
+            await serving.server.bus.publish("talk", "x" * 4000)
+        await serving.server.bus.publish("talk", "last")
+        expected, gaps, event = 1, 0, {"data": ""}
+        while event["data"] != "last":
+            event = json.loads(await wire.text())
+            offset = int(event["id"].partition("-")[2])
+            if event["event"] == "realtime:gap":
+                gaps += 1
+                expected += event["data"]["missed"]
+                assert offset == expected - 1
+            else:
+                assert offset == expected
+                expected += 1
+    assert gaps
+
+
+async def test_resumed_after_an_acknowledgement(serve: Serve) -> None:
+    """The position of an acknowledgement can be come back with: nothing up to it is missing."""
+    async with serve(TALKING, TALK) as serving:
+        async with talking(serving) as client:
+            await client.say("one", ref=1)
+            await client.hear()
+            place = (await client.hear())["id"]
+        await serving.server.bus.publish("talk", "two")
+        async with talking(serving, f"?since={place}") as client:
+            assert (await client.hear())["data"] == "two"
 
 
 # What is used of aiohttp

@@ -254,26 +254,23 @@ async def websocket(
 
 @asynccontextmanager
 async def stream(
-    port: int, path: str, *, headers: Headers = (), receive_buffer: int = 0, position: bool = True
+    port: int, path: str, *, headers: Headers = (), receive_buffer: int = 0
 ) -> AsyncIterator[Wire]:
-    """A stream of events whose headers, and the block with the position, have been read.
-
-    A stream that begins with a gap or a reset has no such block.
-    """
+    """A stream of events whose headers and welcome have been read."""
     async with dial(port, request(path, [*EVENTS, *headers]), receive_buffer=receive_buffer) as wire:
         head = await wire.head()
         assert head.status == 200, (head, await wire.rest())
-        if position:
-            assert list(await wire.event()) == ["id"]
+        assert (await wire.event())["event"] == "realtime:welcome"
         yield wire
 
 
-async def flood(wire: Wire) -> int:
+async def flood(wire: Wire, message: bytes = b"") -> int:
     """Send until nothing more is taken, at most 90 MB; returns how many bytes were."""
-    data, sent = frame(BINARY, b"x" * 60_000), 0
+    data, sent = message or frame(BINARY, b"x" * 60_000), 0
+    data *= 60_000 // len(data) + 1
     loop = asyncio.get_running_loop()
     try:
-        while sent < 1500 * len(data):
+        while sent < 90_000_000:
             async with asyncio.timeout(0.3):
                 await loop.sock_sendall(wire.socket, data)
             sent += len(data)
@@ -288,6 +285,17 @@ async def ask(port: int, path: str, headers: Headers = (), *, method: str = "GET
         head = await wire.head()
         size = 0 if method == "HEAD" else int(head.headers.get("content-length", 0))
         return head, (await wire.exactly(size)).decode()
+
+
+def posting(path: str, body: bytes, headers: Headers = ()) -> bytes:
+    """The bytes of a POST."""
+    return request(path, [*headers, ("Content-Length", str(len(body)))], method="POST") + body
+
+
+async def post(port: int, path: str, body: bytes, headers: Headers = ()) -> tuple[Head, str]:
+    """The answer to a POST on a connection of its own."""
+    async with dial(port, posting(path, body, headers)) as wire:
+        return await wire.response()
 
 
 async def lines(program: Iterable[str], count: int, stdin: Iterable[str] = ()) -> list[str]:

@@ -20,9 +20,10 @@ from aiohttp import web
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode
 from realtime.encodings import Form
+from realtime.envelope import Ref
 from realtime.errors import Disconnected
 from realtime.heartbeat import Heartbeat
-from realtime.message import Message
+from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 
@@ -60,6 +61,8 @@ class Connections:
         self.heartbeat = Heartbeat(loop)
         self.max_clients = max_clients
         self.draining = False
+        #: How many clients are there that say one thing and wait for the answer.
+        self.posts = 0
         self._all: dict[Connection, None] = {}
         self._ids = 0
         self._empty = asyncio.Event()
@@ -123,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._paused_at = 0.0
         self._unsent = 0  # what the transport held at the last look while paused
         self._inbox: deque[Message | End] = deque()
+        self._ref: Ref | None = None  # by what the message taken last is to be answered
         self._waiter: asyncio.Future[None] | None = None
         self._reading = True
         self._grace: asyncio.TimerHandle | None = None
@@ -235,7 +239,17 @@ class Connection(asyncio.Protocol):
         return not self.closed
 
     async def receive(self) -> Message:
-        """The next message of the client (``channel.Link``)."""
+        """The next message of the client, which is answered with that (``channel.Link``)."""
+        message = await self._take()
+        if self._ref is not None:
+            self.acknowledge(self._ref, None)
+        return message
+
+    def acknowledge(self, ref: Ref, position: Position | None) -> None:
+        """Tell the client that it was heard, in a transport where it can ask to be told."""
+
+    async def _take(self) -> Message:
+        """The next message of the client."""
         if self._waiter is not None:
             raise RuntimeError("somebody else is receiving from this client already")
         while not self._inbox or (self.paused and not self.closed):
@@ -335,7 +349,7 @@ class Connection(asyncio.Protocol):
         except Disconnected:
             pass
         except BaseException as error:
-            if _not_the_plugins(error):
+            if not_the_plugins(error):
                 raise
             channel.log.exception("a bug of the channel closes %r", client)
             self.close(CloseCode.BUG, "the channel has a bug")
@@ -348,8 +362,10 @@ class Connection(asyncio.Protocol):
         on_message, client = self.channel.on_message, self.client
         in_a_row = 0
         while True:
-            message = await self.receive()
-            await on_message(client, message)
+            message, ref = await self._take(), self._ref
+            position = await on_message(client, message)
+            if ref is not None:
+                self.acknowledge(ref, position)
             in_a_row += 1
             if in_a_row == TURN_MESSAGES:
                 in_a_row = 0
@@ -366,7 +382,7 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)
         except BaseException as error:
-            if _not_the_plugins(error):
+            if not_the_plugins(error):
                 raise
             channel.log.exception("on_leave of %r failed", client)
         self.topic.bus.left(self.topic)
@@ -397,7 +413,7 @@ class Connection(asyncio.Protocol):
             request.protocol.connection_lost(self._error)
 
 
-def _not_the_plugins(error: BaseException) -> bool:
+def not_the_plugins(error: BaseException) -> bool:
     """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from realtime.channel import Channel, Client, Identity, Transport
+from realtime.channel import Channel, Client, Identity, Link, Transport
 from realtime.encodings import PlainFrames
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.paths import topic_name
-from realtime.transports import sse, websocket
+from realtime.transports import post, sse, websocket
 from realtime.transports.connection import Connection, Connections
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
@@ -20,8 +20,6 @@ Origins = str | list[str]
 
 _ORIGIN = re.compile(r"(https?)://([^/\s?#@\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-#: How long an overloaded server asks a client to stay away, in seconds.
-RETRY_AFTER = "5"
 
 
 class Endpoint:
@@ -51,13 +49,15 @@ class Endpoint:
             return web.Response(headers=sse.HEADERS)  # a WebSocket has no HEAD
         try:
             name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
-            since = _since(request)
+            since = None if transport == "post" else _since(request)
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         self._check_origin(request)
         response = websocket.accept(request) if transport == "websocket" else None
         identity = await self._authenticate(request)
         self._check_room()
+        if transport == "post":
+            return await self._post(request, name, identity)
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
@@ -65,23 +65,16 @@ class Endpoint:
 
         connection: Connection
         if response is not None:
-            connection = websocket.WebSocket(
-                self._connections, self._channel, topic, self._plain, self._max_message
-            )
+            with_json = websocket.wants_json(request)
+            kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
+            form = websocket.JSON_FRAMES if with_json else self._plain
+            connection = kind(self._connections, self._channel, topic, form, self._max_message)
         else:
             response = web.StreamResponse(headers=sse.HEADERS)
             if origin := request.headers.get(hdrs.ORIGIN):
                 response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
-        connection.client = Client(
-            connection,
-            id=self._connections.next_id(),
-            topic=name,
-            transport=transport,
-            identity=identity,
-            query={key: value for key, value in request.query.items() if key not in ("token", "since")},
-            remote=request.remote or "",
-        )
+        connection.client = self._client(request, connection, name, transport, identity)
         if request.transport is None:
             raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
         connection.transport = request.transport
@@ -108,39 +101,67 @@ class Endpoint:
             self._open -= 1
         return response
 
+    async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
+        self._connections.posts += 1
+        self._open += 1
+        try:
+            message = await post.read(request, self._max_message)
+            link = post.Post(self._channel, self._max_message)
+            return await link.handle(self._client(request, link, topic, "post", identity), message)
+        finally:
+            self._connections.posts -= 1
+            self._open -= 1
+
+    def _client(
+        self, request: web.Request, link: Link, topic: str, transport: Transport, identity: Identity | None
+    ) -> Client:
+        return Client(
+            link,
+            id=self._connections.next_id(),
+            topic=topic,
+            transport=transport,
+            identity=identity,
+            query={key: value for key, value in request.query.items() if key not in ("token", "since")},
+            remote=request.remote or "",
+        )
+
     def _choose(self, request: web.Request) -> Transport:
-        serves = self._channel.transports
-        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            raise web.HTTPMethodNotAllowed(
-                request.method, ["GET", "HEAD"], text=f"{request.path} is opened with GET\n"
-            )
+        serves, path, method = self._channel.transports, request.path, request.method
+        reads, posts = not {"sse", "websocket"}.isdisjoint(serves), "post" in serves
+        methods = [hdrs.METH_GET, hdrs.METH_HEAD] * reads + [hdrs.METH_POST] * posts
+        if method not in methods:
+            how = ["is opened with GET"] * reads + ["takes messages by POST"] * posts
+            raise web.HTTPMethodNotAllowed(method, methods, text=f"{path} {' and '.join(how)}\n")
         if websocket.wants_websocket(request):
-            if request.method != hdrs.METH_GET:
-                raise web.HTTPMethodNotAllowed(
-                    request.method, ["GET"], text="a WebSocket begins with GET\n"
-                )
+            if method != hdrs.METH_GET:
+                raise web.HTTPMethodNotAllowed(method, methods, text="a WebSocket begins with GET\n")
             if "websocket" in serves:
                 return "websocket"
             raise web.HTTPBadRequest(
-                text=f"{request.path} is no WebSocket but server-sent events: curl -N {request.url}\n"
+                text=f"{path} is no WebSocket but server-sent events: curl -N {request.url}\n"
             )
+        if method == hdrs.METH_POST:
+            return "post"
+        also = ", or send one message by POST" if posts else ""
         if "sse" not in serves:
             raise web.HTTPUpgradeRequired(
-                text=f"{request.path} is a WebSocket; open it with ws://\n",
+                text=f"{path} is a WebSocket; open it with ws://{also}\n",
                 headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
             )
         if not _accepts_events(request):
             raise web.HTTPNotAcceptable(
-                text=f"{request.path} serves text/event-stream"
-                + (" and WebSocket\n" if "websocket" in serves else "\n")
+                text=f"{path} serves text/event-stream"
+                + (" and WebSocket" if "websocket" in serves else "")
+                + f"{also}\n"
             )
         return "sse"
 
     def _introduction(self, request: web.Request) -> str:
         if "text/event-stream" in request.headers.get(hdrs.ACCEPT, ""):
             return ""
-        others = ", WebSocket (Upgrade: websocket)" if "websocket" in self._channel.transports else ""
-        return f"{self._channel.name}: server-sent events. The same URL answers: text/event-stream{others}"
+        others = {"websocket": ", WebSocket (Upgrade: websocket)", "post": ", POST (one message)"}
+        more = "".join(text for transport, text in others.items() if transport in self._channel.transports)
+        return f"{self._channel.name}: server-sent events. The same URL answers: text/event-stream{more}"
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
@@ -153,14 +174,14 @@ class Endpoint:
     def _check_room(self) -> None:
         if self._connections.draining:
             raise self._overloaded("the server is shutting down")
-        if len(self._connections) >= self._connections.max_clients:
+        if len(self._connections) + self._connections.posts >= self._connections.max_clients:
             raise self._overloaded("the server is full (server.limits.max_clients)")
         limit = self._channel.settings.limits.max_clients
         if limit is not None and self._open >= limit:
             raise self._overloaded("the channel is full (limits.max_clients)")
 
     def _overloaded(self, text: str) -> web.HTTPException:
-        error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": RETRY_AFTER})
+        error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": post.RETRY_AFTER})
         error.force_close()
         return error
 

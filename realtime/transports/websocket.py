@@ -19,11 +19,13 @@ from aiohttp import WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
-from realtime.close_codes import CloseCode, cut_reason, may_be_sent
-from realtime.encodings import CLOSE, PING, PONG, PlainFrames, frame
-from realtime.message import Message
+from realtime.close_codes import CloseCode, cut_reason, may_be_sent, retry
+from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
+from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
+from realtime.message import Message, Position
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, Connection, Connections, End
+from realtime.transports.control import ControlledConnection
 
 #: After so many seconds without a byte from the client it is pinged, …
 PING_AFTER = 25.0
@@ -35,6 +37,8 @@ PIECE = 4096
 PIECES = 4
 #: The most pongs that are owed at a time; only the latest must be sent (section 5.5.3).
 MAX_PONGS = 16
+
+JSON_FRAMES = JsonFrames()
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EXPLAIN = {
@@ -48,6 +52,12 @@ def wants_websocket(request: web.Request) -> bool:
     return any(
         part.strip().lower() == "websocket" for part in request.headers.get("Upgrade", "").split(",")
     )
+
+
+def wants_json(request: web.Request) -> bool:
+    """Whether the client offers the subprotocol in which each message is an object of JSON."""
+    offered = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return any(token.strip() == JSON_FRAMES.key for value in offered for token in value.split(","))
 
 
 def accept(request: web.Request) -> web.StreamResponse:
@@ -74,21 +84,21 @@ def accept(request: web.Request) -> web.StreamResponse:
     if not right:
         raise web.HTTPBadRequest(text="a WebSocket handshake has one key of 16 bytes in base64\n")
     digest = hashlib.sha1(keys[0].encode() + _GUID, usedforsecurity=False).digest()
-    return web.StreamResponse(
-        status=101,
-        headers={
-            "Upgrade": "websocket",
-            "Connection": "Upgrade",
-            "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
-        },
-    )
+    answer = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
+    }
+    if wants_json(request):
+        answer["Sec-WebSocket-Protocol"] = JSON_FRAMES.key
+    return web.StreamResponse(status=101, headers=answer)
 
 
 class WebSocket(Connection):
     """A connection of WebSocket frames, one message a frame."""
 
     def __init__(
-        self, connections: Connections, channel: Channel, topic: Topic, form: PlainFrames, max_message: int
+        self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
     ) -> None:
         super().__init__(connections, channel, topic, form)
         # The reader refuses a message of its limit or more; ours is the largest that passes.
@@ -149,7 +159,8 @@ class WebSocket(Connection):
 
     def _send_pongs(self) -> None:
         if self._pongs and not self.paused and not self.closed:
-            self.write(b"".join(frame(PONG, data) for data in self._pongs))
+            # What no script sees is no sign of life to it, and passes by what a subclass counts.
+            super().write(b"".join(frame(PONG, data) for data in self._pongs))
             self._pongs.clear()
 
     def _answer_pings_of_ours(self) -> None:
@@ -213,7 +224,7 @@ class WebSocket(Connection):
         self._pong_waiters.append(waiter)
         paused, unsent = self.paused, self.transport.get_write_buffer_size()
         if not paused:
-            self.write(frame(PING, b""))
+            super().write(frame(PING, b""))
         try:
             async with asyncio.timeout(timeout):
                 await waiter
@@ -237,11 +248,56 @@ class WebSocket(Connection):
             return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
             self._pinged = True
-            self.write(frame(PING, b""))
+            super().write(frame(PING, b""))
             return now + PONG_WITHIN
         self.outcome = End(1006, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
         return None
+
+
+class JsonWebSocket(ControlledConnection, WebSocket):
+    """A WebSocket with the subprotocol ``realtime.v1.json``."""
+
+    def greet(self, introduction: str) -> None:
+        """The welcome."""
+        self.write(self.welcome())
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """The last event, and the close frame."""
+        self.write(self.bye(code, reason, retry(code)))
+        super().say_goodbye(code, reason)
+
+    def look(self, now: float) -> float | None:
+        """Ping the client in its silence, and give it a sign of life in ours."""
+        again = super().look(now)
+        return None if again is None else min(again, self.keep_alive(now))
+
+    def heartbeat(self) -> bytes:
+        """A frame, for a browser shows no ping to a script."""
+        return self.say("heartbeat", {})
+
+    async def _take(self) -> Message:
+        while True:
+            message = await super()._take()
+            if message.kind == "bytes":
+                self._ref = None
+                return message
+            # Here and not when it came: it is answered in its place, and to a client that does
+            # not read the answers nothing more is listened.
+            try:
+                message, self._ref = read(message.payload)
+            except BadEnvelope as error:
+                self._answer(refuse(error))
+            else:
+                return message
+
+    def acknowledge(self, ref: Ref, position: Position | None) -> None:
+        """Tell the client that it was heard."""
+        self._answer(acknowledge(ref, position))
+
+    def _answer(self, text: bytes) -> None:
+        if not self.closed:
+            self.subscriber.send(frame(TEXT, text))
 
 
 class _Frames(WebSocketDataQueue):

@@ -12,7 +12,8 @@ import pytest
 from conftest import Serve, Serving
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from wire import install_ws, running, soon, stream, text, websocket
+from websockets.typing import Subprotocol
+from wire import install_ws, lines, post, running, soon, stream, text, websocket
 
 CHAT = "channels: {lobby: {plugin: chat, path: /chat, history: 100}}"
 #: Who a request is, as its ``?token=`` says.
@@ -288,6 +289,114 @@ async def test_names_need_not_be_unique(serve: Serve) -> None:
         assert await heard(one, 1) == ["alice left the chat"]
 
 
+@pytest.mark.parametrize("protocol", [None, "realtime.v1.json"])
+async def test_name_in_the_url(serve: Serve, protocol: str | None) -> None:
+    """A WebSocket with ``?name=`` has said its name: its first text is said to everybody."""
+    protocols = [Subprotocol(protocol)] if protocol else None
+    async with (
+        serve(CHAT) as serving,
+        joined(serving, "alice") as alice,
+        connect(serving.ws("/chat?name=%20bob%20"), subprotocols=protocols) as bob,
+    ):
+        await bob.send('{"data": "hi"}' if protocol else "hi")
+        assert await heard(alice, 2) == ["bob joined the chat", "bob: hi"]
+
+
+@pytest.mark.parametrize("name", ["", "%20", "a%0Ab", "a" * 33])
+async def test_bad_name_in_the_url(serve: Serve, name: str) -> None:
+    """A name in the URL has the rules of every name; an empty one is none."""
+    async with serve(CHAT) as serving, connect(serving.ws(f"/chat?name={name}")) as client:
+        assert await ended(client) == (1008, "a name is 1 to 32 printable characters")
+
+
+async def test_name_in_the_url_is_taken(serve: Serve) -> None:
+    """A name in the URL can be taken, too."""
+    async with (
+        serve(CHAT) as serving,
+        joined(serving, "alice"),
+        connect(serving.ws("/chat?name=alice")) as other,
+    ):
+        assert (await ended(other))[0] == 4509
+
+
+async def test_objects(serve: Serve) -> None:
+    """With the subprotocol the first text is the name, and everything has its position."""
+    protocol = Subprotocol("realtime.v1.json")
+    async with (
+        serve(CHAT) as serving,
+        connect(serving.ws("/chat"), subprotocols=[protocol]) as client,
+    ):
+        for ref, text in enumerate(("alice", "hi")):
+            await client.send(json.dumps({"data": text, "ref": ref}))
+        events = [json.loads(text) for text in await heard(client, 5)]
+        epoch = serving.server.bus.topic("lobby").epoch
+    assert [event["event"] for event in events] == [
+        "realtime:welcome",
+        "realtime:ack",
+        "realtime:join",
+        "message",
+        "realtime:ack",
+    ]
+    assert [event.get("id") for event in events[1:]] == [None, f"{epoch}-1", f"{epoch}-2", f"{epoch}-2"]
+    assert [event["data"] for event in events[2:4]] == [{"name": "alice"}, {"from": "alice", "text": "hi"}]
+
+
+# By POST
+
+
+async def test_post(serve: Serve) -> None:
+    """A POST says one thing under its name, and neither joins nor leaves."""
+    async with serve(CHAT) as serving, joined(serving, "alice") as alice:
+        assert (await post(serving.port, "/chat?name=Bob", b"hi"))[0].status == 202
+        await alice.send("hello")
+        assert await heard(alice, 2) == ["Bob: hi", "alice: hello"]
+
+
+@pytest.mark.parametrize("query", ["", "?name=", "?name=%20", "?name=a%0Ab", "?name=" + "a" * 33])
+async def test_post_without_a_name(serve: Serve, query: str) -> None:
+    """Without a name, or with one that is none, a POST is told what to do."""
+    async with serve(CHAT) as serving:
+        head, body = await post(serving.port, f"/chat{query}", b"hi")
+    assert head.status == 400
+    assert body == "say who you are with ?name=…: a name is 1 to 32 printable characters\n"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
+async def test_post_of_no_text(serve: Serve, kind: str) -> None:
+    """Only text can be said by POST, too."""
+    async with serve(CHAT) as serving:
+        head, body = await post(serving.port, "/chat?name=bob", b"[1]", [("Content-Type", kind)])
+    assert (head.status, body) == (415, "the chat takes text only\n")
+
+
+async def test_post_by_identity(serve: Serve) -> None:
+    """Who is known posts under the name it is known by, whatever the URL says."""
+    async with serve(f"plugins: [tokens]\n{CHAT}", TOKENS) as serving, joined(serving, "alice") as alice:
+        await post(serving.port, "/chat?name=x&token=bob", b"hi")
+        assert await heard(alice, 1) == ["bob: hi"]
+
+
+async def test_post_under_the_name_of_somebody_who_is_there(serve: Serve) -> None:
+    """A POST speaks for somebody who is in the room only as the same identity, or none as none."""
+    async with (
+        serve(f"plugins: [tokens]\n{CHAT}", TOKENS) as serving,
+        joined(serving, "bob") as bob,
+        joined(serving, "alice", "/chat?token=alice"),
+    ):
+        for query, status in (("name=alice", 409), ("token=alice", 202), ("name=bob", 202)):
+            assert (await post(serving.port, f"/chat?{query}", query.encode()))[0].status == status
+        assert await heard(bob, 3) == ["alice joined the chat", "alice: token=alice", "bob: name=bob"]
+
+
+async def test_post_by_curl(serve: Serve) -> None:
+    """``curl -d`` with a name in the URL says it."""
+    async with serve(CHAT) as serving, joined(serving, "bob") as bob:
+        url = serving.http("/chat?name=alice")
+        (printed,) = await lines([needs.curl(), "-s", "-w", r"\n", "-d", "hi", url], 1)
+        assert json.loads(printed) == {"id": str(serving.server.bus.topic("lobby").position)}
+        assert await heard(bob, 1) == ["alice: hi"]
+
+
 # Rooms
 
 
@@ -360,7 +469,7 @@ async def test_node_and_curl(serve: Serve, ws: list[str]) -> None:
             {"close": 1000, "reason": ""},
         ]
         assert await heard(alice, 3) == ["nora joined the chat", "nora: hi from node", "nora left the chat"]
-        lines: list[str] = []
-        while not lines or '"nora"' not in lines[-1] or "text" not in lines[-1]:
-            lines.append((await soon(reader.stdout.readline())).decode().strip())
-        assert lines[-1] == 'data: {"from":"nora","text":"hi from node"}'
+        read: list[str] = []
+        while not read or '"nora"' not in read[-1] or "text" not in read[-1]:
+            read.append((await soon(reader.stdout.readline())).decode().strip())
+        assert read[-1] == 'data: {"from":"nora","text":"hi from node"}'

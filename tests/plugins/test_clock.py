@@ -138,9 +138,9 @@ async def test_websocket(serve: Serve) -> None:
 async def test_curl(serve: Serve) -> None:
     """``curl -N`` shows the time at once, and then the ticks."""
     async with serve(config(interval="100ms")) as serving:
-        printed = await lines([needs.curl(), "-sN", serving.http("/events")], 9)
+        printed = await lines([needs.curl(), "-sN", serving.http("/events")], 11)
     assert printed[0].startswith(": clock: server-sent events")
-    times = [parse(line.removeprefix("data: ")) for line in printed if line.startswith("data: ")]
+    times = [parse(line.removeprefix("data: ")) for line in printed if line.startswith("data: Current")]
     assert len(times) >= 2
     assert times == sorted(times)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import Serve
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from wire import install_ws, lines, running, soon
+from wire import install_ws, lines, post, running, soon
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
 
@@ -106,9 +106,26 @@ async def test_node(serve: Serve, ws: list[str]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        ("text/plain", b"hi", {"data": "Echo: hi"}),
+        ("application/octet-stream", b"\x00\xff", {"data": "AP8=", "encoding": "base64"}),
+        ("application/json", b"[1]", {"data": [1]}),
+    ],
+)
+async def test_post(serve: Serve, kind: str, said: bytes, expected: dict[str, object]) -> None:
+    """A POST has its echo in the answer, of the largest message, too."""
+    async with serve(ECHO) as serving:
+        head, body = await post(serving.port, "/ws", said, [("Content-Type", kind)])
+        (message,) = json.loads(body)["messages"]
+        assert (head.status, message) == (202, {"event": "message", **expected, "time": message["time"]})
+        assert (await post(serving.port, "/ws", b"x" * 65_536))[0].status == 202
+
+
 async def test_curl_is_told_what_it_is(serve: Serve) -> None:
     """curl is told that this is a WebSocket."""
     async with serve(ECHO) as serving:
         assert await lines([needs.curl(), "-sN", serving.http("/ws")], 1) == [
-            "/ws is a WebSocket; open it with ws://"
+            "/ws is a WebSocket; open it with ws://, or send one message by POST"
         ]

@@ -1,0 +1,173 @@
+"""POST: a client that says one thing and is answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from aiohttp import hdrs, web
+
+from realtime import envelope
+from realtime.channel import Channel, Client
+from realtime.close_codes import CloseCode, comes_back
+from realtime.errors import Disconnected, TooManyTopics
+from realtime.log import OVERHEAD
+from realtime.message import Message, Position, said
+from realtime.subscriber import MAX_OUTBOX
+from realtime.transports.connection import LEAVE_GRACE, End, not_the_plugins
+
+#: How long a body may take to come, in seconds. aiohttp then reads for ten more, so that the client can
+#: see the answer, and closes.
+BODY_TIMEOUT = 20.0
+#: How long a client is asked to wait before it tries again, in seconds.
+RETRY_AFTER = "5"
+
+#: What a channel that closes a client means in HTTP. Beside these: 503 for all that say come back, and
+#: 400 for the rest.
+_STATUS: dict[int, int] = {
+    CloseCode.WRONG_KIND: 415,
+    CloseCode.POLICY: 403,
+    CloseCode.TOO_BIG: 413,
+    CloseCode.BUG: 500,
+    CloseCode.NOT_AUTHENTICATED: 401,
+    CloseCode.NOT_ALLOWED: 403,
+    CloseCode.TAKEN_OVER: 409,
+    CloseCode.NAME_TAKEN: 409,
+    CloseCode.TOO_MANY_MESSAGES: 429,
+}
+
+
+async def read(request: web.Request, max_message: int) -> Message:
+    """What the client says. Raises an HTTP error that says why it cannot be taken."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            body = await _body(request, max_message)
+    except TimeoutError:
+        text = f"the body did not come within {BODY_TIMEOUT:g}s\n"
+        raise _last(web.HTTPRequestTimeout(text=text)) from None
+    kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    event = request.query.get("event", "message")
+    try:
+        if kind == "application/json":
+            return said(orjson.loads(body), event=event)
+        return said(body if kind == "application/octet-stream" else body.decode(), event=event)
+    except UnicodeDecodeError as error:
+        wrong = f"the body is not UTF-8: {error.reason} at byte {error.start}"
+    except orjson.JSONDecodeError as error:
+        wrong = f"the body is no JSON: {error}"
+    except ValueError as error:
+        wrong = str(error)
+    raise web.HTTPBadRequest(text=f"{wrong}\n")
+
+
+async def _body(request: web.Request, most: int) -> bytes:
+    if hdrs.CONTENT_ENCODING in request.headers:
+        error = web.HTTPUnsupportedMediaType(text="a body is not to be compressed: send it as it is\n")
+        error.headers[hdrs.ACCEPT_ENCODING] = "identity"
+        raise _last(error)
+    body = bytearray()
+    if (request.content_length or 0) <= most:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    text = f"the body is larger than the {most} bytes that limits.max_message allows\n"
+    raise _last(web.HTTPRequestEntityTooLarge(most, text=text))
+
+
+def _last(error: web.HTTPException) -> web.HTTPException:
+    """An answer after which the connection is closed, for what is left of the body is not wanted."""
+    error.force_close()
+    return error
+
+
+class Post:
+    """The link of a client that says one thing (``channel.Link``)."""
+
+    def __init__(self, channel: Channel, max_message: int) -> None:
+        self.closed = False
+        self._channel = channel
+        self._room = max_message + MAX_OUTBOX  # what is still free for direct messages, in bytes
+        self._answers: list[bytes] = []
+        self._end = End(CloseCode.DONE, "")
+
+    def send(self, message: Message) -> None:
+        """A message to this client alone goes into the answer."""
+        if not self.closed:
+            self._room -= len(message.payload) + OVERHEAD
+            if self._room < 0:
+                self.close(CloseCode.TRY_AGAIN, "the answer is too long")
+            else:
+                self._answers.append(envelope.write(message))
+
+    def close(self, code: int, reason: str) -> None:
+        """The code becomes the status of the answer."""
+        if not self.closed:
+            self.closed = True
+            self._end = End(code, reason)
+
+    async def receive(self) -> Message:
+        """There is nothing more."""
+        raise Disconnected("a POST says one thing")
+
+    async def ping(self, timeout: float) -> bool:
+        """Whether it waits for its answer still."""
+        return not self.closed
+
+    async def handle(self, client: Client, message: Message) -> web.Response:
+        """Let the channel hear the message; returns the answer."""
+        hearing = asyncio.create_task(self._hear(client, message))
+        try:
+            position = await asyncio.shield(hearing)
+        except asyncio.CancelledError:
+            # The client has gone. What it had begun may finish, as after any other transport.
+            try:
+                await asyncio.wait([hearing], timeout=LEAVE_GRACE)
+            finally:
+                if hearing.cancel():
+                    self._channel.log.error("what %r had begun did not end and is cancelled", client)
+            raise
+        self.closed = True
+        response = self._response(position)
+        self._channel.log.info(
+            "post %s%s from %s: %d%s",
+            client.id,
+            f" ({client.name})" if client.name else "",
+            client.remote or "a socket",
+            response.status,
+            f" {self._end.reason}" if self._end.reason else "",
+        )
+        return response
+
+    async def _hear(self, client: Client, message: Message) -> Position | None:
+        try:
+            return await self._channel.on_message(client, message)
+        except Disconnected:
+            self.close(CloseCode.BAD_DATA, "a POST says one thing, and this channel wants to hear more")
+        except TooManyTopics as error:
+            self.close(CloseCode.TRY_AGAIN, str(error))
+        except BaseException as error:
+            if not_the_plugins(error):
+                raise
+            self._channel.log.exception("a bug of the channel fails %r", client)
+            self.close(CloseCode.BUG, "the channel has a bug")
+        return None
+
+    def _response(self, position: Position | None) -> web.Response:
+        code, reason = self._end
+        headers = {hdrs.CACHE_CONTROL: "no-store"}
+        if code != CloseCode.DONE:
+            status = _STATUS.get(code, 503 if comes_back(code) else 400)
+            if status in (429, 503):
+                headers[hdrs.RETRY_AFTER] = RETRY_AFTER
+            if status == 401:
+                headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            return web.Response(status=status, text=f"{reason or f'closed with {code}'}\n", headers=headers)
+        fields = [] if position is None else [b'"id":"%s"' % str(position).encode()]
+        if self._answers:
+            fields.append(b'"messages":[%s]' % b",".join(self._answers))
+        return web.Response(
+            status=202, body=b"{%s}" % b",".join(fields), content_type="application/json", headers=headers
+        )
