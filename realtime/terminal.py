@@ -24,7 +24,7 @@ from realtime import envelope
 from realtime.client import MARKERS, Connection
 from realtime.close_codes import LOST, NO_CODE, CloseCode
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed, printable
-from realtime.links import V1_JSON, parse_url, post, unconfirmed
+from realtime.links import V1_JSON, facts_of, parse_url, post, unconfirmed
 from realtime.message import Message, Position, Since
 
 OK, USAGE, NOT_CONNECTED, CLOSED = 0, 2, 3, 4
@@ -108,10 +108,11 @@ async def publish(
     ``as_json``: it is JSON, and not text. Returns the exit code: 2 when the URL, ``cafile`` or JSON is
     none, 3 when it could not connect, 4 when the server refused or closed, or did not confirm.
     """
-    published = 0
+    published: int | None = None
     try:
         sender = _posting if parse_url(url).scheme in ("http", "https") else _sending
         async with sender(url, name, headers, trusting(cafile), timeout) as send:
+            published = 0
             async for text in _lines() if data is None else _one(data):
                 await _publish_one(send, text, event, as_json)
                 published += 1
@@ -128,9 +129,9 @@ async def publish(
     except RealtimeError as error:
         code = _failed(error, CLOSED)
     except asyncio.CancelledError:  # Ctrl-C
-        _say(f"stopped; published: {published}")
+        _say(f"stopped; published: {published or 0}")
         raise
-    if data is None:
+    if data is None and published is not None:
         _say(f"published before it: {published}")
     return code
 
@@ -146,8 +147,7 @@ async def _show(connection: Connection, count: int | None, as_json: bool) -> Non
         if as_json:
             _print(envelope.write(message).decode())
         elif marker:
-            missed = message.data.get("missed", "?") if message.event == "realtime:gap" else "all of them?"
-            _say(f"messages were missed: {missed}")
+            _say(f"messages were missed: {facts_of(message).get('missed', 'nobody knows how many')}")
         else:
             _print(f"Received: {message.payload.decode(errors='backslashreplace')}")
         received += not marker
