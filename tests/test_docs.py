@@ -24,6 +24,8 @@ A server listens on a port of its own: each ``8080`` is replaced by it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import os
 import re
 import signal
@@ -41,7 +43,7 @@ from needs import curl, need
 from pydantic import BaseModel, ValidationError
 
 import realtime
-from realtime import cli
+from realtime import Backoff, Connection, cli
 from realtime.bus import Bus
 from realtime.channel import Channel, Client, Limits
 from realtime.close_codes import CloseCode
@@ -484,6 +486,18 @@ def test_bus_is_documented() -> None:
     assert used <= words_in((REFERENCE / "bus.md").read_text())
 
 
+def test_client_is_documented() -> None:
+    """The page of the client names each parameter, attribute and error, and the default of each."""
+    page = REFERENCE / "client.md"
+    parameters = inspect.signature(Connection.__init__).parameters
+    assert [row[0].strip("`") for row in rows(page, "## `connect(url, …)`")] == list(parameters)[1:]
+    fields = {field.name for field in dataclasses.fields(Backoff)}
+    attributes = {name for name in vars(Connection("ws://h")) if not name.startswith("_")}
+    attributes |= {name for name in vars(Connection) if not name.startswith("_")}
+    errors = {"code", "reason", "status", "body", "retry_after", "comes_back"}
+    assert fields | attributes | errors <= words_in(page.read_text())
+
+
 # The config
 
 _PROBES: dict[str, object] = {"a duration": "1s", "a size": "1KiB", "a number": 7, "true or false": True}
@@ -592,7 +606,7 @@ def test_commands_are_documented() -> None:
     assert set(re.findall(r"^## `([a-z-]+)\b", page, re.MULTILINE)) == listed
 
 
-@pytest.mark.parametrize("command", ["serve", "connect"])
+@pytest.mark.parametrize("command", ["serve", "connect", "publish"])
 def test_options_are_documented(command: str) -> None:
     """A command's section has a row for each option of its ``--help``, and no other."""
     text = run_help(command).partition("\nexample")[0]
