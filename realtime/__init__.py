@@ -1,7 +1,7 @@
 """Realtime: a realtime server declared in YAML and extended in Python.
 
-What a plugin may use is exported here, and nothing else is promised. The names are imported
-when they are first used, so that ``python -m realtime --help`` need not load a web server.
+What a plugin or an application may use is exported here, and nothing else is promised. The names
+are imported when they are first used, so that ``python -m realtime --help`` need not load a web server.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
     from realtime.channel import Channel as Channel
     from realtime.channel import Client as Client
     from realtime.channel import Identity as Identity
+    from realtime.client import Backoff as Backoff
+    from realtime.client import Connection as Connection
+    from realtime.client import connect as connect
     from realtime.close_codes import CloseCode as CloseCode
     from realtime.config import Duration as Duration
     from realtime.config import Secret as Secret
     from realtime.config import Size as Size
     from realtime.errors import BusError as BusError
+    from realtime.errors import Closed as Closed
     from realtime.errors import ConfigError as ConfigError
     from realtime.errors import Disconnected as Disconnected
+    from realtime.errors import NotConnected as NotConnected
     from realtime.errors import RealtimeError as RealtimeError
+    from realtime.errors import Refused as Refused
     from realtime.errors import StartError as StartError
     from realtime.errors import TooManyTopics as TooManyTopics
+    from realtime.errors import Unconfirmed as Unconfirmed
     from realtime.errors import UnknownTopic as UnknownTopic
     from realtime.hookspecs import hookimpl as hookimpl
     from realtime.message import Message as Message
@@ -38,9 +45,11 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "bus": "Bus Subscription",
     "channel": "Channel Client Identity",
+    "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",
-    "errors": "BusError ConfigError Disconnected RealtimeError StartError TooManyTopics UnknownTopic",
+    "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused StartError "
+    "TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "server": "Server",

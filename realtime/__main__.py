@@ -19,15 +19,18 @@ def _other_distribution() -> bool:
     return False
 
 
-# Whichever came last has overwritten part of the other, so this comes before any import of ours
-# could fail in a stranger way.
-if _other_distribution():
-    sys.exit(
-        "realtime: the distribution 'realtime' is installed too, and both have a package of that "
-        "name: pip uninstall -y realtime && pip install --force-reinstall realtime-channels"
-    )
+try:
+    # Whichever came last has overwritten part of the other, so this comes before any import of ours
+    # could fail in a stranger way.
+    if _other_distribution():
+        sys.exit(
+            "realtime: the distribution 'realtime' is installed too, and both have a package of that "
+            "name: pip uninstall -y realtime && pip install --force-reinstall realtime-channels"
+        )
 
-from realtime.cli import main
+    from realtime.cli import main
+except KeyboardInterrupt:  # Ctrl-C before there was anything to end
+    sys.exit()
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -36,8 +36,8 @@ Chat with yourself: start the server in one terminal, and in two others
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    # To be ended is what Ctrl-C is to every command: it closes what is open, and is no error.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # To be ended is to every command what Ctrl-C is: it closes what is open, and is no error.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return _run(_parse(list(sys.argv[1:] if argv is None else argv)))
     except KeyboardInterrupt:
@@ -66,9 +66,36 @@ def _run(arguments: argparse.Namespace) -> int:
     if command == "connect":
         import asyncio
 
-        from realtime.client import connect
+        from realtime.terminal import connect
 
-        return asyncio.run(connect(arguments.url, name=arguments.name, count=arguments.count))
+        return asyncio.run(
+            connect(
+                arguments.url,
+                name=arguments.name,
+                since=arguments.since,
+                count=arguments.count,
+                headers=arguments.header,
+                subprotocols=arguments.subprotocol,
+                as_json=arguments.json,
+                cafile=arguments.cafile,
+            )
+        )
+    if command == "publish":
+        import asyncio
+
+        from realtime.terminal import publish
+
+        return asyncio.run(
+            publish(
+                arguments.url,
+                arguments.data,
+                event=arguments.event,
+                name=arguments.name,
+                headers=arguments.header,
+                as_json=arguments.json,
+                cafile=arguments.cafile,
+            )
+        )
     from realtime import inspection
 
     if command == "init":
@@ -218,13 +245,58 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "Send the lines of standard input, print each message as 'Received: …'.",
         "connect ws://127.0.0.1:8080/ws",
         "connect ws://127.0.0.1:8080/chat --name alice",
+        "connect http://127.0.0.1:8080/chat --since earliest --json",
         "connect http://127.0.0.1:8080/events --count 3",
         config=False,
     )
     connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")
     connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
+    connect.add_argument(
+        "--since",
+        type=_since,
+        metavar="ID|-N|earliest",
+        help="begin after this message, with the newest N, or with all that is kept",
+    )
     connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
+    connect.add_argument(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer this WebSocket subprotocol, such as realtime.v1.json; may be repeated",
+    )
+    connect.add_argument("--json", action="store_true", help="print each message as a line of JSON")
+    _add_request(connect)
+
+    publish = command(
+        "publish",
+        "publish one message, or a line of standard input each",
+        "Publish DATA, or without it each line of standard input, and print the ids.",
+        "publish http://127.0.0.1:8080/chat 'hello all' --name alice",
+        "publish http://127.0.0.1:8080/news --json '{\"goal\": 1}' --event score",
+        "publish ws://127.0.0.1:8080/log < lines.txt",
+        config=False,
+    )
+    publish.add_argument("url", metavar="URL", help="http(s):// for a POST each, or ws:// or wss://")
+    publish.add_argument("data", metavar="DATA", nargs="?", help="the message")
+    publish.add_argument("--event", default="message", help="the event; default: message")
+    publish.add_argument("--name", help="the name, in a chat")
+    publish.add_argument("--json", action="store_true", help="the data is JSON, and not text")
+    _add_request(publish)
     return parser, added.choices
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="send this header; may be repeated",
+    )
+    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -254,3 +326,21 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
     return int(text)
+
+
+def _since(text: str) -> str:
+    from realtime.message import parse_since
+
+    try:
+        parse_since(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or -20, or earliest") from None
+    return text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    # Anything else could forge another header (RFC 9110, section 5).
+    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and value.isprintable()):
+        raise argparse.ArgumentTypeError(f"expected 'Name: value', not {text!r}")
+    return name, value.strip()

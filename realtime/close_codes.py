@@ -35,11 +35,15 @@ class CloseCode(IntEnum):
         return comes_back(self)
 
 
-_COMES_BACK = {
-    CloseCode.SHUTTING_DOWN,
-    CloseCode.RESTARTING,
-    CloseCode.BUG,
-    CloseCode.TRY_AGAIN,
+#: What no frame carries, but a client reports: how else a connection can end.
+NO_CODE, LOST = 1005, 1006
+_FINAL = {
+    CloseCode.DONE,
+    CloseCode.PROTOCOL_ERROR,
+    CloseCode.WRONG_KIND,
+    CloseCode.BAD_DATA,
+    CloseCode.POLICY,
+    CloseCode.TOO_BIG,
 }
 
 #: After how long a client comes back to a server that is restarting, in milliseconds: somewhere
@@ -53,8 +57,16 @@ MAX_REASON = 123
 
 
 def comes_back(code: int) -> bool:
-    """Whether a client that was closed with this code, maybe a channel's own, should connect again."""
-    return code in _COMES_BACK or code >= 4500
+    """Whether a client that was closed with this code, anybody's, should connect again."""
+    return code not in _FINAL and not 4000 <= code <= 4499
+
+
+def describe(code: int, reason: str = "") -> str:
+    """A code in words, with the reason if there is one: ``1013 try again: too slow``."""
+    words = {NO_CODE: "ended without a code", LOST: "connection lost"}.get(code, "")
+    if code in set(CloseCode):
+        words = CloseCode(code).name.replace("_", " ").lower()
+    return ": ".join(filter(None, (f"{code} {words}".rstrip(), reason)))
 
 
 def retry(code: int) -> int | None:

@@ -6,7 +6,11 @@ RealtimeError
 ├── BusError         the bus cannot do what was asked
 │   ├── UnknownTopic     no channel declares such a topic
 │   └── TooManyTopics    the server's limit of topics is reached
-└── Disconnected     the client is gone, so nothing can be received from it
+├── Disconnected     the client is gone, so nothing can be received from it
+├── Closed           connect(): the server has ended the connection, and it is not taken up again
+├── NotConnected     connect(): the server cannot be reached, or not in time; nothing was sent
+├── Refused          connect(): the server answered, and said no: to a connection or to a message
+└── Unconfirmed      connect(): a message was sent, and nothing says whether it has arrived
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
+
+from realtime.close_codes import comes_back, describe
 
 
 class RealtimeError(Exception):
@@ -72,6 +79,66 @@ class TooManyTopics(BusError):
 
 class Disconnected(RealtimeError):
     """The client is gone: :meth:`Client.receive` has nothing more to return."""
+
+
+class Closed(RealtimeError):
+    """The server has ended the connection: ``1013 try again: too slow``.
+
+    ``code`` is a close code (RFC 6455, section 7.4), also where a stream of events has ended; 1005
+    when that gave none and 1006 when the connection was lost. ``reason`` is the server's sentence.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(describe(code, printable(reason)))
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether connecting again makes sense."""
+        return comes_back(self.code)
+
+
+class NotConnected(RealtimeError):
+    """There is no connection, and within the time allowed there was none; nothing was sent."""
+
+
+class Refused(RealtimeError):
+    """The server answered, and said no: to a connection or to a message.
+
+    ``status`` is that of HTTP, or None where a message was refused over a WebSocket. ``body`` is the
+    server's text, at most 2,000 bytes of it. ``retry_after`` is when it asks to be asked again, in
+    seconds, if it does.
+    """
+
+    def __init__(
+        self, what: str, status: int | None = None, body: str = "", retry_after: float | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+        answer = "" if status is None else str(status)
+        if status in set(HTTPStatus):
+            answer = f"{status} {HTTPStatus(status).phrase}"
+        first_line = printable(body.strip().partition("\n")[0].rstrip())
+        if first_line.replace(":", "") == answer:  # what aiohttp says when nobody said anything
+            first_line = ""
+        super().__init__(": ".join(filter(None, (what, answer, first_line))))
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether asking again makes sense: after 408, 425, 429 and 5xx (RFC 9110, section 15)."""
+        return self.status is not None and (self.status in (408, 425, 429) or self.status >= 500)
+
+
+class Unconfirmed(RealtimeError):
+    """A message was sent, but the connection or the time ended first: it may have arrived or not."""
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Text of a stranger for a line of a terminal or a log: control characters become escapes."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    return shown if len(text) <= most else f"{shown[:most]}…"
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

@@ -13,8 +13,8 @@ import pytest
 from command import ENVIRONMENT, ROOT, run
 
 #: Every command, as the help lists them.
-COMMANDS = ("serve", "check", "plugins", "routes", "config", "schema", "init", "connect")
-NO_PLUGINS = ("connect",)
+COMMANDS = ("serve", "check", "plugins", "routes", "config", "schema", "init", "connect", "publish")
+NO_PLUGINS = ("connect", "publish")
 STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\nthreading.Event().wait()\n"
 
 # Usage

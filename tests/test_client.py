@@ -1,479 +1,1259 @@
-"""The client of the command line: lines in, messages out, and how it ends."""
+"""The client for applications: what it gives, what it does when it is cut, and what it leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import contextlib
+import json
+import random
+import ssl
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Serve
+from servers import (
+    V1,
+    Handler,
+    answering,
+    certificate,
+    closed_port,
+    cutting,
+    frame,
+    http,
+    stream,
+    websocket,
+)
 from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as serve_websocket
-from wire import eventually
+from websockets.http11 import Request, Response
+from wire import eventually, soon
 
-from realtime import client
+import realtime
+from realtime import Backoff, Closed, Connection, Message, NotConnected, Position, Refused, Unconfirmed
+from realtime.errors import RealtimeError
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(client.__file__).parent.parent),
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
-CHAT = "channels: {chat: {plugin: chat, path: /chat, history: 9}}"
-CLOCK = "channels: {clock: {plugin: clock, path: /events, interval: 10ms}}"
+#: Comes back at once.
+AT_ONCE = Backoff(first=0.0, restart=(0.0, 0.0), advised=0.0)
 
 
-class Client:
-    """A client that runs in a process of its own."""
+class Waits(Backoff):
+    """Comes back at once, and keeps what it was to wait for."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self.process = process
-        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+    def __init__(self) -> None:
+        object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "stood", 10.0)
 
-    def type(self, text: str | bytes) -> None:
-        """Type something."""
-        self.stdin.write(text.encode() if isinstance(text, str) else text)
+    asked: list[tuple[int, int, float | None]]
 
-    async def line(self) -> str:
-        """The next line of its output."""
-        async with asyncio.timeout(10):
-            return (await self.stdout.readline()).decode()
-
-    async def says(self) -> str:
-        """The next line of what else it says."""
-        async with asyncio.timeout(10):
-            return (await self.stderr.readline()).decode()
-
-    async def end(self) -> tuple[int, str, str]:
-        """Wait for its end; returns exit code, output and what else it said."""
-        async with asyncio.timeout(10):
-            out, said = await self.stdout.read(), await self.stderr.read()
-            return await self.process.wait(), out.decode(), said.decode()
+    def delay(self, failures: int, code: int = 1006, advice: float | None = None) -> float:
+        self.asked.append((failures, code, advice))
+        return 0.0
 
 
-@asynccontextmanager
-async def connecting(url: str, *arguments: str, **environment: str) -> AsyncIterator[Client]:
-    """``python -m realtime connect URL``; killed at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "realtime", "connect", url, *arguments),
-        env={**ENVIRONMENT, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    running = Client(process)
-    try:
-        yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+async def take(connection: Connection, count: int) -> list[Any]:
+    """The data of the next messages."""
+    return [(await soon(anext(connection))).data for _ in range(count)]
 
 
-async def ended(url: str, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and what else was said by a client that ends by itself."""
-    async with connecting(url, *arguments) as connection:
-        return await connection.end()
+async def forever(server: ServerConnection) -> None:
+    """Wait until the client has gone."""
+    await server.wait_closed()
 
 
-Handler = Callable[[ServerConnection], Awaitable[None]]
+def since_of(server: ServerConnection) -> str:
+    """The query with which the client came."""
+    assert server.request is not None
+    return server.request.path.partition("?")[2]
 
 
-@asynccontextmanager
-async def websocket(handler: Handler) -> AsyncIterator[str]:
-    """A WebSocket server that somebody else wrote; gives its URL."""
-    async with serve_websocket(handler, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        yield f"ws://127.0.0.1:{port}/"
+# When to come back
 
 
-@asynccontextmanager
-async def answering(answer: bytes, *, then_close: bool = True) -> AsyncIterator[str]:
-    """A server that answers every request with these bytes; gives its address."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        if then_close:
-            writer.close()
-
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for writer in writers:
-            writer.close()
+def backoff(luck: float) -> Backoff:
+    """The waits of somebody with this luck, from 0 to 1."""
+    return Backoff(random=lambda: luck)
 
 
-def stream(body: str | bytes) -> bytes:
-    """A response that is a stream of events and ends with the connection."""
-    text = body.encode() if isinstance(body, str) else body
-    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + text
+@pytest.mark.parametrize(("failures", "longest"), [(0, 1.0), (1, 2.0), (3, 8.0), (9, 30.0), (9999, 30.0)])
+def test_waits_double_up_to_a_bound(failures: int, longest: float) -> None:
+    """The longest wait doubles with each failure, up to half a minute."""
+    assert backoff(1.0).delay(failures) == longest
 
 
-# WebSocket
+def test_waits_have_full_jitter() -> None:
+    """A wait may be anything from nothing to the longest."""
+    assert (backoff(0.0).delay(3), backoff(0.5).delay(3)) == (0.0, 4.0)
 
 
-async def test_echo(serve: Serve) -> None:
-    """A line goes out, what comes back is shown; the rest is on standard error."""
-    async with serve(ECHO) as serving, connecting(serving.ws("/ws")) as connection:
-        assert await connection.says() == "WebSocket connected\n"
-        connection.type("Hello, Server!\n")
-        assert await connection.line() == "Received: Echo: Hello, Server!\n"
-        connection.type("again\r\n\nlast")
-        assert await connection.line() == "Received: Echo: again\n"
-        assert await connection.line() == "Received: Echo: \n"
-        connection.stdin.close()
-        assert await connection.line() == "Received: Echo: last\n"
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_restart(code: int) -> None:
+    """After a server that shuts down or restarts it is from one to five seconds."""
+    assert (backoff(0.0).delay(0, code), backoff(1.0).delay(0, code)) == (1.0, 5.0)
 
 
-async def test_end_of_input_does_not_end_it(serve: Serve) -> None:
-    """When there is nothing more to send it goes on listening."""
-    async with serve(ECHO) as serving, connecting(serving.ws("/ws")) as connection:
-        connection.stdin.close()
-        assert await connection.says() == "WebSocket connected\n"
-        echo = serving.server.channels["echo"]
-        await echo.publish("echo", "still there?")
-        assert await connection.line() == "Received: still there?\n"
+def test_advice() -> None:
+    """The server's advice is the least, and half of it is added at random."""
+    assert (backoff(0.0).delay(0, 1001, 8.0), backoff(1.0).delay(0, 1001, 8.0)) == (8.0, 12.0)
 
 
-async def test_binary_is_shown() -> None:
-    """Bytes are shown, those that are no text as escapes."""
+def test_advice_has_a_bound() -> None:
+    """A server cannot send a client away for ever."""
+    assert backoff(0.0).delay(0, 1013, 1e12) == 300.0
+
+
+def test_advice_is_no_licence_to_hammer() -> None:
+    """A server that says to come at once, and fails each time, is waited for all the same."""
+    assert backoff(1.0).delay(3, 1013, 0.0) == 8.0
+
+
+# WebSocket, realtime.v1.json
+
+
+async def test_messages() -> None:
+    """A message has event, data, id and time, whatever the data is."""
 
     async def handler(server: ServerConnection) -> None:
-        await server.send(b"caf\xc3\xa9 \xff")
+        await server.send(frame("message", "hi", id="e-1", time=12.5))
+        await server.send(frame("score", {"goals": [1]}, id="e-2", time=13))
+        await server.send(frame("message", "AP8=", encoding="base64", time=14.0))
 
-    async with websocket(handler) as url:
-        assert (await ended(url))[:2] == (0, "Received: café \\xff\n")
-
-
-async def test_text_that_the_terminal_cannot_show() -> None:
-    """What the output's encoding does not have is shown as an escape."""
-
-    async def handler(server: ServerConnection) -> None:
-        await server.send("café")
-
-    async with websocket(handler) as url, connecting(url, PYTHONIOENCODING="ascii") as connection:
-        assert await connection.end() == (
-            0,
-            "Received: caf\\xe9\n",
-            "WebSocket connected\nclosed by the server: 1000\n",
-        )
-
-
-async def test_large_messages_in_both_directions() -> None:
-    """Neither a line nor a message has a limit of the client's."""
-
-    async def handler(server: ServerConnection) -> None:
-        await server.send(await server.recv())
-
-    async with websocket(handler) as url, connecting(url) as connection:
-        connection.type("x" * 1_000_000 + "\n")
-        code, out, _ = await connection.end()
-        assert (code, len(out)) == (0, len("Received: \n") + 1_000_000)
-
-
-async def test_count_ends_it(serve: Serve) -> None:
-    """After ``--count`` messages it closes and ends with exit code 0."""
-    async with serve(ECHO) as serving, connecting(serving.ws("/ws"), "--count", "2") as connection:
-        connection.type("a\nb\nc\n")
-        assert await connection.end() == (
-            0,
-            "Received: Echo: a\nReceived: Echo: b\n",
-            "WebSocket connected\n",
-        )
-
-
-async def test_count_closes_with_1000() -> None:
-    """After ``--count`` messages the server sees a close with 1000."""
-    codes = []
-
-    async def handler(server: ServerConnection) -> None:
-        await server.send("one")
-        await server.wait_closed()
-        codes.append(server.close_code)
-
-    async with websocket(handler) as url:
-        assert (await ended(url, "--count", "1"))[0] == 0
-    assert codes == [1000]
-
-
-async def test_name_is_the_first_line(serve: Serve) -> None:
-    """``--name`` is sent before any line."""
-    arguments = ["--name", "alice", "--count", "2"]
-    async with serve(CHAT) as serving, connecting(serving.ws("/chat"), *arguments) as connection:
-        connection.type("hi\n")
-        _, out, _ = await connection.end()
-        assert out == "Received: alice joined the chat\nReceived: alice: hi\n"
-
-
-async def test_in_a_pipe(serve: Serve) -> None:
-    """It can stand in a pipe; when the reader has enough it ends with exit code 0 and no word."""
-    async with serve(ECHO) as serving:
-        process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", 'yes | "$0" -m realtime connect "$1" | head -n 2; echo done', sys.executable),
-            serving.ws("/ws"),
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        async with asyncio.timeout(10):
-            out, said = await process.communicate()
-        assert out.decode() == "Received: Echo: y\n" * 2 + "done\n"
-        assert said.decode() == "WebSocket connected\n"
-
-
-async def test_without_standard_input(serve: Serve) -> None:
-    """Without standard input it only listens."""
-    async with serve(CLOCK) as serving:
-        process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", 'exec "$0" -m realtime connect "$1" --count 1 <&-', sys.executable),
-            serving.ws("/events"),
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        async with asyncio.timeout(10):
-            out, said = await process.communicate()
-        assert out.startswith(b"Received: Current time: ")
-        assert (process.returncode, said) == (0, b"WebSocket connected\n")
-
-
-async def test_interrupt_closes_with_1000() -> None:
-    """Ctrl-C closes with 1000, which the server sees, and ends with exit code 0 and no traceback."""
-    codes = []
-
-    async def handler(server: ServerConnection) -> None:
-        await server.send("hi")
-        await server.wait_closed()
-        codes.append(server.close_code)
-
-    async with websocket(handler) as url, connecting(url) as connection:
-        assert await connection.line() == "Received: hi\n"
-        connection.process.send_signal(signal.SIGINT)
-        assert await connection.end() == (0, "", "WebSocket connected\n")
-    assert codes == [1000]
-
-
-async def test_closing_does_not_wait_for_ever() -> None:
-    """A server that does not answer the close does not hold it up for long."""
-    answer = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n\x81\x02hi"
-    )
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = (await reader.readuntil(b"\r\n\r\n")).decode()
-        [key] = [
-            line[19:] for line in request.split("\r\n") if line.lower().startswith("sec-websocket-key")
+    async with websocket(handler, V1) as url, realtime.connect(url, reconnect=False) as channel:
+        assert [message async for message in channel] == [
+            Message("message", "text", b"hi", 12.5, Position("e", 1)),
+            Message("score", "json", b'{"goals":[1]}', 13.0, Position("e", 2)),
+            Message("message", "bytes", b"\x00\xff", 14.0),
         ]
-        digest = hashlib.sha1(f"{key.strip()}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
-        writer.write(answer % base64.b64encode(digest))
-        await reader.read()  # and never a word more
-        writer.close()
-
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        async with connecting(url, "--count", "1") as connection:
-            assert await connection.line() == "Received: hi\n"
-            async with asyncio.timeout(5):
-                assert (await connection.end())[0] == 0
-
-
-# How it is closed
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "exit_code"),
+    ("data", "sent"),
     [
-        (1000, "done", 0),
-        (1001, "restarting", 0),
-        (1012, "", 0),
-        (1003, "text only", 4),
-        (1008, "no name", 4),
-        (1011, "a bug", 4),
-        (1013, "too slow", 4),
-        (4403, "not you", 4),
-        (4509, "", 4),
+        ("hi", {"data": "hi"}),
+        (b"\x00\xff", {"data": "AP8=", "encoding": "base64"}),
+        ({"a": [1, None]}, {"data": {"a": [1, None]}}),
     ],
 )
-async def test_closed_by_the_server(code: int, reason: str, exit_code: int) -> None:
-    """It says code and reason of a close; the exit code is 4 when that was for an error."""
+async def test_send(data: Any, sent: dict[str, Any]) -> None:
+    """What is sent has event, data and ref; the ack brings its position."""
+    got = []
 
     async def handler(server: ServerConnection) -> None:
-        await server.close(code, reason)
+        got.append(json.loads(await server.recv()))
+        await server.send(frame("realtime:ack", ref=got[0]["ref"], id="e-7"))
+        await forever(server)
 
-    async with websocket(handler) as url:
-        said = f"closed by the server: {code} {reason}".rstrip()
-        assert await ended(url) == (exit_code, "", f"WebSocket connected\n{said}\n")
-
-
-async def test_what_the_channel_refuses(serve: Serve) -> None:
-    """A channel's own refusal is said with its reason."""
-    async with serve(CHAT) as serving:
-        code, _, said = await ended(serving.ws("/chat"), "--name", "x" * 99)
-        assert (code, said.splitlines()[1:]) == (
-            4,
-            ["closed by the server: 1008 a name is 1 to 32 printable characters"],
-        )
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        assert await channel.send(data, event="score") == Position("e", 7)
+    assert got == [{"event": "score", "ref": 1, **sent}]
 
 
-async def test_connection_that_is_lost() -> None:
-    """A connection that breaks without a close is exit code 4."""
+async def test_send_that_publishes_nothing() -> None:
+    """An ack without an id is None."""
 
     async def handler(server: ServerConnection) -> None:
-        await server.send("hi")
-        server.transport.abort()
+        await server.send(frame("realtime:ack", ref=json.loads(await server.recv())["ref"]))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        assert await channel.send("hi") is None
+
+
+async def test_sends_at_once() -> None:
+    """Each of several sends gets its own answer, in whatever order they come."""
+
+    async def handler(server: ServerConnection) -> None:
+        got = [json.loads(await server.recv()) for _ in range(3)]
+        for sent in reversed(got):
+            await server.send(frame("realtime:ack", ref=sent["ref"], id=f"e-{sent['data']}"))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        answers = await asyncio.gather(*(channel.send(number) for number in (1, 2, 3)))
+        assert answers == [Position("e", 1), Position("e", 2), Position("e", 3)]
+
+
+async def test_refused_message() -> None:
+    """An error with its ref raises Refused, with the server's sentence."""
+
+    async def handler(server: ServerConnection) -> None:
+        ref = json.loads(await server.recv())["ref"]
+        await server.send(frame("realtime:error", {"message": "no such event"}, ref=ref))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Refused, match=r"^the message was refused: no such event$"):
+            await channel.send("hi")
+
+
+async def test_error_that_answers_nothing() -> None:
+    """An error without a ref is a message: it is not lost."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:error", {"message": "what?"}))
+
+    async with websocket(handler, V1) as url, realtime.connect(url, reconnect=False) as channel:
+        assert [message.event async for message in channel] == ["realtime:error"]
+
+
+async def test_welcome() -> None:
+    """The welcome is no message: it says who the client is and where the stream begins."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:welcome", {"client": "c7", "outcome": "new"}, id="e-4"))
+        await server.send(frame("realtime:heartbeat", {}))
+        await server.send(frame("message", "hi"))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        assert channel.client_id is None
+        assert await take(channel, 1) == ["hi"]
+        assert channel.position == Position("e", 4)
+        assert channel.welcome["client"] == str(channel.client_id) == "c7"
+        assert channel.welcome == {"client": "c7", "outcome": "new"}
+
+
+async def test_position_is_that_of_the_last_message_taken() -> None:
+    """What was read ahead does not count: an application that stops goes on behind what it took."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:welcome", {"outcome": "new"}, id="e-3"))
+        for offset in (4, 5, 6):
+            await server.send(frame("message", offset, id=f"e-{offset}"))
+        await server.send(frame("realtime:ack", ref=json.loads(await server.recv())["ref"]))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        await channel.send("they have come")
+        seen = [channel.position]
+        for _ in range(3):
+            await take(channel, 1)
+            seen.append(channel.position)
+        assert seen == [Position("e", offset) for offset in (3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "no JSON",
+        "[1]",
+        '{"data": "x", "encoding": "base64"}',
+        '{"id": 7}',
+        '{"event": "realtime:ack", "ref": []}',
+    ],
+)
+async def test_what_is_no_such_frame(bad: str) -> None:
+    """A server that says it speaks the subprotocol and does not is told so, and left."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(bad)
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Closed, match=r"^1007 bad data: a frame that is not realtime.v1.json$"):
+            await soon(anext(channel))
+
+
+# WebSocket, plain
+
+
+async def test_server_without_the_subprotocol() -> None:
+    """Frames of any server are messages without an id; to send to it gives None."""
+    got: list[str | bytes] = []
+
+    async def handler(server: ServerConnection) -> None:
+        for _ in range(3):
+            got.append(await server.recv())
+            await server.send(got[-1])
+
+    async with websocket(handler) as url, realtime.connect(url) as channel:
+        assert channel.subprotocol is None
+        assert [await channel.send(data) for data in ("hi", b"\x00", {"a": 1})] == [None] * 3
+        assert [(m.event, m.data, m.id) async for m in channel] == [
+            ("message", "hi", None),
+            ("message", b"\x00", None),
+            ("message", '{"a":1}', None),
+        ]
+    assert got == ["hi", b"\x00", '{"a":1}']
+
+
+async def test_plain_frames_have_no_event() -> None:
+    """An event that plain frames cannot say is an error, and not lost."""
+    async with websocket(forever) as url, realtime.connect(url) as channel:
+        with pytest.raises(ValueError, match="plain frames have no event, so 'score' cannot be sent"):
+            await channel.send("hi", event="score")
+
+
+async def test_only_plain() -> None:
+    """Without subprotocols none is offered, so a server that has it sends plain frames."""
+
+    async def handler(server: ServerConnection) -> None:
+        assert server.request is not None
+        await server.send(server.request.headers.get("Sec-WebSocket-Protocol", "none"))
+
+    async with websocket(handler) as url, realtime.connect(url, subprotocols=()) as channel:
+        assert await take(channel, 1) == ["none"]
+
+
+# The request
+
+
+async def test_request() -> None:
+    """Name and since are parameters of the URL; headers go with the handshake."""
+    seen: list[tuple[str, str]] = []
+
+    async def handler(server: ServerConnection) -> None:
+        assert server.request is not None
+        seen.append((server.request.path, server.request.headers["X-Token"]))
 
     async with websocket(handler) as url:
-        code, _, said = await ended(url)
-        assert (code, said) == (4, "WebSocket connected\nthe connection was lost\n")
+        options = {"name": "alice b", "since": -20, "headers": {"X-Token": "t"}}
+        async with realtime.connect(f"{url}chat?a=1", **options) as channel:  # type: ignore[arg-type]
+            assert [message async for message in channel] == []
+    assert seen == [("/chat?a=1&name=alice+b&since=-20", "t")]
 
 
-# Cannot connect
+@pytest.mark.parametrize("since", [Position("e", 4), "e-4"])
+async def test_since_a_position(since: Position | str) -> None:
+    """A position is given as such or as its text; what comes from before it is not shown."""
+    queries = []
+
+    async def handler(server: ServerConnection) -> None:
+        queries.append(since_of(server))
+        await server.send(frame("message", "old", id="e-4"))
+        await server.send(frame("message", "new", id="e-5"))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url, since=since) as channel:
+        assert await take(channel, 1) == ["new"]
+    assert queries == ["since=e-4"]
 
 
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
+@pytest.mark.parametrize("url", ["localhost:80", "ftp://h/", "ws://", "ws://h:99999/", ""])
+def test_bad_url(url: str) -> None:
+    """What is no URL is a ValueError at once."""
+    with pytest.raises(ValueError, match="URL"):
+        realtime.connect(url)
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
 async def test_nobody_there(scheme: str) -> None:
-    """A server that is not there is exit code 3 and a line."""
-    url = f"{scheme}://127.0.0.1:{closed_port()}/ws"
-    assert await ended(url) == (3, "", f"{url}: cannot connect: connection refused\n")
+    """A first connection that nobody answers raises NotConnected; no secret of the URL is in it."""
+    address = f"127.0.0.1:{closed_port()}/x"
+    with pytest.raises(NotConnected) as caught:
+        await realtime.connect(f"{scheme}://me:pass@{address}?token=secret").__aenter__()
+    assert str(caught.value) == f"{scheme}://{address}: cannot connect: connection refused"
 
 
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        ("localhost:8080", "a URL begins with ws://, wss://, http:// or https://"),
-        ("ftp://localhost/", "a URL begins with ws://, wss://, http:// or https://"),
-        ("", "a URL begins with ws://, wss://, http:// or https://"),
-        ("ws://[::1/", "a URL begins with ws://, wss://, http:// or https://"),
-        ("ws://h:99999/", "a URL begins with ws://, wss://, http:// or https://"),
-        ("ws://", "this is no URL"),
-        ("http://", "this is no URL"),
-    ],
-)
-async def test_bad_url(url: str, why: str) -> None:
-    """What is no URL is exit code 2 and a line."""
-    assert await ended(url) == (2, "", f"{url}: {why}\n")
-
-
-async def test_path_that_is_not_there(serve: Serve) -> None:
-    """A path that nothing serves is said with what the server answers."""
-    async with serve(ECHO) as serving:
-        for url in (serving.ws("/nowhere"), serving.http("/nowhere")):
-            code, out, said = await ended(url)
-            assert (code, out, said.count("\n")) == (3, "", 1)
-            assert "the server answers 404 Not Found" in said
-
-
-async def test_channel_without_that_transport(serve: Serve) -> None:
-    """The sentence of the server that says what to use is shown."""
-    async with serve(ECHO) as serving:
-        url = serving.http("/ws")
-        assert await ended(url) == (
-            3,
-            "",
-            f"{url}: no stream of events: the server answers 426 Upgrade Required: "
-            "/ws is a WebSocket; open it with ws://, or send one message by POST\n",
-        )
+async def test_first_connection_that_is_not_answered() -> None:
+    """A server that says nothing is given up after the time-out."""
+    async with answering(b"", then_close=False) as address:
+        with pytest.raises(NotConnected, match=r": no answer within 0\.05s$"):
+            await realtime.connect(f"ws://{address}/", timeout=0.05).__aenter__()
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
-@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
-async def test_server_of_something_else(scheme: str, answer: bytes) -> None:
-    """A server that is none of ours is exit code 3 and a line."""
-    async with answering(answer) as address:
-        code, out, said = await ended(f"{scheme}://{address}/")
-        assert (code, out, said.count("\n")) == (3, "", 1)
-
-
-async def test_server_that_says_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A server that accepts and never answers is given up after the time-out."""
-    monkeypatch.setattr(client, "CONNECT_TIMEOUT", 0.05)
-    async with answering(b"", then_close=False) as address, asyncio.timeout(10):
-        codes = [await client.connect(f"{scheme}://{address}/") for scheme in ("ws", "http")]
-    assert codes == [3, 3]
-    assert capsys.readouterr().err == (
-        f"ws://{address}/: no answer within 0.05s\nhttp://{address}/: no answer within 0.05s\n"
+async def test_refused(scheme: str) -> None:
+    """A first connection that is refused raises Refused, with the status and what the server says."""
+    answer = (
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\nContent-Length: 11\r\n\r\nfull \x1b[2J\n\n"
     )
+    async with answering(answer) as address:
+        with pytest.raises(Refused) as caught:
+            await realtime.connect(f"{scheme}://{address}/").__aenter__()
+    error = caught.value
+    assert (error.status, error.body, error.retry_after) == (503, "full \x1b[2J\n\n", 7.0)
+    assert str(error).endswith(": 503 Service Unavailable: full \\x1b[2J")
+
+
+async def test_self_signed_certificate(tmp_path: Path) -> None:
+    """A certificate that is not trusted is told in words; a context says which one is."""
+    context, file = certificate(tmp_path)
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send("secret")
+
+    async with websocket(handler, ssl=context) as url:
+        with pytest.raises(NotConnected, match="certificate is not trusted: self-signed certificate"):
+            await realtime.connect(url).__aenter__()
+        trusting = ssl.create_default_context(cafile=str(file))
+        async with realtime.connect(url, ssl=trusting) as channel:
+            assert await take(channel, 1) == ["secret"]
+
+
+# How it ends
+
+
+async def test_clean_end() -> None:
+    """A server that closes with 1000 ends the iteration, and says why in ``closed``."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send("last")
+        await server.close(1000, "that was all")
+
+    async with websocket(handler) as url, realtime.connect(url) as channel:
+        assert [message.data async for message in channel] == ["last"]
+        assert channel.closed is not None
+        assert (channel.closed.code, channel.closed.reason) == (1000, "that was all")
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 4000, 4401, 4499])
+async def test_final_code(code: int) -> None:
+    """A code that makes coming back senseless raises Closed, after the messages before it."""
+    met = []
+
+    async def handler(server: ServerConnection) -> None:
+        met.append(server)
+        await server.send("last")
+        await server.close(code, "because")
+
+    async with websocket(handler) as url, realtime.connect(url, backoff=AT_ONCE) as channel:
+        assert await take(channel, 1) == ["last"]
+        with pytest.raises(Closed) as caught:
+            await soon(anext(channel))
+    assert (caught.value.code, caught.value.reason, caught.value.comes_back) == (code, "because", False)
+    assert len(met) == 1
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1013, 4500])
+async def test_end_without_reconnecting(code: int) -> None:
+    """With ``reconnect=False`` any end but 1000 raises Closed, which says that it could come back."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.close(code, "because")
+
+    async with websocket(handler) as url, realtime.connect(url, reconnect=False) as channel:
+        with pytest.raises(Closed) as caught:
+            await soon(anext(channel))
+    assert (caught.value.code, caught.value.comes_back) == (code, True)
+
+
+async def test_cut_without_reconnecting() -> None:
+    """A connection that breaks without a close is 1006."""
+
+    async def handler(server: ServerConnection) -> None:
+        server.transport.abort()
+
+    async with websocket(handler) as url, realtime.connect(url, reconnect=False) as channel:
+        with pytest.raises(Closed, match=r"^1006 connection lost$"):
+            await soon(anext(channel))
+
+
+async def test_bye_says_more_than_the_close() -> None:
+    """What is said goodbye with is how it ended."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:bye", {"code": 4403, "reason": "not you", "retry": None}))
+        server.transport.abort()
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Closed, match=r"^4403 not allowed: not you$"):
+            await soon(anext(channel))
+
+
+async def test_message_that_is_too_large() -> None:
+    """A message beyond ``max_message`` is not taken: Closed with 1009."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send("x" * 1000)
+        await server.send("x" * 1001)
+        await forever(server)
+
+    async with websocket(handler) as url, realtime.connect(url, max_message=1000) as channel:
+        await take(channel, 1)
+        with pytest.raises(Closed) as caught:
+            await soon(anext(channel))
+    assert caught.value.code == 1009
+
+
+# Coming back
+
+
+def in_turn(*handlers: Handler) -> Handler:
+    """A handler that is another one for each connection; the last one stays."""
+    left = list(handlers)
+
+    async def handler(server: ServerConnection) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(server)
+
+    return handler
+
+
+def cut_after(*frames: str) -> Handler:
+    """A handler that sends these and breaks the connection when the client has them."""
+
+    async def handler(server: ServerConnection) -> None:
+        for text in frames:
+            await server.send(text)
+        await (await server.ping())
+        server.transport.abort()
+
+    return handler
+
+
+def showing_since(queries: list[str]) -> Handler:
+    """A handler that keeps the query and stays."""
+
+    async def handler(server: ServerConnection) -> None:
+        queries.append(since_of(server))
+        await server.send(frame("message", "back"))
+        await forever(server)
+
+    return handler
+
+
+async def test_resumes_after_the_last_message() -> None:
+    """Cut, it comes back with the position of the last message that came in."""
+    queries: list[str] = []
+    first = cut_after(frame("message", 1, id="e-1"), frame("message", 2, id="e-2"))
+    async with (
+        websocket(in_turn(first, showing_since(queries)), V1) as url,
+        realtime.connect(url, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 3) == [1, 2, "back"]
+    assert queries == ["since=e-2"]
+
+
+async def test_resumes_after_the_welcome() -> None:
+    """The position of the welcome counts: nothing that came after it is missed."""
+    queries: list[str] = []
+    first = cut_after(frame("realtime:welcome", {"outcome": "new"}, id="e-9"))
+    async with (
+        websocket(in_turn(first, showing_since(queries)), V1) as url,
+        realtime.connect(url, since=-5, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert queries == ["since=e-9"]
+
+
+async def test_gap_that_was_not_told() -> None:
+    """Cut between a welcome that knows of a gap and its marker, it comes back with what it had."""
+    queries: list[str] = []
+    first = cut_after(frame("realtime:welcome", {"outcome": "gap", "missed": 5}, id="e-9"))
+    async with (
+        websocket(in_turn(first, showing_since(queries)), V1) as url,
+        realtime.connect(url, since="e-4", backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert queries == ["since=e-4"]
+
+
+async def test_asks_again_while_it_has_no_position() -> None:
+    """Cut before any position came it begins again where it wanted to begin."""
+    queries: list[str] = []
+    async with (
+        websocket(in_turn(cut_after(), showing_since(queries)), V1) as url,
+        realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert queries == ["since=earliest"]
+
+
+async def test_what_comes_twice_is_shown_once() -> None:
+    """A message of the epoch that is not beyond the last is dropped."""
+    first = cut_after(frame("message", 1, id="e-1"), frame("message", 2, id="e-2"))
+
+    async def again(server: ServerConnection) -> None:
+        for offset in (1, 2, 3):
+            await server.send(frame("message", offset, id=f"e-{offset}"))
+        await forever(server)
+
+    async with (
+        websocket(in_turn(first, again), V1) as url,
+        realtime.connect(url, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("marker", "data"), [("realtime:gap", {"missed": 4}), ("realtime:reset", {})])
+async def test_loss_is_shown(marker: str, data: dict[str, int]) -> None:
+    """A gap and a reset are messages, also where the stream goes back; it goes on behind them."""
+    first = cut_after(frame("message", 9, id="e-9"))
+
+    async def lost(server: ServerConnection) -> None:
+        await server.send(frame("realtime:welcome", {"outcome": marker[9:]}))
+        await server.send(frame(marker, data, id="e-2"))
+        await server.send(frame("message", 3, id="e-3"))
+        await forever(server)
+
+    async with (
+        websocket(in_turn(first, lost), V1) as url,
+        realtime.connect(url, backoff=AT_ONCE) as channel,
+    ):
+        got = [await soon(anext(channel)) for _ in range(3)]
+    assert [(m.event, m.data) for m in got] == [("message", 9), (marker, data), ("message", 3)]
+
+
+async def test_comes_back_to_a_plain_channel() -> None:
+    """Where there are no positions it just comes back."""
+    queries: list[str] = []
+    async with (
+        websocket(in_turn(cut_after("one"), showing_since(queries))) as url,
+        realtime.connect(url, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 2) == ["one", frame("message", "back")]
+    assert queries == [""]
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "waited"),
+    [
+        ([], 1001, (1, 1001, None)),
+        ([], 4509, (1, 4509, None)),
+        ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": 1500})], 1001, (1, 1012, 1.5)),
+        ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": None})], 1001, (1, 1012, None)),
+    ],
+)
+async def test_advice_of_the_server(
+    frames: list[str], code: int, waited: tuple[int, int, float | None]
+) -> None:
+    """It waits by the code, and by what the goodbye advises."""
+
+    async def first(server: ServerConnection) -> None:
+        for text in frames:
+            await server.send(text)
+        await server.close(code)
+
+    waits = Waits()
+    async with (
+        websocket(in_turn(first, showing_since([])), V1) as url,
+        realtime.connect(url, backoff=waits) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert waits.asked == [waited]
+
+
+async def refused_later(
+    *answers: tuple[HTTPStatus, dict[str, str]], waits: Backoff | None = None
+) -> list[Any]:
+    """What comes from a server that cuts, and then answers with these before it accepts again."""
+    left: list[tuple[HTTPStatus, dict[str, str]] | None] = [None, *answers]
+
+    def look(server: ServerConnection, request: Request) -> Response | None:
+        answer = left.pop(0) if left else None
+        if answer is None:
+            return None
+        response = server.respond(answer[0], "not now\n")
+        response.headers.update(answer[1])
+        return response
+
+    handlers = in_turn(cut_after(), showing_since([]))
+    async with (
+        websocket(handlers, V1, process_request=look) as url,
+        realtime.connect(url, backoff=waits) as channel,
+    ):
+        return await take(channel, 1)
+
+
+async def test_refused_for_now() -> None:
+    """Once connected, 5xx and the like are tried again, after what Retry-After says."""
+    waits = Waits()
+    answers = [
+        (HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "7"}),
+        (HTTPStatus.TOO_MANY_REQUESTS, {}),
+        (HTTPStatus.BAD_GATEWAY, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}),
+    ]
+    assert await refused_later(*answers, waits=waits) == ["back"]
+    assert waits.asked == [(1, 1006, None), (2, 1006, 7.0), (3, 1006, None), (4, 1006, None)]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND])
+async def test_refused_for_good(status: HTTPStatus) -> None:
+    """Another 4xx when it comes back is final: Refused."""
+    with pytest.raises(Refused) as caught:
+        await refused_later((status, {}))
+    assert (caught.value.status, caught.value.body) == (status, "not now\n")
+
+
+async def test_server_that_is_away_for_a_while() -> None:
+    """Once connected, a server that is not there is tried again."""
+    port = closed_port()
+    waits = Waits()
+    listening = asyncio.Event()
+
+    async def come_back() -> Any:
+        await eventually(lambda: len(waits.asked) > 2)
+        return await asyncio.start_server(handle, "127.0.0.1", port)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(stream("data: back\n\n" if listening.is_set() else "data: first\n\n"))
+        listening.set()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", port)
+    async with realtime.connect(f"http://127.0.0.1:{port}/", backoff=waits) as channel:
+        server.close()
+        assert await take(channel, 1) == ["first"]
+        async with await come_back():
+            assert await take(channel, 1) == ["back"]
+
+
+async def test_vanished_server_is_noticed() -> None:
+    """A WebSocket of which nothing is heard is pinged, cut, and opened again."""
+
+    async def vanish(server: ServerConnection) -> None:
+        server.transport.pause_reading()
+        await forever(server)
+
+    async with (
+        websocket(in_turn(vanish, showing_since([])), V1, ping_interval=None, close_timeout=0.1) as url,
+        realtime.connect(url, backoff=AT_ONCE, ping=0.1) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+
+
+# Sending while it is cut
+
+
+async def test_send_waits_for_the_connection() -> None:
+    """What is sent while it is away goes out when it is back."""
+    gone, sent = asyncio.Event(), []
+
+    async def echo(server: ServerConnection) -> None:
+        sent.append(await server.recv())
+        await server.send("got it")
+        await forever(server)
+
+    class Patient(Waits):
+        def delay(self, failures: int, code: int = 1006, advice: float | None = None) -> float:
+            gone.set()
+            return 0.02
+
+    async with (
+        websocket(in_turn(cut_after(), echo)) as url,
+        realtime.connect(url, backoff=Patient()) as channel,
+    ):
+        await soon(gone.wait())
+        assert channel.subprotocol is None
+        await channel.send("late")
+        assert await take(channel, 1) == ["got it"]
+    assert sent == ["late"]
+
+
+async def test_send_does_not_wait_for_ever() -> None:
+    """When it is not back in time NotConnected says that nothing was sent."""
+    slow = Backoff(first=1000.0, random=lambda: 1.0)
+    async with websocket(cut_after(), V1) as url, realtime.connect(url, backoff=slow) as channel:
+        await eventually(lambda: channel.subprotocol is None)
+        with pytest.raises(NotConnected, match=r": not connected within 0\.01s$"):
+            await channel.send("hi", timeout=0.01)
+
+
+async def test_send_that_is_cut() -> None:
+    """Cut before its ack, it may have arrived or not, and the error says so."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.recv()
+        server.transport.abort()
+
+    async with websocket(handler, V1) as url, realtime.connect(url, reconnect=False) as channel:
+        with pytest.raises(Unconfirmed, match=r"the message may have arrived, or not$"):
+            await channel.send("hi")
+
+
+async def test_send_that_is_not_answered() -> None:
+    """Without an ack in time it may have arrived or not."""
+    async with websocket(forever, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Unconfirmed, match=r"^no answer within 0\.01s: the message may have"):
+            await channel.send("hi", timeout=0.01)
+
+
+async def test_send_after_the_end() -> None:
+    """After the end it raises how it ended."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.close(4403, "not you")
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Closed):
+            await soon(anext(channel))
+        with pytest.raises(Closed, match="4403 not allowed: not you"):
+            await channel.send("hi")
+
+
+async def test_send_that_is_cancelled() -> None:
+    """A send that is cancelled leaves nothing behind: the next one gets its own answer."""
+
+    async def handler(server: ServerConnection) -> None:
+        refs = [json.loads(await server.recv())["ref"] for _ in range(2)]
+        for ref in refs:
+            await server.send(frame("realtime:ack", ref=ref, id=f"e-{ref}"))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        sending = asyncio.create_task(channel.send("one"))
+        await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        assert await channel.send("two") == Position("e", 2)
+
+
+@pytest.mark.parametrize("data", ["\ud800", {1, 2}, object()])
+async def test_what_cannot_be_sent(data: Any) -> None:
+    """What is no text, bytes or JSON is a ValueError."""
+    async with websocket(forever) as url, realtime.connect(url) as channel:
+        with pytest.raises(ValueError, match=r"JSON|surrogates"):
+            await channel.send(data)
+
+
+# A slow consumer
+
+
+async def test_slow_consumer_is_the_servers_flow_control() -> None:
+    """Nobody takes anything: after some read-ahead nothing more is read from the socket."""
+    sent, stalled = 0, asyncio.Event()
+
+    async def handler(server: ServerConnection) -> None:
+        nonlocal sent
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:
+                async with asyncio.timeout(0.3):
+                    await server.send(b"x" * 60_000)
+                sent += 60_000
+        stalled.set()
+
+    async with websocket(handler, close_timeout=0.1) as url, realtime.connect(url) as channel:
+        await soon(stalled.wait())
+        assert await take(channel, 1) == [b"x" * 60_000]
+    assert sent < 40_000_000
+
+
+async def test_ack_behind_messages() -> None:
+    """A send gets its ack although nobody takes the messages before it, and none of them is lost."""
+
+    async def handler(server: ServerConnection) -> None:
+        ref = json.loads(await server.recv())["ref"]
+        for _ in range(100):
+            await server.send(frame("message", "x" * 10_000))
+        await server.send(frame("realtime:ack", ref=ref, id="e-1"))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        assert await channel.send("hi") == Position("e", 1)
+        assert len("".join(await take(channel, 100))) == 1_000_000
+
+
+# Leaving
+
+
+async def test_leaving_closes_with_1000() -> None:
+    """The server sees a close with 1000."""
+    codes = []
+
+    async def handler(server: ServerConnection) -> None:
+        await server.wait_closed()
+        codes.append(server.close_code)
+
+    async with websocket(handler) as url, realtime.connect(url):
+        pass
+    assert codes == [1000]
+
+
+async def test_leaving_ends_the_iteration() -> None:
+    """Whoever iterates elsewhere when it is left comes to the end."""
+    async with websocket(forever) as url:
+        async with realtime.connect(url) as channel:
+            taking = asyncio.create_task(anext(channel, "the end"))
+            await asyncio.sleep(0)
+        assert await soon(taking) == "the end"
+        with pytest.raises(Closed, match=r"^1000 done$"):
+            await channel.send("hi")
+
+
+async def test_nothing_is_left() -> None:
+    """No task is left, and no socket: the server sees each connection end."""
+    closed = []
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send("hi")
+        await server.wait_closed()
+        closed.append(server)
+
+    async with websocket(handler) as url:
+        before = asyncio.all_tasks()
+        for _ in range(3):
+            async with realtime.connect(url) as channel:
+                await take(channel, 1)
+        await eventually(lambda: len(closed) == 3)
+        await eventually(lambda: asyncio.all_tasks() <= before)
+
+
+@pytest.mark.parametrize("rude", ["never answers", "never reads"])
+async def test_leaving_whatever_the_server_does(rude: str) -> None:
+    """Two seconds are enough to leave a server that ignores the close or does not read."""
+
+    async def handler(server: ServerConnection) -> None:
+        server.transport.pause_reading()
+        await forever(server)
+
+    async with websocket(handler, ping_interval=None, close_timeout=0.1) as url:
+        loop = asyncio.get_running_loop()
+        async with realtime.connect(url) as channel:
+            if rude == "never reads":
+                with contextlib.suppress(Unconfirmed):
+                    while True:
+                        await channel.send(b"x" * 100_000, timeout=0.2)
+            began = loop.time()
+        assert loop.time() - began < 2.0
+
+
+async def test_cancelled_while_connecting() -> None:
+    """To be cancelled while it connects leaves nothing open."""
+    async with answering(b"", then_close=False) as address:
+        before = asyncio.all_tasks()
+        entering = asyncio.create_task(realtime.connect(f"ws://{address}/").__aenter__())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        assert {task for task in asyncio.all_tasks() if "connection" in task.get_name()} <= before
+
+
+async def test_left_while_it_is_away() -> None:
+    """It can be left while it waits to come back."""
+    async with (
+        websocket(cut_after(frame("message", 1)), V1) as url,
+        realtime.connect(url, backoff=Backoff(first=1000.0)) as channel,
+    ):
+        assert await take(channel, 1) == [1]
 
 
 # Server-sent events
 
 
-async def test_events(serve: Serve) -> None:
-    """An http:// URL is read as server-sent events."""
-    async with serve(CLOCK) as serving:
-        code, out, said = await ended(serving.http("/events"), "--count", "3")
-        assert (code, said) == (0, "stream of events connected\n")
-        assert [line.partition(" 2")[0] for line in out.splitlines()] == ["Received: Current time:"] * 3
+Sent = list[tuple[str, dict[str, str], bytes]]
 
 
-async def test_name_of_a_reader(serve: Serve) -> None:
-    """On an http:// URL ``--name`` is the parameter of that name."""
-    async with serve(CHAT) as serving:
-        url = serving.http("/chat?since=earliest")
-        _, out, _ = await ended(url, "--name", "alice", "--count", "1")
-        assert out == 'Received: {"name":"alice"}\n'
+def events(sent: Sent, *bodies: str, status: str = "202 Accepted", answer: str = '{"id":"e-8"}') -> Any:
+    """A handler of bytes: each GET gets the next body, the last stays open; each POST the answer."""
+    left = list(bodies)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            sent.append((first.removesuffix(" HTTP/1.1"), headers, body))
+            if first.startswith("GET"):
+                writer.write(stream(left.pop(0)))
+                if not left:
+                    await reader.read()
+                return
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\n\r\n"
+            writer.write((head + answer).encode())
+
+    return handle
+
+
+async def test_events() -> None:
+    """A stream of events gives the same messages; its welcome and bye are none."""
+    body = (
+        'id: e-1\nevent: realtime:welcome\ndata: {"client":"c","outcome":"new","heartbeat":30}\n\n'
+        "id: e-2\ndata: one\ndata: two\n\n: comment\n\n"
+        'event: realtime:gap\nid: e-4\ndata: {"missed":2}\n\n'
+        'data: {"data":"AP8=","encoding":"base64"}\n\ndata: {"a":1}\n\n'
+        'event: realtime:bye\ndata: {"code":1000,"reason":"","retry":null}\n\n'
+    )
+    async with http(events([], body, "")) as address, realtime.connect(f"http://{address}/") as channel:
+        got = [(m.event, m.data, m.id) async for m in channel]
+        assert (channel.client_id, channel.position) == ("c", Position("e", 4))
+    assert got == [
+        ("message", "one\ntwo", Position("e", 2)),
+        ("realtime:gap", {"missed": 2}, Position("e", 4)),
+        ("message", b"\x00\xff", None),
+        ("message", '{"a":1}', None),
+    ]
+
+
+async def test_events_are_resumed() -> None:
+    """Cut, a stream is asked for with Last-Event-ID, whatever the server's ids look like."""
+    sent: Sent = []
+    bodies = ["id: e-2\ndata: 1\n\n", "id: any thing\ndata: 2\n\n", "data: 3\n\n"]
+    async with (
+        http(events(sent, *bodies)) as address,
+        realtime.connect(f"http://{address}/?a=b", since=-9, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 3) == ["1", "2", "3"]
+    assert [(first, headers.get("last-event-id")) for first, headers, _ in sent] == [
+        ("GET /?a=b&since=-9", None),
+        ("GET /?a=b", "e-2"),
+        ("GET /?a=b", "any thing"),
+    ]
+
+
+async def test_retry_of_a_stream() -> None:
+    """A stream's ``retry:`` says when to come back."""
+    waits = Waits()
+    async with (
+        http(events([], "retry: 2500\n\n", "data: back\n\n")) as address,
+        realtime.connect(f"http://{address}/", backoff=waits) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert waits.asked == [(1, 1005, 2.5)]
+
+
+async def test_silent_stream_is_noticed() -> None:
+    """A stream that has promised a heartbeat and is silent for longer is opened again."""
+    sent: Sent = []
+    welcome = 'event: realtime:welcome\nid: e-3\ndata: {"outcome":"new","heartbeat":0.02}\n\n'
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        sent.append((head, {}, b""))
+        writer.write(stream(welcome if len(sent) == 1 else "data: back\n\n"))
+        await reader.read()
+
+    async with (
+        http(handle) as address,
+        realtime.connect(f"http://{address}/", backoff=AT_ONCE, slack=0.02) as channel,
+    ):
+        assert await take(channel, 1) == ["back"]
+    assert "Last-Event-ID: e-3" in sent[1][0]
 
 
 @pytest.mark.parametrize(
-    ("body", "shown"),
+    ("data", "kind", "body"),
     [
-        ("data: one\n\ndata: two\n\n", ["one", "two"]),
-        ("data: one\r\n\r\ndata: two\r\r:\r", ["one", "two"]),
-        ("data:one\ndata: two\n\n", ["one", "two"]),
-        (": comment\n\nid: 1\nevent: x\ndata: one\n\n", ["one"]),
-        ("data: unfinished", []),
-        ("data: " + "x" * 300_000 + "\n\n", ["x" * 300_000]),
-        (b"data: caf\xc3\xa9 \xff\n\n", ["café \ufffd"]),
+        ("hé", "text/plain; charset=utf-8", "hé".encode()),
+        (b"\x00\xff", "application/octet-stream", b"\x00\xff"),
+        ({"a": 1}, "application/json", b'{"a":1}'),
     ],
 )
-async def test_stream(body: str | bytes, shown: list[str]) -> None:
-    """A stream is read by the rules of server-sent events, lines of any length."""
-    async with answering(stream(body)) as address:
-        code, out, said = await ended(f"http://{address}/")
-    assert out.removeprefix("Received: ").replace("Received: ", "").splitlines() == shown
-    assert (code, said) == (0, "stream of events connected\nthe stream has ended\n")
+async def test_send_is_a_post(data: Any, kind: str, body: bytes) -> None:
+    """Over HTTP a message is sent with a POST to the same URL, whose answer brings its position."""
+    sent: Sent = []
+    async with http(events(sent, "")) as address:
+        url = f"http://{address}/chat?a=b"
+        async with realtime.connect(url, name="al", headers=[("X-Token", "t")]) as channel:
+            assert await channel.send(data, event="score") == Position("e", 8)
+    first, headers, got = sent[-1]
+    assert (first, headers["content-type"], got) == ("POST /chat?a=b&name=al&event=score", kind, body)
+    assert [request[1]["x-token"] for request in sent] == ["t", "t"]
 
 
-async def test_stream_that_is_cut() -> None:
-    """A stream that breaks off in a chunk is exit code 4."""
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    async with answering(answer + b"b\r\ndata: one\n\n\r\n5\r\nda") as address:
-        assert await ended(f"http://{address}/") == (
-            4,
-            "Received: one\n",
-            "stream of events connected\nthe connection was lost\n",
-        )
+@pytest.mark.parametrize("answer", ["", "{}", "[]", "hello", '{"id":7}'])
+async def test_post_without_a_position(answer: str) -> None:
+    """A server that tells no position, or is somebody else's, gives None."""
+    async with (
+        http(events([], "", answer=answer)) as address,
+        realtime.connect(f"http://{address}/") as channel,
+    ):
+        assert await channel.send("hi") is None
 
 
-async def test_interrupt_of_a_stream(serve: Serve) -> None:
-    """Ctrl-C ends a stream with exit code 0; the server sees the client leave."""
-    async with serve(CLOCK) as serving, connecting(serving.http("/events")) as connection:
-        assert (await connection.line()).startswith("Received: Current time: ")
-        connection.process.send_signal(signal.SIGINT)
-        code, _, said = await connection.end()
-        assert (code, said) == (0, "stream of events connected\n")
-        await eventually(lambda: not serving.server.channels["clock"].clients)
+async def test_post_that_brings_messages() -> None:
+    """What a channel says to the sender alone comes with the others."""
+    answer = '{"messages":[{"event":"message","data":"Echo: hi","time":1.0}]}'
+    async with (
+        http(events([], "", answer=answer)) as address,
+        realtime.connect(f"http://{address}/") as channel,
+    ):
+        await channel.send("hi")
+        assert await take(channel, 1) == ["Echo: hi"]
+
+
+@pytest.mark.parametrize("status", ["303 See Other", "400 Bad Request", "503 Service Unavailable"])
+async def test_post_that_is_refused(status: str) -> None:
+    """An answer other than 2xx raises Refused, with status and body."""
+    async with (
+        http(events([], "", status=status, answer="say who\n")) as address,
+        realtime.connect(f"http://{address}/") as channel,
+    ):
+        with pytest.raises(Refused, match=f": the message was refused: {status}: say who$"):
+            await channel.send("hi")
+
+
+async def test_post_that_is_cut() -> None:
+    """A POST whose answer does not come may have arrived or not."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            writer.write(stream(""))
+            await reader.read()
+
+    async with http(handle) as address, realtime.connect(f"http://{address}/") as channel:
+        with pytest.raises(Unconfirmed, match=r"the message may have arrived, or not$"):
+            await channel.send("hi")
+
+
+async def test_slow_consumer_of_events() -> None:
+    """Of a stream that nobody takes from no more is read than the bound."""
+    written = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(stream(""))
+        with contextlib.suppress(TimeoutError):
+            while written < 100_000_000:
+                writer.write(b"data: %s\n\n" % (b"x" * 60_000))
+                async with asyncio.timeout(0.3):
+                    await writer.drain()
+                written += 60_000
+        stalled.set()
+
+    stalled = asyncio.Event()
+    async with http(handle) as address, realtime.connect(f"http://{address}/") as channel:
+        await soon(stalled.wait())
+        assert await take(channel, 1) == ["x" * 60_000]
+    assert written < 40_000_000
+
+
+# A bug of ours
+
+
+async def test_whoever_iterates_hears_of_a_bug() -> None:
+    """What should not happen in the task that reads ends the iteration with an error."""
+
+    class Broken(Backoff):
+        def delay(self, failures: int, code: int = 1006, advice: float | None = None) -> float:
+            raise ZeroDivisionError("oops")
+
+    async with websocket(cut_after()) as url, realtime.connect(url, backoff=Broken()) as channel:
+        with pytest.raises(RealtimeError, match="oops"):
+            await soon(anext(channel))
+
+
+# Against a real server
+
+
+ROOM = "channels: {{room: {{plugin: relay, path: /room, {settings}}}}}"
+RELAY = {
+    "relay.py": """
+        from realtime import Channel, hookimpl
+
+        class Relay(Channel):
+            "What is said comes to everybody."
+
+            async def on_message(self, client, message):
+                return await self.publish(client.topic, message.data)
+
+        @hookimpl
+        def register_channels():
+            return {"relay": Relay}
+    """
+}
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_what_is_sent_comes_back(serve: Serve, scheme: str) -> None:
+    """What is sent stands where its answer says, on either transport, and nothing but it comes."""
+    async with (
+        serve(ROOM.format(settings="history: 9"), RELAY) as serving,
+        realtime.connect(f"{scheme}://{serving.address}/room") as channel,
+    ):
+        positions = [await channel.send(data) for data in ("hi", b"\x00", {"a": [1]})]
+        got = [await soon(anext(channel)) for _ in positions]
+        assert [message.id for message in got] == positions
+        as_json: Any = {"a": [1]} if scheme == "ws" else '{"a":[1]}'
+        assert [message.data for message in got] == ["hi", b"\x00", as_json]
+        assert channel.position == positions[-1]
+        assert channel.welcome["channel"] == "room"
+        assert channel.client_id in [client.id for client in serving.server.channels["room"].clients]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_server_that_shuts_down(serve: Serve, scheme: str) -> None:
+    """A server that shuts down says when to come back, and that is followed."""
+    waits = Waits()
+    async with serve(ROOM.format(settings="history: 9"), RELAY) as serving:
+        channel = realtime.connect(f"{scheme}://{serving.address}/room", backoff=waits)
+        async with channel:
+            await channel.send("hi")
+            assert await take(channel, 1) == ["hi"]
+            await serving.server.stop()
+            await eventually(lambda: len(waits.asked) > 1)
+    failures, code, advice = waits.asked[0]
+    assert (failures, code) == (1, 1001)
+    assert advice is not None
+    assert 1.0 <= advice <= 5.0
+
+
+@pytest.mark.parametrize(("first", "then"), [("ws", "http"), ("http", "ws")])
+async def test_goes_on_over_the_other_transport(serve: Serve, first: str, then: str) -> None:
+    """A position of one transport is where to begin on the other."""
+    async with serve(ROOM.format(settings="history: 9"), RELAY) as serving:
+        async with realtime.connect(f"{first}://{serving.address}/room") as channel:
+            for number in range(3):
+                await channel.send(f"{number}")
+            await take(channel, 2)
+            position = channel.position
+        async with realtime.connect(f"{then}://{serving.address}/room", since=position) as channel:
+            assert await take(channel, 1) == ["2"]
+
+
+async def test_chat_by_its_name(serve: Serve) -> None:
+    """``name`` introduces a client to a chat on either transport."""
+    async with (
+        serve("channels: {chat: {plugin: chat, path: /chat, history: 9}}") as serving,
+        realtime.connect(serving.ws("/chat"), name="alice") as alice,
+        realtime.connect(serving.http("/chat"), name="bob") as bob,
+    ):
+        await alice.send("hi")
+        await bob.send("hello")
+        said = [{"from": "alice", "text": "hi"}, {"from": "bob", "text": "hello"}]
+        got = [data for data in await take(alice, 4) if "text" in data]
+        assert got == said
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_every_message_once_and_in_order(serve: Serve, seed: int, scheme: str) -> None:
+    """Cut at random while messages flow, it gives each of them once and in order."""
+    count, history = 300, "history: 1000"
+    async with (
+        serve(ROOM.format(settings=history), RELAY) as serving,
+        cutting(serving.port, seed, 4000) as port,
+    ):
+        room = serving.server.channels["room"]
+        url = f"{scheme}://127.0.0.1:{port}/room"
+        async with realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel:
+
+            async def publish() -> None:
+                for number in range(count):
+                    await room.publish("room", f"{number} {'x' * (number % 50)}")
+                    await asyncio.sleep(0)
+
+            publishing = asyncio.create_task(publish())
+            got = [int(text.split()[0]) for text in await take(channel, count)]
+            await publishing
+    assert got == list(range(count))
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
+    """Where the server keeps too little for that, what is missing is exactly what the gaps tell."""
+    count, dice = 300, random.Random(seed)
+    settings = "history: 3, lag: 1ms, lag_bytes: 1KiB, overflow: skip"
+    async with (
+        serve(ROOM.format(settings=settings), RELAY) as serving,
+        cutting(serving.port, seed, 4000) as port,
+    ):
+        room = serving.server.channels["room"]
+        url = f"{scheme}://127.0.0.1:{port}/room"
+        async with realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel:
+
+            async def publish() -> None:
+                for number in range(count):
+                    await room.publish("room", f"{number} {'x' * dice.randint(0, 50)}")
+                    await asyncio.sleep(0)
+
+            publishing = asyncio.create_task(publish())
+            number, lost = -1, 0
+            expected: int | None = None  # until there is a position nothing is promised
+            while number < count - 1:
+                message = await soon(anext(channel))
+                if message.event == "realtime:gap":
+                    lost += message.data["missed"]
+                    expected = None if expected is None else expected + message.data["missed"]
+                else:
+                    number = int(message.data.split()[0])
+                    assert expected in (None, number)
+                    expected = number + 1
+            await publishing
+    assert lost > 0

@@ -24,6 +24,8 @@ A server listens on a port of its own: each ``8080`` is replaced by it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import os
 import re
 import signal
@@ -39,6 +41,7 @@ from needs import curl, need
 from reference import generated, tables
 
 import realtime
+from realtime import Backoff, Connection
 from realtime.bus import Bus
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode
@@ -480,6 +483,18 @@ def test_bus_is_documented() -> None:
     used |= {"position", "history", "members", "subscribers", "epoch", "offset", "parse"}
     used |= {"event", "kind", "data", "payload", "time", "id", "exclude"}
     assert used <= words_in((REFERENCE / "bus.md").read_text())
+
+
+def test_client_is_documented() -> None:
+    """The page of the client names each parameter, attribute and error, and the default of each."""
+    page = REFERENCE / "client.md"
+    parameters = inspect.signature(Connection.__init__).parameters
+    assert [row[0].strip("`") for row in rows(page, "## `connect(url, …)`")] == list(parameters)[1:]
+    fields = {field.name for field in dataclasses.fields(Backoff)}
+    attributes = {name for name in vars(Connection("ws://h")) if not name.startswith("_")}
+    attributes |= {name for name in vars(Connection) if not name.startswith("_")}
+    errors = {"code", "reason", "status", "body", "retry_after", "comes_back"}
+    assert fields | attributes | errors <= words_in(page.read_text())
 
 
 # The config

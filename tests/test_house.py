@@ -32,6 +32,8 @@ NAMES = sorted(MODULES)
 PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What knows nothing of sockets, HTTP, YAML or plugins.
 INNER = ("bus", "close_codes", "encodings", "envelope", "errors", "log", "message", "subscriber", "topic")
+#: What is not the server's.
+CLIENTS = ("client", "links", "terminal")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {"aiohttp", "orjson", "pluggy", "pydantic", "pydantic_core", "yaml", "yarl"}
 
@@ -238,9 +240,21 @@ def lines_of_code(file: Path) -> int:
     )
 
 
-def test_core_is_read_in_an_afternoon() -> None:
-    """The whole package, plugins and commands included, stays under 5,000 lines of code."""
-    assert sum(map(lines_of_code, [*MODULES.values(), *PLUGIN_FILES])) < 5000
+def test_server_is_read_in_an_afternoon() -> None:
+    """The whole server, plugins and commands included, stays under 5,000 lines of code."""
+    server = [file for name, file in MODULES.items() if name not in CLIENTS]
+    assert sum(map(lines_of_code, [*server, *PLUGIN_FILES])) < 5000
+
+
+def test_clients_are_read_in_an_hour() -> None:
+    """The clients, for applications and of the command line, stay under 1,000 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in CLIENTS) < 1000
+
+
+@pytest.mark.parametrize("module", [name for name in NAMES if name not in ("__init__", "cli")])
+def test_server_does_not_know_the_clients(module: str) -> None:
+    """The server knows none of its clients."""
+    assert module in CLIENTS or own(MODULES[module]).isdisjoint(CLIENTS)
 
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda file: file.stem)

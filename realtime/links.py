@@ -1,0 +1,341 @@
+"""What carries a client's messages: one connection of one transport, and a POST.
+
+A link ends once. It knows nothing of coming back, of positions or of who takes the messages: that is
+``client``, which opens the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import codecs
+import io
+import itertools
+import os
+import re
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from realtime.close_codes import LOST, NO_CODE, CloseCode, may_be_sent
+from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
+from realtime.message import Kind, Message, Position
+
+#: The subprotocol in which messages have an id and sending is acknowledged.
+V1_JSON = "realtime.v1.json"
+#: How long the closing handshake, or the body of a refusal, may take, in seconds.
+CLOSE_TIMEOUT = 1.0
+#: The most that is read of the body of a refusal, in bytes: it is for a person.
+MAX_BODY = 2000
+#: The most that is read of the answer to a POST, in bytes: it may bring messages.
+MAX_ANSWER = 16 * 1024 * 1024
+
+_BYTES_IN_EVENT = re.compile(rb'\{"data":"([A-Za-z0-9+/]*={0,2})","encoding":"base64"\}')
+
+
+class Answer(NamedTuple):
+    """What the server says to a message: where it stands, and messages for its sender alone."""
+
+    position: Position | None = None
+    messages: Sequence[Message] = ()
+
+
+class Link(ABC):
+    """One connection of one transport."""
+
+    subprotocol: str | None = None
+    #: How it ends, as announced; how long until coming back, in seconds; the longest silence.
+    goodbye: Closed | None = None
+    retry: float | None = None
+    silence: float | None = None
+
+    def said_goodbye(self, facts: Mapping[str, Any]) -> None:
+        """The end is announced, with more than the transport itself can say."""
+        code, reason, retry = facts.get("code"), facts.get("reason"), facts.get("retry")
+        if isinstance(code, int):
+            self.goodbye = Closed(code, reason if isinstance(reason, str) else "")
+        if isinstance(retry, int | float) and retry >= 0:
+            self.retry = retry / 1000
+
+    @abstractmethod
+    async def receive(self) -> tuple[Message, str]:
+        """The next message, and its id as it was written. Raises :exc:`Closed` at any end."""
+
+    @abstractmethod
+    async def send(self, message: Message) -> Answer:
+        """Send it, and wait for what the server says to it."""
+
+    @abstractmethod
+    async def close(self, code: int = CloseCode.DONE) -> None:
+        """Close it, or answer the close with ``code``."""
+
+
+class WebSocket(Link):
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._ws = ws
+        self._socket = ws.get_extra_info("socket")
+        self._refs = itertools.count(1)
+        self._acks: dict[int, asyncio.Future[Position | RealtimeError | None]] = {}
+        self.subprotocol = ws.protocol
+
+    async def receive(self) -> tuple[Message, str]:
+        while True:
+            frame = await self._ws.receive()
+            if frame.type is aiohttp.WSMsgType.TEXT:
+                if self.subprotocol != V1_JSON:
+                    return Message("message", "text", frame.data.encode(), time.time()), ""
+                try:
+                    fields = orjson.loads(frame.data)
+                    if not self._answered(fields):
+                        return _message(fields), str(fields.get("id", ""))
+                except (ValueError, TypeError, LookupError, AttributeError):
+                    raise Closed(CloseCode.BAD_DATA, f"a frame that is not {V1_JSON}") from None
+            elif frame.type is aiohttp.WSMsgType.BINARY:
+                return Message("message", "bytes", frame.data, time.time()), ""
+            elif frame.type is aiohttp.WSMsgType.CLOSE:
+                raise Closed(frame.data or CloseCode.DONE, frame.extra or "")
+            elif isinstance(frame.data, aiohttp.WebSocketError):
+                raise Closed(frame.data.code, str(frame.data))
+            else:
+                raise Closed(LOST)
+
+    def _answered(self, fields: dict[str, Any]) -> bool:
+        """Whether the frame is an answer to what was sent."""
+        event, ref = fields.get("event"), fields.get("ref")
+        if ref is None or event not in ("realtime:ack", "realtime:error"):
+            return False
+        waiting = self._acks.get(ref)
+        if waiting is not None and not waiting.done():
+            if event == "realtime:error":
+                waiting.set_result(Refused("the message was refused", body=str(fields["data"]["message"])))
+            else:
+                waiting.set_result(_position(fields))
+        return True
+
+    async def send(self, message: Message) -> Answer:
+        if self.subprotocol != V1_JSON and message.event != "message":
+            raise ValueError(f"plain frames have no event, so {message.event!r} cannot be sent")
+        try:
+            if self.subprotocol != V1_JSON:
+                if message.kind == "bytes":
+                    await self._ws.send_bytes(message.payload)
+                else:
+                    await self._ws.send_str(message.payload.decode())
+                return Answer()
+            ref = next(self._refs)
+            answer = asyncio.get_running_loop().create_future()
+            self._acks[ref] = answer
+            try:
+                await self._ws.send_str(_fields(message, ref))
+                result: Position | RealtimeError | None = await answer
+            finally:
+                del self._acks[ref]
+        except (aiohttp.ClientError, OSError):
+            raise unconfirmed("the connection was lost") from None
+        if isinstance(result, RealtimeError):
+            raise result
+        return Answer(result)
+
+    async def close(self, code: int = CloseCode.DONE) -> None:
+        for waiting in self._acks.values():
+            if not waiting.done():
+                waiting.set_result(unconfirmed("the connection has ended"))
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._ws.close(code=code if may_be_sent(code) else CloseCode.DONE)
+        except TimeoutError:
+            pass
+        finally:
+            if self._socket is not None:
+                with suppress(OSError):  # it is closed already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class EventSource(Link):
+    def __init__(
+        self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession, url: URL, most: int
+    ) -> None:
+        self._response, self._session, self._url, self._most = response, session, url, most
+        # A line ends with \r\n, \n or \r (HTML standard, section 9.2.5), and may be of any length.
+        utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, True)
+        self._part: list[str] = []  # of a line that has not ended
+        self._event, self._id, self._data = "", "", list[str]()  # of a block that has not ended
+        self._held = 0  # bytes of both
+        self._events: deque[tuple[Message, str]] = deque()
+
+    async def receive(self) -> tuple[Message, str]:
+        while not self._events:
+            try:
+                async with asyncio.timeout(self.silence):
+                    chunk = await self._response.content.readany()
+            except TimeoutError:
+                raise Closed(LOST, f"nothing was heard for {self.silence:g}s") from None
+            except (aiohttp.ClientError, OSError):
+                raise Closed(LOST) from None
+            if not chunk:
+                raise Closed(NO_CODE, "the stream has ended")
+            self._held += len(chunk)
+            first, *begun = self._decoder.decode(chunk).split("\n")
+            self._part.append(first)
+            for part in begun:
+                self._line("".join(self._part))
+                self._part = [part]
+            if self._held > self._most:
+                raise Closed(CloseCode.TOO_BIG, f"an event is larger than {self._most} bytes")
+        return self._events.popleft()
+
+    def _line(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if self._data:
+                self._events.append((_event(self._event, "\n".join(self._data), self._id), self._id))
+            self._event, self._id, self._data, self._held = "", "", [], 0
+        elif name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "id" and value.isprintable():
+            self._id = value
+        elif name == "retry" and re.fullmatch("[0-9]{1,9}", value):
+            self.retry = int(value) / 1000
+
+    async def send(self, message: Message) -> Answer:
+        return await post(self._session, self._url, message)
+
+    async def close(self, code: int = CloseCode.DONE) -> None:
+        self._response.close()
+
+
+async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> Answer:
+    """Send one message with a POST."""
+    where = shown(url)
+    media = {"text": "text/plain; charset=utf-8", "bytes": "application/octet-stream"}
+    headers = {"Content-Type": media.get(message.kind, "application/json")}
+    if message.event != "message":
+        url = url.update_query(event=message.event)
+    try:
+        # A redirect would turn it into a GET.
+        request = session.post(url, data=message.payload, headers=headers, allow_redirects=False)
+        async with request as response:
+            if not 200 <= response.status < 300:
+                raise await refused(f"{where}: the message was refused", response)
+            body = b""
+            while len(body) <= MAX_ANSWER and (chunk := await response.content.readany()):
+                body += chunk
+    except aiohttp.ClientConnectorError as error:
+        raise NotConnected(f"{where}: cannot connect: {why(error)}") from error
+    except (aiohttp.ClientError, OSError):
+        raise unconfirmed("the connection was lost") from None
+    try:
+        answer = orjson.loads(body)
+        return Answer(_position(answer), [_message(fields) for fields in answer.get("messages", ())])
+    except (ValueError, TypeError, AttributeError):
+        return Answer()  # it is somebody else's server
+
+
+async def refused(what: str, response: aiohttp.ClientResponse) -> Refused:
+    body = b""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            body = await response.content.read(MAX_BODY)
+    response.close()
+    after = response.headers.get("Retry-After", "")
+    advice = float(after) if re.fullmatch("[0-9]{1,9}", after) else None
+    return Refused(what, response.status, body.decode(errors="replace"), advice)
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    """A message of ``realtime.v1.json``."""
+    data, stamp = fields.get("data"), fields.get("time")
+    kind: Kind = "text" if isinstance(data, str) else "json"
+    payload = data.encode() if isinstance(data, str) else orjson.dumps(data)
+    if fields.get("encoding") == "base64":
+        kind, payload = "bytes", base64.b64decode(payload, validate=True)
+    return Message(
+        str(fields.get("event", "message")),
+        kind,
+        payload,
+        float(stamp) if isinstance(stamp, int | float) else time.time(),
+        _position(fields),
+    )
+
+
+def _position(fields: dict[str, Any]) -> Position | None:
+    return Position.parse(fields["id"]) if "id" in fields else None
+
+
+def _fields(message: Message, ref: int) -> str:
+    fields = {"event": message.event, "data": message.data, "ref": ref}
+    if message.kind == "bytes":
+        fields.update(data=base64.b64encode(message.payload).decode(), encoding="base64")
+    return orjson.dumps(fields).decode()
+
+
+def _event(event: str, data: str, id: str) -> Message:
+    """A message of a stream: what is JSON there and what is text, only its sender knows."""
+    payload = data.encode()
+    kind: Kind = "text"
+    if event.startswith("realtime:"):
+        with suppress(ValueError):
+            orjson.loads(payload)
+            kind = "json"
+    elif bytes_ := _BYTES_IN_EVENT.fullmatch(payload):
+        with suppress(ValueError):
+            kind, payload = "bytes", base64.b64decode(bytes_[1], validate=True)
+    position = None
+    with suppress(ValueError):
+        position = Position.parse(id)
+    return Message(event or "message", kind, payload, time.time(), position)
+
+
+def facts_of(message: Message) -> dict[str, Any]:
+    data = message.data
+    return data if isinstance(data, dict) else {}
+
+
+def parse_url(url: str) -> URL:
+    """A URL that can be connected to. Raises :exc:`ValueError`."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        parsed = URL()
+    if parsed.scheme not in ("ws", "wss", "http", "https"):
+        raise ValueError(f"{url}: a URL begins with ws://, wss://, http:// or https://")
+    if not parsed.host:
+        raise ValueError(f"{url}: this is no URL")
+    return parsed
+
+
+def shown(url: URL) -> str:
+    """A URL for an error: without what may be secret in it."""
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def unconfirmed(what: str) -> Unconfirmed:
+    """What ended before the answer came."""
+    return Unconfirmed(f"{what}: the message may have arrived, or not")
+
+
+def why(error: Exception) -> str:
+    """Why there is no connection, in words."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "there is no such host"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        problem = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return f"its certificate is not trusted: {problem}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"no TLS: {(getattr(error.os_error, 'reason', '') or '?').replace('_', ' ').lower()}"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return os.strerror(error.os_error.errno).lower()
+    text = str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

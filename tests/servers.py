@@ -1,0 +1,136 @@
+"""Servers that somebody else wrote, for clients to meet: of WebSockets, of bytes, and a proxy that cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import needs
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+from websockets.typing import Subprotocol
+
+V1 = [Subprotocol("realtime.v1.json")]
+Handler = Callable[[ServerConnection], Awaitable[None]]
+Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def websocket(
+    handler: Handler, subprotocols: Sequence[Subprotocol] = (), **options: Any
+) -> AsyncIterator[str]:
+    """A WebSocket server; gives its URL."""
+    async with serve_websocket(
+        handler, "127.0.0.1", 0, subprotocols=list(subprotocols) or None, **options
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"{'wss' if options.get('ssl') else 'ws'}://127.0.0.1:{port}/"
+
+
+def frame(event: str, data: Any = None, **fields: Any) -> str:
+    """A frame of ``realtime.v1.json``."""
+    return json.dumps({"event": event, "data": data, **fields})
+
+
+@asynccontextmanager
+async def answering(answer: bytes, *, then_close: bool = True) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes; gives its address."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if not then_close:
+            await reader.read()
+
+    async with http(handle) as address:
+        yield address
+
+
+@asynccontextmanager
+async def http(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """A server of bytes, whose connections end with their handler; gives its address."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await handle(reader, writer)
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def stream(body: str | bytes) -> bytes:
+    """A response that is a stream of events and ends with the connection."""
+    text = body.encode() if isinstance(body, str) else body
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + text
+
+
+@asynccontextmanager
+async def cutting(port: int, seed: int, most: int) -> AsyncIterator[int]:
+    """A way to a port on which each connection is cut within so many bytes; gives its own port."""
+    dice = random.Random(seed)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_server, from_server = (other := await asyncio.open_connection("127.0.0.1", port))[1], other[0]
+
+        async def upward() -> None:
+            while data := await reader.read(65536):
+                to_server.write(data)
+
+        going_up = asyncio.create_task(upward())
+        left = dice.randint(1, most)
+        try:
+            while left > 0 and (data := await from_server.read(65536)):
+                writer.write(data[:left])
+                left -= len(data)
+                await writer.drain()
+        finally:
+            going_up.cancel()
+            await asyncio.gather(going_up, return_exceptions=True)
+            to_server.transport.abort()
+            if dice.random() < 0.5:
+                writer.transport.abort()
+
+    async with http(handle) as address:
+        yield int(address.rpartition(":")[2])
+
+
+def certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context with a certificate for 127.0.0.1 that nobody has signed, and its file."""
+    openssl = needs.need("openssl", "apt-get install openssl")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [openssl, *request.split(), *name, "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context, cert

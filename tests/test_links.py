@@ -1,0 +1,130 @@
+"""One connection of one transport: how a stream of events is read, and what an error is in words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers import answering, http, stream
+from wire import soon
+
+import realtime
+from realtime.links import parse_url, shown
+
+# The rules of server-sent events
+
+
+async def read(*chunks: bytes) -> list[tuple[str, str, str]]:
+    """Event, data and id of each message of a stream that comes in these pieces."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(stream(""))
+        for chunk in chunks:
+            writer.write(chunk)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    got: list[tuple[str, str, str]] = []
+    async with (
+        http(handle) as address,
+        realtime.connect(f"http://{address}/", reconnect=False) as channel,
+    ):
+        with contextlib.suppress(realtime.Closed):
+            async for message in channel:
+                got.append((message.event, message.payload.decode(), str(message.id or "")))
+        assert str(channel.closed) == "1005 ended without a code: the stream has ended"
+    return got
+
+
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        ("data: one\n\ndata: two\n\n", [("message", "one", ""), ("message", "two", "")]),
+        ("data: one\r\n\r\ndata: two\r\r:\r", [("message", "one", ""), ("message", "two", "")]),
+        ("data:one\ndata:  two\ndata\n\n", [("message", "one\n two\n", "")]),
+        ("\ufeffdata: one\n\n", [("message", "one", "")]),
+        (": comment\n\nid: e-1\nevent: x\ndata: one\nother: y\n\n", [("x", "one", "e-1")]),
+        ("event: x\n\ndata: one\n\n", [("message", "one", "")]),
+        ("id: e-1\ndata: one\n\ndata: two\n\n", [("message", "one", "e-1"), ("message", "two", "")]),
+        ("id: \0\ndata: one\n\n", [("message", "one", "")]),
+        ("data: unfinished", []),
+        ("retry: soon\n\ndata: one\n\n", [("message", "one", "")]),
+        ("event: realtime:x\ndata: no JSON\n\n", [("realtime:x", "no JSON", "")]),
+    ],
+)
+async def test_stream(body: str, messages: list[tuple[str, str, str]]) -> None:
+    """A stream is read by the rules of server-sent events."""
+    assert await read(body.encode()) == messages
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 90), max_size=4))
+def test_stream_in_any_pieces(cuts: list[int]) -> None:
+    """It does not matter in what pieces a stream comes."""
+    body = "id: e-1\r\ndata: h\xe9\r\ndata: \u20ac\r\n\r\nevent: x\rdata: two\r\rdata: 3\n\n".encode()
+    edges = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
+    chunks = [body[start:end] for start, end in pairwise(edges)]
+    assert asyncio.run(read(*chunks)) == [
+        ("message", "h\xe9\n\u20ac", "e-1"),
+        ("x", "two", ""),
+        ("message", "3", ""),
+    ]
+
+
+async def test_event_that_is_too_large() -> None:
+    """An event beyond ``max_message`` is not gathered: Closed with 1009."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(stream("data: fits\n\ndata: "))
+        while True:
+            writer.write(b"x" * 1000)
+            await writer.drain()
+
+    async with (
+        http(handle) as address,
+        realtime.connect(f"http://{address}/", max_message=10_000) as channel,
+    ):
+        assert (await soon(anext(channel))).data == "fits"
+        with pytest.raises(realtime.Closed, match=r"^1009 too big: an event is larger than 10000 bytes$"):
+            await soon(anext(channel))
+
+
+# What is said
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_server_of_something_else(scheme: str, answer: bytes) -> None:
+    """A server of something else is an error of ours, and one line."""
+    async with answering(answer) as address:
+        with pytest.raises(realtime.RealtimeError) as caught:
+            await realtime.connect(f"{scheme}://{address}/").__aenter__()
+    assert str(caught.value).count("\n") == 0
+
+
+async def test_no_such_host() -> None:
+    """A host that does not exist is told as such."""
+    with pytest.raises(realtime.NotConnected, match=r"^ws://nowhere\.invalid/: cannot connect: "):
+        await realtime.connect("ws://nowhere.invalid/").__aenter__()
+
+
+async def test_no_tls() -> None:
+    """A server without TLS is told in words."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with http(handle) as address:
+        with pytest.raises(realtime.NotConnected, match=r": cannot connect: no TLS: "):
+            await realtime.connect(f"wss://{address}/").__aenter__()
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    """A URL in an error has no password, query or fragment."""
+    assert shown(parse_url("wss://me:pass@h:1/a%20b?token=x#y")) == "wss://h:1/a%20b"
