@@ -225,13 +225,11 @@ def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _banner(server: Server) -> list[str]:
-    config, first = server.config, server.addresses[0]
-    lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
+    lines = [f"Realtime {__version__}, config: {server.config.source.name}, engine: memory"]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():
-        where = f"{first} " if first.path else f"{channel.scheme}://{first}"
         about = (type(channel).__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
+        lines.append(f"  {name:{width}}  {channel.url_on(server.site)}  {about}")
     if not server.channels:
         lines.append("  no channel is configured")
     for address in server.addresses:

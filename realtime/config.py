@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     NonNegativeInt,
+    SecretStr,
     Tag,
     ValidationError,
 )
@@ -140,6 +141,17 @@ class ServerLimits(Model):
     memory: Size = 256 * 1024 * 1024
 
 
+class TLS(Model):
+    """``server.tls``: the certificate of every TCP listener. Paths are relative to the config file."""
+
+    cert: str
+    """The PEM file of the certificate, followed by those between it and its root."""
+    key: str | None = None
+    """The PEM file of its private key; may be left out if it is in the file of the certificate."""
+    password: SecretStr | None = None
+    """What opens the key, if it is encrypted."""
+
+
 class ServerSettings(Model):
     """The ``server`` section."""
 
@@ -151,6 +163,8 @@ class ServerSettings(Model):
     origins: Origins = "same"
     drain: Duration = 10.0
     limits: ServerLimits = ServerLimits()
+    tls: TLS | None = None
+    """The server's own TLS: every TCP listener then speaks https:// and wss://, and nothing else."""
 
 
 class _Document(Model):

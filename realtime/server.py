@@ -9,12 +9,14 @@ import inspect
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from realtime import tls
 from realtime.bus import Bus
 from realtime.channel import Channel, Identity
 from realtime.close_codes import CloseCode
@@ -57,7 +59,9 @@ class Server:
         self._connections: Connections
         self._table = RouteTable()
         self._loaded = False
+        self._tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
+        self._listeners: list[asyncio.Server] = []
 
     def load(self) -> None:
         """Load the plugins and make the channels, in the running event loop.
@@ -66,9 +70,15 @@ class Server:
         Raises :exc:`ConfigError` with all that is wrong with the config and its plugins.
         """
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
+        self._tls, problems = tls.context(self.config)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._connections = Connections(loop, min(limits.max_clients, descriptors()))
-        self._plugins, self.channels = build(self.config, self.bus)
+        try:
+            self._plugins, self.channels = build(self.config, self.bus)
+        except ConfigError as error:
+            problems.extend(error.problems)
+        if problems:
+            raise ConfigError(*problems)
         self._authenticators = self._plugins.callers("authenticate")
         self._table.replace(self._routes())
         self._loaded = True
@@ -104,7 +114,7 @@ class Server:
             await self._begin_lifespans()
             for sock in sockets:
                 try:
-                    await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+                    await self._listen(sock)
                 except OSError as error:  # somebody else began to listen since it was bound
                     raise cannot_listen(address_of(sock), error) from None
         except BaseException:
@@ -125,9 +135,8 @@ class Server:
         started = asyncio.get_running_loop().time()
         drain = self.config.server.drain
         self._connections.draining = True
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
+        for listener in self._listeners:
+            listener.close()
         await self.lifespans.stop(drain / 2)
         left = drain - (asyncio.get_running_loop().time() - started)
         await self._connections.close_all(
@@ -135,16 +144,27 @@ class Server:
         )
         self._connections.heartbeat.stop()
         if self._runner is not None:
-            if self._runner.server is not None:
+            http, transports = self._runner.server, []
+            if http is not None:
+                transports = [connection.transport for connection in http.connections]
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
                 left = drain - (asyncio.get_running_loop().time() - started)
-                await self._runner.server.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
+                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
+            for transport in filter(None, transports):
+                transport.abort()  # over TLS a close waits for the client's answer
+            await asyncio.sleep(0)
         self.bus.close()
         for address in self.addresses:
             if address.path:
                 with contextlib.suppress(OSError):
                     os.unlink(address.path)
+
+    @property
+    def site(self) -> str:
+        """The scheme, host and port of the server, for links; of a unix socket the path."""
+        first = self.addresses[0]
+        return f"{'https' if self._tls else 'http'}://{first}" if not first.path else f"{first} "
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -152,6 +172,22 @@ class Server:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
+
+    async def _listen(self, sock: socket.socket) -> None:
+        """Accept connections, over TLS unless it is a unix socket."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        # Not aiohttp's sites: these leave a client a whole minute for its handshake.
+        loop, over_tls = asyncio.get_running_loop(), self._tls and sock.family != socket.AF_UNIX
+        listener = await loop.create_server(
+            self._runner.server,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls if over_tls else None,
+            ssl_handshake_timeout=tls.HANDSHAKE if over_tls else None,
+            ssl_shutdown_timeout=tls.SHUTDOWN if over_tls else None,
+        )
+        self._listeners.append(listener)
 
     # Routes
 
@@ -224,10 +260,8 @@ class Server:
         return self.config.source.problem(f"{_spell(owner)}: {message}", where)
 
     async def _front(self, request: web.Request) -> web.Response:
-        lines = [
-            f"{name}: {channel.scheme}://{request.host}{channel.settings.path}"
-            for name, channel in self.channels.items()
-        ]
+        site = f"{request.scheme}://{request.host}"
+        lines = [f"{name}: {channel.url_on(site)}" for name, channel in self.channels.items()]
         text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
             return web.Response(text=text)

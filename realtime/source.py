@@ -66,7 +66,7 @@ class Source:
     file: Path | None = None
     root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # has secrets
     _nodes: int = 0
 
     # Places

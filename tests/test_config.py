@@ -18,6 +18,7 @@ from tree import checkout
 from realtime.channel import Channel, Limits
 from realtime.config import (
     BUILT_IN,
+    TLS,
     Address,
     Config,
     Duration,
@@ -333,11 +334,16 @@ def test_sections_stand_in_the_config() -> None:
     assert set(entries()) == {"server", "plugins", "channels"}
 
 
-def test_every_server_key_stands_in_the_config() -> None:
-    """config.yaml names every key of the server with its default."""
+def test_every_server_key_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml names every key of the server with its default, or else with an example."""
+    monkeypatch.setenv("TLS_PASSWORD", "sesame")
     server = entries()["server"]
     assert (set(server), set(server["limits"])) == (keys(ServerSettings), keys(ServerLimits))
-    assert parse(yaml.safe_dump({"server": server})).server == ServerSettings()
+    assert set(server["tls"]) == keys(TLS)
+    given = parse(yaml.safe_dump({"server": server})).server
+    without = {name for name, field in ServerSettings.model_fields.items() if field.default is None}
+    assert all(getattr(given, name) is not None for name in without)
+    assert given.model_copy(update=dict.fromkeys(without)) == ServerSettings()
 
 
 def test_every_channel_key_stands_in_the_config() -> None:

@@ -45,7 +45,7 @@ from realtime import cli
 from realtime.bus import Bus
 from realtime.channel import Channel, Client, Limits
 from realtime.close_codes import CloseCode
-from realtime.config import ServerLimits, ServerSettings, parse
+from realtime.config import TLS, ServerLimits, ServerSettings, parse
 from realtime.loader import HOOKS, Plugins, build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -472,7 +472,7 @@ def test_public_names_are_documented(name: str) -> None:
 def test_members_are_documented(kind: type) -> None:
     """The page of the channel names each public attribute and method of Channel and Client."""
     members = {name for name in vars(kind) if not name.startswith("_")}
-    members -= {"joined", "left", "serve_with", "scheme"}  # the host calls these
+    members -= {"joined", "left", "serve_with", "url_on"}  # the host calls these
     assert members <= words_in((REFERENCE / "channel.md").read_text())
 
 
@@ -513,6 +513,7 @@ def types_of(name: str) -> type[BaseModel]:
 MODELS: dict[str, type[BaseModel]] = {
     "## `server`": ServerSettings,
     "### `server.limits`": ServerLimits,
+    "### `server.tls`": TLS,
     "### Every channel": Channel.Settings,
     "### `limits` of a channel": Limits,
     "### `plugin: chat`": types_of("chat"),

@@ -223,8 +223,8 @@ def test_no_module_ate_the_project(module: str) -> None:
 
 
 def test_core_is_read_in_an_afternoon() -> None:
-    """The whole package, plugins included, stays under 5,000 lines."""
-    assert sum(map(lines, [*MODULES.values(), *PLUGIN_FILES])) < 5000
+    """The whole package, plugins included, stays under 6,000 lines."""
+    assert sum(map(lines, [*MODULES.values(), *PLUGIN_FILES])) < 6000
 
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda file: file.stem)

@@ -199,6 +199,11 @@ class Connection(asyncio.Protocol):
         """The client was too slow (``topic.Sink``)."""
         self.close(CloseCode.TRY_AGAIN, reason)
 
+    def hang_up(self) -> None:
+        """Close the socket once all is sent; a second time is nothing."""
+        if not self.transport.is_closing():  # asyncio's over TLS could not be aborted after a second close
+            self.transport.close()
+
     def abort(self) -> None:
         """Cut the connection, whatever is unsent."""
         if not self._lost:  # a transport that is gone has no loop to be aborted on

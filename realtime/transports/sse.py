@@ -47,7 +47,7 @@ class EventStreamConnection(Connection):
     def say_goodbye(self, code: int, reason: str) -> None:
         """The last chunk; a client that wants to come back does so by itself."""
         self.write(self.form.comment(f"closed with {code}: {reason}") + self.form.end)
-        self.transport.close()
+        self.hang_up()
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, and remember when."""
