@@ -6,6 +6,7 @@ places. A channel's own settings are checked by its type's model, which the load
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,25 @@ Origins = Annotated[
 ]
 
 
+def _proxy(value: str) -> str:
+    if value == "unix":
+        return value
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError("expected an address, a network such as 10.0.0.0/8, or unix") from None
+    if interface.ip != interface.network.network_address:
+        raise ValueError(f"a network begins with its first address: {interface.network}")
+    return value
+
+
+def _url(value: str) -> str:
+    match = re.fullmatch(r"(https?://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?/?", value.lower())
+    if match is None or not 0 < int((match[2] or ":1")[1:]) < 65536:
+        raise ValueError("expected https://HOST or http://HOST; the paths are those of the channels")
+    return match[1] + (match[2] or "")
+
+
 class ServerLimits(Model):
     """Bounds of the whole server; ``max_message`` and ``max_clients`` also of a channel."""
 
@@ -165,6 +185,10 @@ class ServerSettings(Model):
     limits: ServerLimits = ServerLimits()
     tls: TLS | None = None
     """The server's own TLS: every TCP listener then speaks https:// and wss://, and nothing else."""
+    trusted_proxies: list[Annotated[str, AfterValidator(_proxy)]] = []
+    """Whose ``X-Forwarded-`` headers are believed: addresses, networks, ``unix`` for unix sockets."""
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    """The scheme and host by which the server is reached from outside, for links and as an origin."""
 
 
 class _Document(Model):

@@ -25,6 +25,7 @@ from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, own_frames
 from realtime.paths import route_pattern
+from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts, is_reserved
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connection import Connections
@@ -92,7 +93,8 @@ class Server:
         if not self._loaded:
             self.load()
         settings = self.config.server
-        app = web.Application()
+        proxies = Proxies(settings.trusted_proxies)
+        app = web.Application(middlewares=[proxies.middleware] if settings.trusted_proxies else [])
         app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
@@ -164,6 +166,8 @@ class Server:
     def site(self) -> str:
         """The scheme, host and port of the server, for links; of a unix socket the path."""
         first = self.addresses[0]
+        if self.config.server.url is not None:
+            return self.config.server.url
         return f"{'https' if self._tls else 'http'}://{first}" if not first.path else f"{first} "
 
     async def __aenter__(self) -> Server:
@@ -200,6 +204,7 @@ class Server:
                     self._connections,
                     self._authenticate,
                     origins=settings.origins,
+                    url=settings.url,
                     max_message=settings.limits.max_message,
                 ).handle
             )
@@ -260,7 +265,7 @@ class Server:
         return self.config.source.problem(f"{_spell(owner)}: {message}", where)
 
     async def _front(self, request: web.Request) -> web.Response:
-        site = f"{request.scheme}://{request.host}"
+        site = self.config.server.url or f"{request.scheme}://{request.host}"
         lines = [f"{name}: {channel.url_on(site)}" for name, channel in self.channels.items()]
         text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):

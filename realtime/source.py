@@ -90,7 +90,8 @@ class Source:
                 message = f"the key {item['loc'][-1]!r} is missing"
             else:
                 message = _EXPECTED.get(kind, str(item["msg"]).removeprefix("Value error, "))
-                message = message[:1].lower() + message[1:] + _as_written(node)
+                shown = "" if "password" in path else _as_written(node)
+                message = message[:1].lower() + message[1:] + shown
             problems[self.problem(message, path, key=kind == "extra_forbidden")] = None
         # What could not even be read is told already.
         told = {problem.path for problem in self.problems}

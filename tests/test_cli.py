@@ -151,6 +151,14 @@ async def test_banner_over_tls(tmp_path: Path, start: Start) -> None:
         assert f"  clock  https://{address}/events  " in server.said
 
 
+async def test_banner_with_a_url(tmp_path: Path, start: Start) -> None:
+    """With ``server.url`` the banner shows how the channels are reached from outside."""
+    (tmp_path / "config.yaml").write_text(ECHO.replace("server: {", "server: {url: 'https://rt.example', "))
+    async with start() as server:
+        await server.ready()
+        assert "  echo  wss://rt.example/ws  " in server.said
+
+
 async def test_ready_means_ready(tmp_path: Path, start: Start) -> None:
     """From the moment it says ready a client is served."""
     (tmp_path / "config.yaml").write_text(ECHO)

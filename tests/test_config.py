@@ -376,3 +376,51 @@ def test_address_that_is_there_twice() -> None:
     """An address can be listened on once."""
     with pytest.raises(ConfigError, match=r"server\.listen: 127\.0\.0\.1:8080 is there twice"):
         parse("server: {listen: ['127.0.0.1:8080', '127.0.0.1:8080']}")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (
+            "server: {trusted_proxies: [proxy.example]}",
+            "1:28: server.trusted_proxies[0]: expected an address, a network such as 10.0.0.0/8, or unix, "
+            "not 'proxy.example'",
+        ),
+        (
+            "server: {trusted_proxies: [unix, 10.0.0.1/8]}",
+            "1:34: server.trusted_proxies[1]: a network begins with 10.0.0.0/8, not '10.0.0.1/8'",
+        ),
+        ("server: {trusted_proxies: unix}", "1:27: server.trusted_proxies: expected a list, not 'unix'"),
+        ('server: {trusted_proxies: ["::1/129"]}', "server.trusted_proxies[0]: expected an address"),
+        ("server: {url: rt.example}", "1:15: server.url: expected https://HOST or http://HOST"),
+        ('server: {url: "https://rt.example/rt"}', "server.url: expected https://HOST"),
+        ('server: {url: "wss://rt.example"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://rt.example:0"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://rt.example:65536"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://user@rt.example"}', "server.url: expected https://HOST"),
+        ('server: {url: ""}', "server.url: expected https://HOST"),
+    ],
+)
+def test_proxies_and_url_that_are_none(text: str, wrong: str) -> None:
+    """A proxy that is no address and a URL that is no site are mistakes in their place."""
+    (problem,) = mistakes(text)
+    assert wrong in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("https://rt.example", "https://rt.example"),
+        ("HTTP://RT.example:8080/", "http://rt.example:8080"),
+        ("https://[2001:DB8::7]:8443", "https://[2001:db8::7]:8443"),
+    ],
+)
+def test_url(written: str, url: str) -> None:
+    """The server's URL is a scheme and a host, with a port if it is another than the usual."""
+    assert parse(f"server: {{url: '{written}'}}").server.url == url
+
+
+def test_password_is_not_shown() -> None:
+    """A password that is no text is a mistake, but not one that shows it."""
+    (problem,) = mistakes("server: {tls: {cert: c, password: 4711}}")
+    assert str(problem) == "c.yaml:1:35: server.tls.password: expected text"

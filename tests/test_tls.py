@@ -136,6 +136,15 @@ async def test_front_page(serve: Serve, authority: Authority) -> None:
     ]
 
 
+@pytest.mark.parametrize(("scheme", "status"), [("https", 101), ("http", 403)])
+async def test_origin(serve: Serve, authority: Authority, scheme: str, status: int) -> None:
+    """With TLS of its own the server knows the scheme, so a page of http:// is of another origin."""
+    async with serve(config(ECHO)) as serving:
+        headers = [*UPGRADE, ("Origin", f"{scheme}://localhost")]
+        async with silent(serving.port, authority, "/ws", headers) as secure:
+            assert (await asyncio.to_thread(secure.recv, 100)).startswith(b"HTTP/1.1 %d " % status)
+
+
 # What does not
 
 
