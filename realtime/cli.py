@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import logging
 import os
 import re
 import signal
@@ -81,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="default: info"
     )
+    serve.add_argument("--log-format", choices=["text", "json"], default="text", help="default: text")
     serve.set_defaults(run=_serve)
 
     connect = commands.add_parser(
@@ -140,14 +139,11 @@ def _connect(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from realtime import logs
     from realtime.config import Address, load
     from realtime.errors import ConfigError, StartError
 
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    logs.configure(arguments.log_level, arguments.log_format)
     file: Path | None = getattr(arguments, "config", None)
     if file is None and Path("config.yaml").exists():
         file = Path("config.yaml")
@@ -243,5 +239,6 @@ def _banner(server: Server) -> list[str]:
 
 
 def _say(*lines: str) -> None:
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    from realtime import logs
+
+    logs.say(*lines)

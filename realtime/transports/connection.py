@@ -389,15 +389,29 @@ class Connection(asyncio.Protocol):
             if self._grace is not None:
                 self._grace.cancel()
             client, (code, reason) = self.client, self.outcome
+            seconds = self._loop.time() - self._began
             self.channel.log.info(
                 "%s %s%s from %s left after %.1fs: %d%s",
                 client.transport,
                 client.id,
                 f" ({client.name})" if client.name else "",
                 client.remote or "a socket",
-                self._loop.time() - self._began,
+                seconds,
                 code,
                 f" {reason}" if reason else "",
+                extra={
+                    "fields": {
+                        "client": client.id,
+                        "channel": self.channel.name,
+                        "transport": client.transport,
+                        "topic": client.topic,
+                        "name": client.name,
+                        "remote": client.remote,
+                        "code": int(code),
+                        "reason": reason,
+                        "seconds": round(seconds, 3),
+                    }
+                },
             )
             request.protocol.connection_lost(self._error)
 
