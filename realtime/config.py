@@ -7,6 +7,7 @@ places. A channel's own settings are checked by its type's model, which the load
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from realtime.errors import ConfigError, Problem
 from realtime.paths import check_path
 from realtime.source import Source
 
+#: What the kernel has room for: 108 bytes, the last of which is zero (unix(7)).
+MAX_UNIX_PATH = 107
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -133,6 +136,12 @@ Origins = Annotated[
 ]
 
 
+def _mode(value: object) -> int:
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError('expected a mode in quotes such as "0660"')
+    return int(value, 8)
+
+
 def _proxy(value: str) -> str:
     if value == "unix":
         return value
@@ -180,6 +189,8 @@ class ServerSettings(Model):
     listen: Annotated[
         list[Annotated[Address, BeforeValidator(Address.parse)]], AfterValidator(_without_doubles)
     ] = PydanticField(default=[Address("127.0.0.1", 8080)], min_length=1)
+    socket_mode: Annotated[int, BeforeValidator(_mode)] = 0o660
+    """The mode of a unix socket's file: who may connect must be allowed to write."""
     origins: Origins = "same"
     drain: Duration = 10.0
     limits: ServerLimits = ServerLimits()
@@ -234,6 +245,13 @@ def parse(text: str, source: Source | None = None) -> Config:
             document = _Document.model_validate(values)
         except ValidationError as error:
             problems.extend(source.explain(error, _Document, ()))
+        for index, address in enumerate(document.server.listen):
+            if address.path:
+                path = str(source.file.parent / address.path) if source.file else address.path
+                document.server.listen[index] = replace(address, path=path)
+                if len(os.fsencode(path)) > MAX_UNIX_PATH:
+                    wrong = f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes: {path}"
+                    problems.append(source.problem(wrong, ("server", "listen", index)))
         for name in document.channels:
             if not _CHANNEL_NAME.fullmatch(name):
                 wrong = "a channel's name is letters, digits, '-', '_' and '.', at most 64"

@@ -63,6 +63,7 @@ class Server:
         self._tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
+        self._files: list[str] = []
 
     def load(self) -> None:
         """Load the plugins and make the channels, in the running event loop.
@@ -109,8 +110,9 @@ class Server:
         sockets: list[socket.socket] = []
         try:
             for address in settings.listen:
-                bound = bind(address)
+                bound = bind(address, settings.socket_mode)
                 sockets.extend(bound)
+                self._files.extend(filter(None, [address.path]))
                 self.addresses.extend(map(address_of, bound))
             await self._runner.setup()
             await self._begin_lifespans()
@@ -137,6 +139,9 @@ class Server:
         started = asyncio.get_running_loop().time()
         drain = self.config.server.drain
         self._connections.draining = True
+        while self._files:  # before it stops answering: from then on a file may be the next server's
+            with contextlib.suppress(OSError):
+                os.unlink(self._files.pop())
         for listener in self._listeners:
             listener.close()
         await self.lifespans.stop(drain / 2)
@@ -157,10 +162,6 @@ class Server:
                 transport.abort()  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)
         self.bus.close()
-        for address in self.addresses:
-            if address.path:
-                with contextlib.suppress(OSError):
-                    os.unlink(address.path)
 
     @property
     def site(self) -> str:

@@ -388,7 +388,8 @@ def test_address_that_is_there_twice() -> None:
         ),
         (
             "server: {trusted_proxies: [unix, 10.0.0.1/8]}",
-            "1:34: server.trusted_proxies[1]: a network begins with 10.0.0.0/8, not '10.0.0.1/8'",
+            "1:34: server.trusted_proxies[1]: a network begins with its first address: 10.0.0.0/8, "
+            "not '10.0.0.1/8'",
         ),
         ("server: {trusted_proxies: unix}", "1:27: server.trusted_proxies: expected a list, not 'unix'"),
         ('server: {trusted_proxies: ["::1/129"]}', "server.trusted_proxies[0]: expected an address"),
@@ -424,3 +425,48 @@ def test_password_is_not_shown() -> None:
     """A password that is no text is a mistake, but not one that shows it."""
     (problem,) = mistakes("server: {tls: {cert: c, password: 4711}}")
     assert str(problem) == "c.yaml:1:35: server.tls.password: expected text"
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        ("0660", "server.socket_mode: YAML reads 0660 as the number 432"),
+        ("660", "server.socket_mode: expected a mode in quotes such as \"0660\", not '660'"),
+        ('"0680"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+        ('"4777"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+        ('"u=rw"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+    ],
+)
+def test_mode_that_is_none(written: str, wrong: str) -> None:
+    """The mode of a unix socket is text of octal digits, as chmod has it."""
+    (problem,) = mistakes(f"server: {{socket_mode: {written}}}")
+    assert wrong in str(problem)
+
+
+@pytest.mark.parametrize(("written", "mode"), [("0600", 0o600), ("666", 0o666), ("0000", 0)])
+def test_mode(written: str, mode: int) -> None:
+    """The zero in front may be left out."""
+    assert parse(f'server: {{socket_mode: "{written}"}}').server.socket_mode == mode
+
+
+def test_unix_socket_is_beside_the_config(tmp_path: Path) -> None:
+    """The path of a unix socket is relative to the config file, like every path in it."""
+    source = Source("c.yaml", tmp_path / "c.yaml")
+    listen = parse("server: {listen: ['unix:run/a.sock', 'unix:/b.sock']}", source).server.listen
+    assert [address.path for address in listen] == [f"{tmp_path}/run/a.sock", "/b.sock"]
+
+
+def test_path_that_is_too_long() -> None:
+    """The path of a unix socket has at most 107 bytes; it is told in its place."""
+    listen = [f"unix:/{'a' * 106}", f"unix:/{'a' * 107}", f"unix:/{'é' * 53}", f"unix:/{'é' * 54}"]
+    found = mistakes(yaml.safe_dump({"server": {"listen": listen}}))
+    assert [problem.path for problem in found] == ["server.listen[1]", "server.listen[3]"]
+    assert "the path of a unix socket has at most 107 bytes" in str(found[0])
+    assert found[0].place == "c.yaml:4:5"
+
+
+def test_path_that_is_too_long_with_its_directory(tmp_path: Path) -> None:
+    """The directory of the config counts."""
+    source = Source("c.yaml", tmp_path / ("d" * 100) / "c.yaml")
+    (problem,) = mistakes_of(lambda: parse("server: {listen: ['unix:a.sock']}", source))
+    assert "at most 107 bytes" in str(problem)
