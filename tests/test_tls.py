@@ -174,7 +174,7 @@ async def test_alpn(serve: Serve, authority: Authority, offered: list[str], chos
 
 async def test_renegotiation(serve: Serve, authority: Authority) -> None:
     """A client cannot have the handshake done again and again on one connection."""
-    openssl = needs.need("openssl", "apt-get install openssl")
+    openssl = needs.openssl()
     async with serve(config(ECHO)) as serving:
         process = await asyncio.create_subprocess_exec(
             *(openssl, "s_client", "-tls1_2", "-connect", f"127.0.0.1:{serving.port}"),
