@@ -293,10 +293,11 @@ class Channel:
         reads, posts = not {"sse", "websocket"}.isdisjoint(self.transports), "post" in self.transports
         return ["GET", "HEAD"] * reads + ["POST"] * posts
 
-    @property
-    def scheme(self) -> str:
-        """How the URL that people are shown begins: that of the first transport."""
-        return "ws" if next(iter(self.transports), "") == "websocket" else "http"
+    def url_on(self, site: str) -> str:
+        """The URL that people are shown, that of the first transport, on a site (``http://host``)."""
+        if next(iter(self.transports), "") == "websocket" and site.startswith("http"):
+            site = site.replace("http", "ws", 1)
+        return site + self.settings.path
 
     def topic_options(self) -> TopicOptions:
         """What the bus is to keep for this channel's topics."""

@@ -62,7 +62,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if command == "serve":
         from realtime.serving import serve
 
-        return serve(file, listen=arguments.listen, log_level=arguments.log_level)
+        return serve(
+            file,
+            listen=arguments.listen,
+            log_level=arguments.log_level,
+            log_format=arguments.log_format,
+        )
     if command == "connect":
         import asyncio
 
@@ -181,6 +186,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     serve.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="default: info"
     )
+    serve.add_argument("--log-format", choices=["text", "json"], default="text", help="default: text")
 
     for name, about, description, *examples in (
         (

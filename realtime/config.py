@@ -9,6 +9,8 @@ schema.
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +36,8 @@ from realtime.errors import Problem
 from realtime.paths import check_path
 from realtime.source import Source
 
+#: What the kernel has room for: 108 bytes, the last of which is zero (unix(7)).
+MAX_UNIX_PATH = 107
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -169,6 +173,31 @@ _ListenAddress = Annotated[
 ]
 
 
+def _mode(value: object) -> int:
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError('expected a mode in quotes such as "0660"')
+    return int(value, 8)
+
+
+def _proxy(value: str) -> str:
+    if value == "unix":
+        return value
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError("expected an address, a network such as 10.0.0.0/8, or unix") from None
+    if interface.ip != interface.network.network_address:
+        raise ValueError(f"a network begins with its first address: {interface.network}")
+    return value
+
+
+def _url(value: str) -> str:
+    match = re.fullmatch(r"(https?://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?/?", value.lower())
+    if match is None or not 0 < int((match[2] or ":1")[1:]) < 65536:
+        raise ValueError("expected https://HOST or http://HOST; the paths are those of the channels")
+    return match[1] + (match[2] or "")
+
+
 class ServerLimits(Model):
     """Bounds of the whole server; ``max_message`` and ``max_clients`` also of a channel."""
 
@@ -185,6 +214,19 @@ class ServerLimits(Model):
     """the most that all kept messages may take; beyond it the largest topics give up their oldest"""
 
 
+class TLS(Model):
+    """``server.tls``: the certificate of every TCP listener. Paths are relative to the config file."""
+
+    cert: str
+    """the PEM file of the certificate, followed by those between it and its root"""
+
+    key: str | None = None
+    """the PEM file of its private key; may be left out if it is in the file of the certificate"""
+
+    password: Secret | None = None
+    """what opens the key, if it is encrypted"""
+
+
 class ServerSettings(Model):
     """The ``server`` section."""
 
@@ -195,6 +237,11 @@ class ServerSettings(Model):
     )
     """where to listen: `HOST:PORT`, `"[IPV6]:PORT"` or `unix:/PATH`; port 0 is any that is free"""
 
+    socket_mode: Annotated[
+        int, BeforeValidator(_mode), *_written("{:04o}".format, "a mode, in quotes", "0?[0-7]{3}")
+    ] = 0o660
+    """the mode of a unix socket's file: who may connect must be allowed to write"""
+
     origins: Origins = "same"
     """which web pages may connect: `same`, `any`, or a list such as `[https://app.example]`"""
 
@@ -203,6 +250,15 @@ class ServerSettings(Model):
 
     limits: ServerLimits = ServerLimits()
     """bounds of the whole server"""
+
+    trusted_proxies: list[Annotated[str, AfterValidator(_proxy), *_written(str, "a network", ".+")]] = []
+    """whose `X-Forwarded-` headers are believed: addresses, networks, `unix` for unix sockets"""
+
+    url: Annotated[str, AfterValidator(_url), *_written(str, "a URL", "https?://[^/]+/?")] | None = None
+    """the scheme and host by which it is reached from outside: for links, and as an origin of its own"""
+
+    tls: TLS | None = None
+    """its own TLS: every TCP listener then speaks `https://` and `wss://`, and nothing else"""
 
 
 class Document(Model):
@@ -275,6 +331,13 @@ def parse(text: str, source: Source | None = None) -> Config:
             else:
                 values.pop(section, None)
         document = source.validate(Document, values)
+    for index, address in enumerate(document.server.listen):
+        if address.path:
+            path = str(source.file.parent / address.path) if source.file else address.path
+            document.server.listen[index] = replace(address, path=path)
+            if len(os.fsencode(path)) > MAX_UNIX_PATH:
+                wrong = f"the path of a unix socket has at most {MAX_UNIX_PATH} bytes: {path}"
+                problems.append(source.problem(wrong, ("server", "listen", index)))
     for name in document.channels:
         if not _CHANNEL_NAME.fullmatch(name):
             wrong = "a channel's name is letters, digits, '-', '_' and '.', at most 64"

@@ -9,12 +9,14 @@ import inspect
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from realtime import tls
 from realtime.bus import Bus
 from realtime.channel import Channel, Identity
 from realtime.close_codes import CloseCode
@@ -23,6 +25,7 @@ from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, own_frames
 from realtime.paths import route_pattern
+from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts, is_reserved
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connection import Connections
@@ -60,7 +63,10 @@ class Server:
         self._connections: Connections
         self._table = RouteTable()
         self._loaded = False
+        self._tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._files: list[str] = []
 
     def load(self) -> None:
         """Load the plugins and make the channels, in the running event loop.
@@ -69,12 +75,13 @@ class Server:
         Raises :exc:`ConfigError` with all that is wrong with the config and its plugins.
         """
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
+        self._tls, problems = tls.context(self.config)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._connections = Connections(loop, min(limits.max_clients, descriptors()))
-        self.plugins, self.channels, problems = build(self.config, self.bus)
+        self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
-        problems.extend(self.config.source.problems)
+        problems = [*self.config.source.problems, *problems, *more]
         if problems:
             raise ConfigError(*problems)
         self._table.replace(self.routes)
@@ -89,7 +96,8 @@ class Server:
         if not self._loaded:
             self.load()
         settings = self.config.server
-        app = web.Application()
+        proxies = Proxies(settings.trusted_proxies)
+        app = web.Application(middlewares=[proxies.middleware] if settings.trusted_proxies else [])
         app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
@@ -104,14 +112,15 @@ class Server:
         sockets: list[socket.socket] = []
         try:
             for address in settings.listen:
-                bound = bind(address)
+                bound = bind(address, settings.socket_mode)
                 sockets.extend(bound)
+                self._files.extend(filter(None, [address.path]))
                 self.addresses.extend(map(address_of, bound))
             await self._runner.setup()
             await self._begin_lifespans()
             for sock in sockets:
                 try:
-                    await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+                    await self._listen(sock)
                 except OSError as error:  # somebody else began to listen since it was bound
                     raise cannot_listen(address_of(sock), error) from None
         except BaseException:
@@ -132,9 +141,11 @@ class Server:
         started = asyncio.get_running_loop().time()
         drain = self.config.server.drain
         self._connections.draining = True
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
+        while self._files:  # before it stops answering: from then on a file may be the next server's
+            with contextlib.suppress(OSError):
+                os.unlink(self._files.pop())
+        for listener in self._listeners:
+            listener.close()
         await self.lifespans.stop(drain / 2)
         left = drain - (asyncio.get_running_loop().time() - started)
         await self._connections.close_all(
@@ -142,16 +153,25 @@ class Server:
         )
         self._connections.heartbeat.stop()
         if self._runner is not None:
-            if self._runner.server is not None:
+            http, transports = self._runner.server, []
+            if http is not None:
+                transports = [connection.transport for connection in http.connections]
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
                 left = drain - (asyncio.get_running_loop().time() - started)
-                await self._runner.server.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
+                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
+            for transport in filter(None, transports):
+                transport.abort()  # over TLS a close waits for the client's answer
+            await asyncio.sleep(0)
         self.bus.close()
-        for address in self.addresses:
-            if address.path:
-                with contextlib.suppress(OSError):
-                    os.unlink(address.path)
+
+    @property
+    def site(self) -> str:
+        """The scheme, host and port of the server, for links; of a unix socket the path."""
+        first = self.addresses[0]
+        if self.config.server.url is not None:
+            return self.config.server.url
+        return f"{'https' if self._tls else 'http'}://{first}" if not first.path else f"{first} "
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -159,6 +179,22 @@ class Server:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
+
+    async def _listen(self, sock: socket.socket) -> None:
+        """Accept connections, over TLS unless it is a unix socket."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        # Not aiohttp's sites: these leave a client a whole minute for its handshake.
+        loop, over_tls = asyncio.get_running_loop(), self._tls and sock.family != socket.AF_UNIX
+        listener = await loop.create_server(
+            self._runner.server,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls if over_tls else None,
+            ssl_handshake_timeout=tls.HANDSHAKE if over_tls else None,
+            ssl_shutdown_timeout=tls.SHUTDOWN if over_tls else None,
+        )
+        self._listeners.append(listener)
 
     # Routes
 
@@ -172,6 +208,7 @@ class Server:
                     self._connections,
                     self._authenticate,
                     origins=settings.origins,
+                    url=settings.url,
                     max_message=settings.limits.max_message,
                 ).handle
             )
@@ -229,10 +266,8 @@ class Server:
         return self.config.source.problem(f"{_spell(owner)}: {message}", where)
 
     async def _front(self, request: web.Request) -> web.Response:
-        lines = [
-            f"{name}: {channel.scheme}://{request.host}{channel.settings.path}"
-            for name, channel in self.channels.items()
-        ]
+        site = self.config.server.url or f"{request.scheme}://{request.host}"
+        lines = [f"{name}: {channel.url_on(site)}" for name, channel in self.channels.items()]
         text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
             return web.Response(text=text)

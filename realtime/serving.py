@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from realtime import logs
 from realtime.config import Address, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
@@ -22,17 +20,13 @@ from realtime.version import __version__
 EXIT_GRACE = 1.0
 
 
-def serve(file: Path | None, *, listen: Sequence[str], log_level: str) -> ExitCode:
+def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_format: str) -> ExitCode:
     """Serve until a signal comes. Returns how it ended; what is wrong is said on standard error."""
-    logging.basicConfig(
-        level=log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    logs.configure(log_level, log_format)
     try:
         addresses = [Address.parse(text) for text in listen]
     except ValueError as error:
-        _say(f"python -m realtime: --listen {' '.join(listen)}: {error}")
+        logs.say(f"python -m realtime: --listen {' '.join(listen)}: {error}")
         return ExitCode.USAGE
     try:
         config = load(file)
@@ -45,10 +39,10 @@ def serve(file: Path | None, *, listen: Sequence[str], log_level: str) -> ExitCo
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
     except ConfigError as error:
-        _say(str(error))
+        logs.say(str(error))
         return ExitCode.BAD_CONFIG
     except StartError as error:
-        _say(f"could not start: {error}")
+        logs.say(f"could not start: {error}")
         return ExitCode.NOT_STARTED
 
 
@@ -75,9 +69,9 @@ async def _run(server: Server) -> ExitCode:
         if starting.cancelled():
             return ExitCode.OK
     starting.result()
-    _say(*_banner(server))
+    logs.say(*_banner(server))
     await stopping
-    _say("stopping; a second signal stops at once")
+    logs.say("stopping; a second signal stops at once")
     await server.stop()
     watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
     watchdog.daemon = True
@@ -93,18 +87,16 @@ def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
         for thread in threading.enumerate()
         if not thread.daemon and thread is not threading.main_thread()
     ]
-    _say(f"ended, although this would not: {', '.join(left)}")
+    logs.say(f"ended, although this would not: {', '.join(left)}")
     os._exit(ExitCode.OK)
 
 
 def _banner(server: Server) -> list[str]:
-    config, first = server.config, server.addresses[0]
-    lines = [f"Realtime {__version__}, config: {config.source.name}, engine: memory"]
+    lines = [f"Realtime {__version__}, config: {server.config.source.name}, engine: memory"]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():
-        where = f"{first} " if first.path else f"{channel.scheme}://{first}"
         about = (type(channel).__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:{width}}  {where}{channel.settings.path}  {about}")
+        lines.append(f"  {name:{width}}  {channel.url_on(server.site)}  {about}")
     if not server.channels:
         lines.append("  no channel is configured")
     for address in server.addresses:
@@ -115,8 +107,3 @@ def _banner(server: Server) -> list[str]:
             )
     lines.append(f"ready on {', '.join(map(str, server.addresses))}")
     return lines
-
-
-def _say(*lines: str) -> None:
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
-        print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -25,10 +25,10 @@ _REASONS = {
 }
 
 
-def bind(address: Address) -> list[socket.socket]:
+def bind(address: Address, mode: int) -> list[socket.socket]:
     """The sockets of an address, bound but not listening; a name may have several.
 
-    Raises :exc:`StartError` that says why it cannot be had.
+    ``mode`` is that of a unix socket's file. Raises :exc:`StartError` that says why it cannot be had.
     """
     sockets: list[socket.socket] = []
     try:
@@ -36,6 +36,11 @@ def bind(address: Address) -> list[socket.socket]:
             _remove_stale(address.path)
             sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             sockets[0].bind(address.path)
+            try:
+                os.chmod(address.path, mode)  # nobody can connect before it listens
+            except OSError:
+                os.unlink(address.path)
+                raise
             return sockets
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -93,7 +93,7 @@ class Source:
     file: Path | None = None
     root: yaml.Node | None = None
     problems: list[Problem] = field(default_factory=list)
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # has secrets
     #: The environment variables that stand in a value.
     variables: dict[KeyPath, tuple[str, ...]] = field(default_factory=dict)
     _nodes: int = 0

@@ -13,7 +13,8 @@ def need(program: str, install: str) -> str:
 
     With ``REALTIME_REQUIRE_ALL=1``, as in CI, it fails instead.
     """
-    path = shutil.which(program)
+    # Debian has the programs of administrators where only root looks for them.
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is not None:
         return path
     sentence = f"this test needs {program}: {install}"
@@ -30,3 +31,23 @@ def node() -> str:
 def curl() -> str:
     """The path of curl."""
     return need("curl", "apt-get install curl")
+
+
+def nginx() -> str:
+    """The path of nginx."""
+    return need("nginx", "apt-get install nginx-light")
+
+
+def caddy() -> str:
+    """The path of Caddy."""
+    return need("caddy", "apt-get install caddy")
+
+
+def systemd_analyze() -> str:
+    """The path of systemd-analyze."""
+    return need("systemd-analyze", "apt-get install systemd")
+
+
+def openssl() -> str:
+    """The path of openssl."""
+    return need("openssl", "apt-get install openssl")

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from tree import ROOT
 
 from realtime.channel import Channel, Limits
-from realtime.config import Document, ServerLimits, ServerSettings
+from realtime.config import TLS, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
 from realtime.schema import of_model
 
@@ -31,6 +31,7 @@ def tables() -> dict[str, str]:
         "the config": Document,
         "server": ServerSettings,
         "server.limits": ServerLimits,
+        "server.tls": TLS,
         "channel": Channel.Settings,
         "channel.limits": Limits,
     }

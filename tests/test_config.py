@@ -18,6 +18,7 @@ from tree import checkout
 from realtime.channel import Channel, Limits
 from realtime.config import (
     BUILT_IN,
+    TLS,
     Address,
     Config,
     Duration,
@@ -334,11 +335,16 @@ def test_sections_stand_in_the_config() -> None:
     assert set(entries()) == {"server", "plugins", "channels"}
 
 
-def test_every_server_key_stands_in_the_config() -> None:
-    """config.yaml names every key of the server with its default."""
+def test_every_server_key_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml names every key of the server with its default, or else with an example."""
+    monkeypatch.setenv("TLS_PASSWORD", "sesame")
     server = entries()["server"]
     assert (set(server), set(server["limits"])) == (keys(ServerSettings), keys(ServerLimits))
-    assert parse(yaml.safe_dump({"server": server})).server == ServerSettings()
+    assert set(server["tls"]) == keys(TLS)
+    given = parse(yaml.safe_dump({"server": server})).server
+    without = {name for name, field in ServerSettings.model_fields.items() if field.default is None}
+    assert all(getattr(given, name) is not None for name in without)
+    assert given.model_copy(update=dict.fromkeys(without)) == ServerSettings()
 
 
 def test_every_channel_key_stands_in_the_config() -> None:
@@ -371,3 +377,97 @@ def test_address_that_is_there_twice() -> None:
     """An address can be listened on once."""
     [problem] = mistakes("server: {listen: ['127.0.0.1:8080', '127.0.0.1:8080']}")
     assert (problem.path, problem.message) == ("server.listen", "127.0.0.1:8080 is there twice")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (
+            "server: {trusted_proxies: [proxy.example]}",
+            "1:28: server.trusted_proxies[0]: expected an address, a network such as 10.0.0.0/8, or unix, "
+            "not 'proxy.example'",
+        ),
+        (
+            "server: {trusted_proxies: [unix, 10.0.0.1/8]}",
+            "1:34: server.trusted_proxies[1]: a network begins with its first address: 10.0.0.0/8, "
+            "not '10.0.0.1/8'",
+        ),
+        ("server: {trusted_proxies: unix}", "1:27: server.trusted_proxies: expected a list, not 'unix'"),
+        ('server: {trusted_proxies: ["::1/129"]}', "server.trusted_proxies[0]: expected an address"),
+        ("server: {url: rt.example}", "1:15: server.url: expected https://HOST or http://HOST"),
+        ('server: {url: "https://rt.example/rt"}', "server.url: expected https://HOST"),
+        ('server: {url: "wss://rt.example"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://rt.example:0"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://rt.example:65536"}', "server.url: expected https://HOST"),
+        ('server: {url: "https://user@rt.example"}', "server.url: expected https://HOST"),
+        ('server: {url: ""}', "server.url: expected https://HOST"),
+    ],
+)
+def test_proxies_and_url_that_are_none(text: str, wrong: str) -> None:
+    """A proxy that is no address and a URL that is no site are mistakes in their place."""
+    (problem,) = mistakes(text)
+    assert wrong in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("https://rt.example", "https://rt.example"),
+        ("HTTP://RT.example:8080/", "http://rt.example:8080"),
+        ("https://[2001:DB8::7]:8443", "https://[2001:db8::7]:8443"),
+    ],
+)
+def test_url(written: str, url: str) -> None:
+    """The server's URL is a scheme and a host, with a port if it is another than the usual."""
+    assert parse(f"server: {{url: '{written}'}}").server.url == url
+
+
+def test_password_is_not_shown() -> None:
+    """A password that is no text is a mistake, but not one that shows it."""
+    (problem,) = mistakes("server: {tls: {cert: c, password: 4711}}")
+    assert str(problem) == "c.yaml:1:35: server.tls.password: expected text"
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        ("0660", "server.socket_mode: YAML reads 0660 as the number 432"),
+        ("660", "server.socket_mode: expected a mode in quotes such as \"0660\", not '660'"),
+        ('"0680"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+        ('"4777"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+        ('"u=rw"', 'server.socket_mode: expected a mode in quotes such as "0660"'),
+    ],
+)
+def test_mode_that_is_none(written: str, wrong: str) -> None:
+    """The mode of a unix socket is text of octal digits, as chmod has it."""
+    (problem,) = mistakes(f"server: {{socket_mode: {written}}}")
+    assert wrong in str(problem)
+
+
+@pytest.mark.parametrize(("written", "mode"), [("0600", 0o600), ("666", 0o666), ("0000", 0)])
+def test_mode(written: str, mode: int) -> None:
+    """The zero in front may be left out."""
+    assert parse(f'server: {{socket_mode: "{written}"}}').server.socket_mode == mode
+
+
+def test_unix_socket_is_beside_the_config(tmp_path: Path) -> None:
+    """The path of a unix socket is relative to the config file, like every path in it."""
+    source = Source("c.yaml", tmp_path / "c.yaml")
+    listen = parse("server: {listen: ['unix:run/a.sock', 'unix:/b.sock']}", source).server.listen
+    assert [address.path for address in listen] == [f"{tmp_path}/run/a.sock", "/b.sock"]
+
+
+def test_path_that_is_too_long() -> None:
+    """The path of a unix socket has at most 107 bytes; it is told in its place."""
+    listen = [f"unix:/{'a' * 106}", f"unix:/{'a' * 107}", f"unix:/{'é' * 53}", f"unix:/{'é' * 54}"]
+    found = mistakes(yaml.safe_dump({"server": {"listen": listen}}))
+    assert [problem.path for problem in found] == ["server.listen[1]", "server.listen[3]"]
+    assert "the path of a unix socket has at most 107 bytes" in str(found[0])
+    assert found[0].place == "c.yaml:4:5"
+
+
+def test_path_that_is_too_long_with_its_directory(tmp_path: Path) -> None:
+    """The directory of the config counts."""
+    source = Source("c.yaml", tmp_path / ("d" * 100) / "c.yaml")
+    (problem,) = parse("server: {listen: ['unix:a.sock']}", source).source.problems
+    assert "at most 107 bytes" in str(problem)

@@ -4,6 +4,7 @@ Every fenced block of a page is run, in the page's order, in one directory that 
 Its language and an HTML comment right above it say how; a reader of the page sees no comment.
 
 ``<!-- file: PATH -->``      The block is this file.
+``<!-- same: FILE -->``      The block is a copy of this file beside the page.
 ``sh``, ``python``          These commands run and succeed; ``cd`` lasts.
 ``<!-- fails: CODE -->``     These commands end with this exit code.
 ``<!-- terminal: NAME -->``  These commands go on running in a terminal of this name. What ran in it
@@ -62,8 +63,8 @@ _BLOCK = re.compile(
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_LANGUAGES = {"sh", "text", "python", "yaml", "toml", "js"}
-_WAYS = {"file", "fails", "terminal", "type", "browser", "shows", "not run"}
+_LANGUAGES = {"sh", "text", "python", "yaml", "toml", "js", "ini", "nginx", "dockerfile", "caddyfile"}
+_WAYS = {"file", "fails", "terminal", "type", "browser", "shows", "same", "not run"}
 _CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -228,6 +229,9 @@ class Reader:
         match block.how, block.language:
             case "not run", _:
                 pass
+            case "same", _:
+                page, _, _ = block.place.rpartition(":")
+                assert block.text == ((ROOT / page).parent / block.what).read_text(), block.place
             case "file", _:
                 file = self.directory / block.what
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -473,7 +477,7 @@ def test_public_names_are_documented(name: str) -> None:
 def test_members_are_documented(kind: type) -> None:
     """The page of the channel names each public attribute and method of Channel and Client."""
     members = {name for name in vars(kind) if not name.startswith("_")}
-    members -= {"joined", "left", "methods", "serve_with", "scheme"}  # the host calls these
+    members -= {"joined", "left", "methods", "serve_with", "url_on"}  # the host calls these
     assert members <= words_in((REFERENCE / "channel.md").read_text())
 
 

@@ -176,6 +176,28 @@ async def test_listed_origins(serve: Serve, origin: str, status: int) -> None:
         assert await opens(serving.port, "other.com", [origin]) == status
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://rt.example", 200),
+        ("https://rt.example:443", 200),
+        ("http://rt.example", 403),
+        ("https://good.com", 200),
+        ("https://evil.com", 403),
+    ],
+)
+async def test_own_origin(serve: Serve, origin: str, status: int) -> None:
+    """With ``same`` the pages of ``server.url`` may connect too, whatever the proxy makes of ``Host``."""
+    async with serve(server(url="https://rt.example"), KINDS) as serving:
+        assert await opens(serving.port, "good.com", [origin]) == status
+
+
+async def test_own_origin_is_not_in_a_list(serve: Serve) -> None:
+    """A list of origins is the whole list."""
+    async with serve(server(url="https://rt.example", origins="[https://good.com]"), KINDS) as serving:
+        assert await opens(serving.port, "good.com", ["https://rt.example"]) == 403
+
+
 @pytest.mark.parametrize("origin", ["null", "https://evil.com"])
 async def test_any_origin(serve: Serve, origin: str) -> None:
     """With ``origins: any`` every page may connect."""
@@ -249,6 +271,16 @@ async def test_introduction_names_what_there_is(serve: Serve) -> None:
             async with dial(serving.port, request(path)) as wire:
                 await wire.head()
                 assert (await wire.event())[""].endswith(f"The same URL answers: {there}")
+
+
+async def test_link_to_events(serve: Serve) -> None:
+    """The link in that answer is the server's own URL, and repeats no token."""
+    text = CHANNELS.replace(
+        "plugins:", 'server: {listen: ["127.0.0.1:0"], url: "https://rt.example"}\n    plugins:'
+    )
+    async with serve(text, KINDS) as serving:
+        _, body = await ask(serving.port, "/events?token=secret", UPGRADE)
+    assert body.endswith("curl -N https://rt.example/events\n")
 
 
 async def test_unknown_path(serve: Serve) -> None:

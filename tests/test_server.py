@@ -111,6 +111,14 @@ async def test_front(serve: Serve) -> None:
     assert "clock: http://localhost/at/{place}\n" in body
 
 
+async def test_front_of_a_server_with_a_url(serve: Serve) -> None:
+    """With ``server.url`` the links are of that site, however the request came."""
+    config = 'server: {listen: ["127.0.0.1:0"], url: "https://rt.example"}\n' + ECHO
+    async with serve(config) as serving:
+        _, body = await ask(serving.port, "/")
+    assert "echo: wss://rt.example/ws\n" in body
+
+
 async def test_channel_takes_the_front(serve: Serve) -> None:
     """A channel at ``/`` is served there instead."""
     async with serve("channels: {echo: {plugin: echo, path: /}}") as serving:

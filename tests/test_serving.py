@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from certificates import Authority
 from command import ENVIRONMENT, run
 
 ECHO = "server: {listen: ['127.0.0.1:0']}\nchannels: {echo: {plugin: echo, path: /ws}}\n"
@@ -121,6 +122,27 @@ async def test_banner(tmp_path: Path, start: Start) -> None:
             rf"ready on {address}\n",
             server.said,
         )
+
+
+async def test_banner_over_tls(tmp_path: Path, start: Start) -> None:
+    """With TLS the URLs of the banner are those to use."""
+    Authority(tmp_path)
+    tls = "tls: {cert: cert.pem, key: key.pem}"
+    clock = "clock: {plugin: clock, path: /events}"
+    text = ECHO.replace("server: {", "server: {" + tls + ", ").replace("/ws}", "/ws}, " + clock)
+    (tmp_path / "config.yaml").write_text(text)
+    async with start() as server:
+        address = await server.ready()
+        assert f"  echo   wss://{address}/ws  " in server.said
+        assert f"  clock  https://{address}/events  " in server.said
+
+
+async def test_banner_with_a_url(tmp_path: Path, start: Start) -> None:
+    """With ``server.url`` the banner shows how the channels are reached from outside."""
+    (tmp_path / "config.yaml").write_text(ECHO.replace("server: {", "server: {url: 'https://rt.example', "))
+    async with start() as server:
+        await server.ready()
+        assert "  echo  wss://rt.example/ws  " in server.said
 
 
 async def test_ready_means_ready(tmp_path: Path, start: Start) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
 from conftest import make
-from wire import UPGRADE, dial, request, text, websocket
+from wire import UPGRADE, close, dial, eventually, request, soon, text, websocket
 
 from realtime.errors import StartError
 
@@ -109,3 +112,50 @@ async def test_file_that_is_no_socket(tmp_path: Path) -> None:
     with pytest.raises(StartError):
         await make(tmp_path, listening(f"unix:{path}")).start()
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("settings", "mode"), [("", 0o660), (', socket_mode: "0600"', 0o600)])
+async def test_mode_of_a_unix_socket(tmp_path: Path, settings: str, mode: int) -> None:
+    """A unix socket is for the user and the group of the server, unless the config says otherwise."""
+    path = tmp_path / "s.sock"
+    text = listening(f"unix:{path}").replace("}\n", f"{settings}}}\n", 1)
+    async with make(tmp_path, text):
+        assert stat.S_IMODE(os.stat(path).st_mode) == mode
+
+
+async def test_all_addresses_of_both_families(tmp_path: Path) -> None:
+    """``0.0.0.0`` and ``[::]`` go together, on one port."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    async with make(tmp_path, listening(f"0.0.0.0:{port}", f"[::]:{port}")):
+        for host in ("127.0.0.1", "::1"):
+            async with dial(port, request("/-/live"), host=host) as wire:
+                assert (await wire.response())[0].status == 200
+
+
+async def test_nothing_stays_when_one_fails(tmp_path: Path) -> None:
+    """When one of several addresses cannot be had no file of a unix socket stays."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        taken = sock.getsockname()[1]
+        with pytest.raises(StartError) as caught:
+            await make(tmp_path, listening(f"unix:{tmp_path}/s.sock", f"127.0.0.1:{taken}")).start()
+    assert str(caught.value) == f"127.0.0.1:{taken} is in use"
+    assert list(os.scandir(tmp_path)) == []
+
+
+async def test_file_of_the_next_server_stays(tmp_path: Path) -> None:
+    """A server that ends does not take the file of the one that has come after it."""
+    path = tmp_path / "s.sock"
+    first = make(tmp_path, listening(f"unix:{path}"))
+    await first.start()
+    async with dial(0, request("/ws", UPGRADE), path=str(path)) as wire:
+        assert (await wire.head()).status == 101
+        stopping = asyncio.create_task(first.stop())
+        await eventually(lambda: not os.access(path, os.F_OK))
+        async with make(tmp_path, listening(f"unix:{path}")):
+            await wire.frame()
+            await wire.send(close(1001))
+            await soon(stopping)
+            await first.stop()
+            async with dial(0, request("/-/live"), path=str(path)) as other:
+                assert (await other.response())[0].status == 200

@@ -203,6 +203,11 @@ class Connection(asyncio.Protocol):
         """The client was too slow (``topic.Sink``)."""
         self.close(CloseCode.TRY_AGAIN, reason)
 
+    def hang_up(self) -> None:
+        """Close the socket once all is sent; a second time is nothing."""
+        if not self.transport.is_closing():  # asyncio's over TLS could not be aborted after a second close
+            self.transport.close()
+
     def abort(self) -> None:
         """Cut the connection, whatever is unsent."""
         if not self._lost:  # a transport that is gone has no loop to be aborted on
@@ -400,15 +405,29 @@ class Connection(asyncio.Protocol):
             if self._grace is not None:
                 self._grace.cancel()
             client, (code, reason) = self.client, self.outcome
+            seconds = self._loop.time() - self._began
             self.channel.log.info(
                 "%s %s%s from %s left after %.1fs: %d%s",
                 client.transport,
                 client.id,
                 f" ({client.name})" if client.name else "",
                 client.remote or "a socket",
-                self._loop.time() - self._began,
+                seconds,
                 code,
                 f" {reason}" if reason else "",
+                extra={
+                    "fields": {
+                        "client": client.id,
+                        "channel": self.channel.name,
+                        "transport": client.transport,
+                        "topic": client.topic,
+                        "name": client.name,
+                        "remote": client.remote,
+                        "code": int(code),
+                        "reason": reason,
+                        "seconds": round(seconds, 3),
+                    }
+                },
             )
             request.protocol.connection_lost(self._error)
 

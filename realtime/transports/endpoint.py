@@ -12,6 +12,7 @@ from realtime.encodings import PlainFrames
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.paths import topic_name
+from realtime.proxies import known_scheme
 from realtime.transports import post, sse, websocket
 from realtime.transports.connection import Connection, Connections
 
@@ -32,12 +33,14 @@ class Endpoint:
         authenticate: Authenticate,
         *,
         origins: Origins,
+        url: str | None,
         max_message: int,
     ) -> None:
         self._channel = channel
         self._connections = connections
         self._authenticate = authenticate
         self._origins = origins
+        self._url = url
         self._max_message = channel.settings.limits.max_message or max_message
         self._plain = _GuardedFrames(channel)
         self._open = 0  # connections of this channel, those included that have not joined yet
@@ -136,8 +139,9 @@ class Endpoint:
                 raise web.HTTPMethodNotAllowed(method, methods, text="a WebSocket begins with GET\n")
             if "websocket" in serves:
                 return "websocket"
+            link = f"{self._url or f'{request.scheme}://{request.host}'}{request.rel_url.raw_path}"
             raise web.HTTPBadRequest(
-                text=f"{path} is no WebSocket but server-sent events: curl -N {request.url}\n"
+                text=f"{path} is no WebSocket but server-sent events: curl -N {link}\n"
             )
         if method == hdrs.METH_POST:
             return "post"
@@ -164,7 +168,8 @@ class Endpoint:
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
-        if sent and not (len(sent) == 1 and origin_allowed(sent[0], request.host, self._origins)):
+        own = f"{known_scheme(request) or ''}://{request.host}", self._url
+        if sent and not (len(sent) == 1 and origin_allowed(sent[0], self._origins, *own)):
             raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
@@ -202,25 +207,28 @@ class _GuardedFrames(PlainFrames):
             return b""
 
 
-def origin_allowed(origin: str, host: str, allowed: Origins) -> bool:
+def origin_allowed(origin: str, allowed: Origins, site: str, url: str | None = None) -> bool:
     """Whether a page of this origin may connect (RFC 6454; RFC 6455, section 10.2).
 
-    ``same`` compares host and port with those of the request; the scheme is not known behind a
-    proxy, so it only fills in the port that is not written.
+    ``same`` compares scheme, host and port with those of the request (``site``) or with the server's
+    own (``url``). A request's scheme is not known behind a proxy (``://host``); then the origin's
+    only fills in the port that is not written.
     """
     if allowed == "any":
         return True
-    match = _ORIGIN.fullmatch(origin.lower())
-    if match is None:
+    parsed = _parse_origin(origin)
+    if parsed is None:
         return False
-    scheme, name, port = match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]]
     if allowed == "same":
-        own = re.fullmatch(r"(.*?)(?::([0-9]+))?", host.lower())
-        return own is not None and (name, port) == (own[1], own[2] or _DEFAULT_PORTS[scheme])
-    spelled = {f"{scheme}://{name}:{port}"}
-    if port == _DEFAULT_PORTS[scheme]:
-        spelled.add(f"{scheme}://{name}")
-    return not spelled.isdisjoint(allowed)
+        scheme, _, host = site.partition("://")
+        return parsed in (_parse_origin(f"{scheme or parsed[0]}://{host}"), _parse_origin(url or ""))
+    return any(parsed == _parse_origin(one) for one in allowed)
+
+
+def _parse_origin(origin: str) -> tuple[str, str, str] | None:
+    """Scheme, host and port."""
+    match = _ORIGIN.fullmatch(origin.lower())
+    return match and (match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]])
 
 
 def _accepts_events(request: web.Request) -> bool:

@@ -45,7 +45,7 @@ class EventStreamConnection(ControlledConnection):
         after = retry(code)
         field = b"" if after is None else b"retry: %d\n" % after
         self.write(self.form.wrap(field + self.bye(code, reason, after)) + self.form.end)
-        self.transport.close()
+        self.hang_up()
 
     def look(self, now: float) -> float | None:
         """Send a comment when nothing was sent for ``keep_alive``."""

@@ -193,7 +193,7 @@ class WebSocket(Connection):
     def _hear_end(self, end: End) -> None:
         self._deaf = True
         if self.closed:
-            self.transport.close()  # the answer to our own close frame: the handshake is complete
+            self.hang_up()  # the answer to our own close frame: the handshake is complete
         else:
             self.hear(end)
             # In its place among the messages; but a handler that hangs does not hold it up.
@@ -204,7 +204,7 @@ class WebSocket(Connection):
         self._answer_pings_of_ours()
         self.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
         if self._deaf:
-            self.transport.close()
+            self.hang_up()
 
     def resume_writing(self) -> None:
         """The transport has drained: the pongs that are owed go first."""

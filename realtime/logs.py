@@ -1,0 +1,172 @@
+"""The log on standard error: a line for each event, for people (``text``) or for machines (``json``).
+
+What clients send gets into it: names, close reasons, addresses that a proxy hands on. So a line stays one
+line and drives no terminal: whatever cannot be printed is escaped, and the lines of a traceback are
+indented. What looks like a token or a password is left out.
+
+A record's ``fields``, a dict given as ``extra={"fields": {…}}``, become keys of the JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+FORMATS = ("text", "json")
+
+#: Of errors of asyncio that are alike, one is shown in so many seconds: a server that has no file
+#: descriptor left would tell so for every connection that waits.
+REPEAT = 1.0
+
+_CHANNEL = "realtime.channel."
+#: How the loader calls the modules of plugins that are files.
+_PLUGIN = re.compile(r"^(realtime\.plugins|realtime_plugins_[0-9a-f]{12})\.")
+_SECRET = re.compile(
+    r"""(?ix)
+    ( [?&] (?:access_)? token= | ://[^/\s:@]*: (?=[^/\s@]+@)
+    | \b (?:proxy-)? authorization ['"]? \s* [:=,] \s* ['"]? (?: (?:basic|bearer|token) \s+ )?
+    | \b bearer \s+ (?=[\w.~+/=-]{16}) )
+    [^\s&'"\#@]+
+    | ( \b (?:set-)? cookie ['"]? \s* [:=,] \s* ) [^\n]+
+    """
+)
+
+
+def configure(level: str, format: str) -> None:
+    """Send the log of this process to standard error: ``level`` and above, in one of the formats."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSONLines() if format == "json" else TextLines())
+    handler.addFilter(_Repeats())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def say(*lines: str) -> None:
+    """Tell people something on standard error; where the log is JSON, as lines of it."""
+    handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, JSONLines)]
+    if sys.stderr and not handlers:  # None: it was closed from the start
+        with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+    for line in lines:
+        level = logging.WARNING if line.startswith("WARNING: ") else logging.INFO
+        text = line.removeprefix("WARNING: ").strip()
+        for handler in handlers:
+            handler.handle(logging.LogRecord("realtime", level, "", 0, text, None, None))
+
+
+class TextLines(logging.Formatter):
+    """``2026-11-23T15:04:05.123Z INFO    lobby: …``, and an indented traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of text, and those of a traceback (``logging.Formatter``)."""
+        head = f"{_time(record)} {record.levelname:7} {_name(record)[1]}: {_message(record)}"
+        trace = [f"    {printable(line)}" for line in _trace(record).splitlines()]
+        return "\n".join([printable(head), *trace])
+
+
+class JSONLines(logging.Formatter):
+    """An object a line: ``time``, ``level``, ``channel`` or ``logger``, ``message``, the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON (``logging.Formatter``)."""
+        key, name = _name(record)
+        line: dict[str, Any] = {"time": _time(record), "level": record.levelname.lower(), key: name}
+        line["message"] = _message(record)
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, dict):
+            shown = {str(k): _redact(v) if isinstance(v, str) else v for k, v in fields.items()}
+            line = {**line, **shown, **line}
+        if trace := _trace(record):
+            line["exception"] = trace
+        try:
+            text = orjson.dumps(line, default=_spell).decode()
+        except Exception:  # a lone surrogate, a number beyond 64 bits, an object that contains itself
+            text = orjson.dumps({_spell(k): _spell(v) for k, v in line.items()}).decode()
+        return printable(text, _json_escape)
+
+
+class _Repeats(logging.Filter):
+    """Lets one of many errors of asyncio through that are alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is shown; it then knows how many were not (``logging.Filter``)."""
+        if record.name != "asyncio":
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        what = f"{str(record.msg).partition(chr(10))[0]} {error!r}"[:300]
+        shown, left_out = self._seen.get(what, (-REPEAT, 0))
+        if record.created - shown < REPEAT:
+            self._seen[what] = shown, left_out + 1
+            return False
+        if len(self._seen) > 100:
+            self._seen.clear()
+        self._seen[what] = record.created, 0
+        record.repeats = left_out
+        return True
+
+
+def _python_escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _json_escape(character: str) -> str:
+    return re.sub("(.{4})", r"\\u\1", character.encode("utf-16-be").hex())
+
+
+def printable(text: str, escape: Callable[[str], str] = _python_escape) -> str:
+    """The text with everything escaped that ends a line, drives a terminal or cannot be seen."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else escape(one) for one in text)
+
+
+def _time(record: logging.LogRecord) -> str:
+    """RFC 3339, in UTC."""
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _name(record: logging.LogRecord) -> tuple[str, str]:
+    """What the record is about, and which kind of thing that is."""
+    if record.name.startswith(_CHANNEL):
+        return "channel", record.name.removeprefix(_CHANNEL)
+    return "logger", _PLUGIN.sub("", record.name, count=1)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
+        text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
+    repeats = getattr(record, "repeats", 0)
+    return _redact(text) + (f" (and {repeats} like it before)" if repeats else "")
+
+
+def _trace(record: logging.LogRecord) -> str:
+    parts = [record.stack_info or ""]
+    if record.exc_info and record.exc_info[0] is not None:
+        parts.insert(0, logging.Formatter().formatException(record.exc_info))
+    return _redact("\n".join(filter(None, parts)))
+
+
+def _redact(text: str) -> str:
+    return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", text)
+
+
+def _spell(value: object) -> str:
+    """Any object as text that can be encoded."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode()
