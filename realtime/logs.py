@@ -45,6 +45,7 @@ def configure(level: str, format: str) -> None:
     handler.setFormatter(JSONLines() if format == "json" else TextLines())
     handler.addFilter(_Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)  # Python's own would be no line of the log
 
 
 def say(*lines: str) -> None:
@@ -105,7 +106,7 @@ class _Repeats(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         what = f"{str(record.msg).partition(chr(10))[0]} {error!r}"[:300]
         shown, left_out = self._seen.get(what, (-REPEAT, 0))
-        if record.created - shown < REPEAT:
+        if 0 <= record.created - shown < REPEAT:  # a clock that is set back shows it
             self._seen[what] = shown, left_out + 1
             return False
         if len(self._seen) > 100:

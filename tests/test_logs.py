@@ -231,6 +231,7 @@ def test_secrets(message: str, shown: str) -> None:
 
 PLUGIN = """
 import logging
+import warnings
 from realtime import Channel, hookimpl
 
 log = logging.getLogger(__name__)
@@ -242,6 +243,8 @@ class Loud(Channel):
     async def on_message(self, client, message):
         self.log.info("heard %s", message.data, extra={"fields": {"heard": message.data}})
         log.warning("heard %s", message.data)
+        if message.data == "warn":
+            warnings.warn("careful\\nforged", UserWarning)
         if message.data == "bug":
             raise RuntimeError("a bug\\nand more")
 
@@ -332,6 +335,16 @@ async def test_log_as_text(tmp_path: Path) -> None:
     ]
 
 
+async def test_warnings_of_python(tmp_path: Path) -> None:
+    """What Python warns of, in a plugin's code, is a line of the log too."""
+    async with started(tmp_path, "--log-format", "json") as server:
+        ready = json.loads(await server.until("ready on "))
+        async with websocket(int(ready["message"].rpartition(":")[2]), "/", text("warn")):
+            line = json.loads(await server.until("careful"))
+    assert (line["level"], line["logger"]) == ("warning", "py.warnings")
+    assert "UserWarning: careful\nforged" in line["message"]
+
+
 async def test_level(tmp_path: Path) -> None:
     """``--log-level`` says from which level on there is a log; that it is ready is said in any case."""
     async with started(tmp_path, "--log-level", "error", "--log-format", "json") as server:
@@ -368,7 +381,7 @@ async def test_repeats_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of errors of asyncio that are alike one is shown in a second; the next says how many there were."""
     repeats = logs._Repeats()
     shown = []
-    for moment, message in [(0, "a"), (0.5, "a"), (0.5, "b"), (0.9, "a"), (1.1, "a"), (9, "a")]:
+    for moment, message in [(0, "a"), (0.5, "a"), (0.5, "b"), (0.9, "a"), (1.1, "a"), (9, "a"), (5, "a")]:
         made = record(f"{message}\nsocket: {moment}", name="asyncio")
         made.created = float(moment)
         if repeats.filter(made):
@@ -378,6 +391,7 @@ async def test_repeats_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         r"b\nsocket: 0.5",
         r"a\nsocket: 1.1 (and 2 like it before)",
         r"a\nsocket: 9",
+        r"a\nsocket: 5",
     ]
 
 

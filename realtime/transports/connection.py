@@ -411,7 +411,7 @@ class Connection(asyncio.Protocol):
                 client.transport,
                 client.id,
                 f" ({client.name})" if client.name else "",
-                client.remote or "a socket",
+                client.remote or "an unknown address",
                 seconds,
                 code,
                 f" {reason}" if reason else "",
