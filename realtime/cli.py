@@ -37,9 +37,9 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
-    run: Callable[[argparse.Namespace], int] = arguments.run
     try:
+        arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
+        run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
         return OK
