@@ -187,7 +187,7 @@ def _proxy(value: str) -> str:
     except ValueError:
         raise ValueError("expected an address, a network such as 10.0.0.0/8, or unix") from None
     if interface.ip != interface.network.network_address:
-        raise ValueError(f"a network begins with its first address: {interface.network}")
+        raise ValueError(f"expected {interface.network}, a network by its first address")
     return value
 
 

@@ -389,8 +389,8 @@ def test_address_that_is_there_twice() -> None:
         ),
         (
             "server: {trusted_proxies: [unix, 10.0.0.1/8]}",
-            "1:34: server.trusted_proxies[1]: a network begins with its first address: 10.0.0.0/8, "
-            "not '10.0.0.1/8'",
+            "1:34: server.trusted_proxies[1]: expected 10.0.0.0/8, a network by its first "
+            "address, not '10.0.0.1/8'",
         ),
         ("server: {trusted_proxies: unix}", "1:27: server.trusted_proxies: expected a list, not 'unix'"),
         ('server: {trusted_proxies: ["::1/129"]}', "server.trusted_proxies[0]: expected an address"),

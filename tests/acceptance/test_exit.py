@@ -92,7 +92,7 @@ async def test_usage(home: Home, arguments: list[str]) -> None:
     """An unknown command, an unknown option and a wrong value are exit code 2, without a traceback."""
     async with home.realtime(*arguments) as process:
         assert await process.ended() == 2
-    assert arguments[-1] in process.said[-1]
+    assert arguments[-1] in process.text
     assert "Traceback" not in process.text
 
 
