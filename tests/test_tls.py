@@ -88,7 +88,7 @@ async def test_events(serve: Serve, authority: Authority) -> None:
     async with serve(config(CLOCK)) as serving:
         url = f"https://localhost:{serving.port}/events"
         command = [needs.curl(), "-sN", "--cacert", str(authority.ca), url]
-        shown = await lines(command, 5)
+        shown = await lines(command, 7)
     assert shown[-1].startswith("data: Current time: ")
 
 
