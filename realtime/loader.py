@@ -102,6 +102,7 @@ class Plugins:
             self._directories.insert(0, directory / "plugins")
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
+        self._location: dict[str, str] = {}  # the file or module of each plugin that was looked for
 
     # Finding and loading
 
@@ -146,6 +147,7 @@ class Plugins:
         if not found:
             raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
         first = found[0]
+        self._location[name] = first.module
         if first.directory is not None:
             return _import_file(name, first.directory, name.replace("-", "_"))
         if len(found) > 1:
@@ -217,9 +219,10 @@ class Plugins:
             _check_type(f"{name}: {kind.__name__}", kind)
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
-                raise PluginProblem(
-                    f"two plugins offer a channel type {type_name!r}: {self._origin[other]} and {name}"
+                both = " and ".join(
+                    f"{plugin} ({self._location[plugin]})" for plugin in (self._origin[other], name)
                 )
+                raise PluginProblem(f"two plugins offer a channel type {type_name!r}: {both}")
             self.types[str(type_name)] = kind
             self._origin[kind] = name
 

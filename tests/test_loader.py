@@ -586,7 +586,10 @@ async def test_two_plugins_offer_one_type(mistakes: Mistakes) -> None:
     """Two plugins that offer one channel type are both named."""
     config = "plugins: [one, two]"
     said = await mistakes(config, {"one.py": channel_type(), "two.py": channel_type()})
-    assert said == ["c.yaml:1:16: plugins[1]: two plugins offer a channel type 'dice': one and two"]
+    assert said == [
+        "c.yaml:1:16: plugins[1]: two plugins offer a channel type 'dice': "
+        "one (plugins/one.py) and two (plugins/two.py)"
+    ]
 
 
 # Routes
