@@ -12,7 +12,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -182,15 +182,6 @@ def init(file: Path, *, force: bool) -> ExitCode:
     option = "" if file == Path("config.yaml") else f" -c {file}"
     print(f"wrote {file}, and {schema_file} for editors; start it with: python -m realtime{option}")
     return ExitCode.OK
-
-
-#: The commands that take a config and can print JSON, by their names.
-SHOW: dict[str, Callable[..., ExitCode]] = {
-    "check": check,
-    "plugins": plugins,
-    "routes": routes,
-    "config": config,
-}
 
 
 # Loading
