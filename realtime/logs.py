@@ -13,13 +13,12 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-FORMATS = ("text", "json")
+from realtime.errors import json_escape, printable
 
 #: Of errors of asyncio that are alike, one is shown in so many seconds: a server that has no file
 #: descriptor left would tell so for every connection that waits.
@@ -89,7 +88,7 @@ class JSONLines(logging.Formatter):
             text = orjson.dumps(line, default=_spell).decode()
         except Exception:  # a lone surrogate, a number beyond 64 bits, an object that contains itself
             text = orjson.dumps({_spell(k): _spell(v) for k, v in line.items()}).decode()
-        return printable(text, _json_escape)
+        return printable(text, escape=json_escape)
 
 
 class _Repeats(logging.Filter):
@@ -114,21 +113,6 @@ class _Repeats(logging.Filter):
         self._seen[what] = record.created, 0
         record.repeats = left_out
         return True
-
-
-def _python_escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _json_escape(character: str) -> str:
-    return re.sub("(.{4})", r"\\u\1", character.encode("utf-16-be").hex())
-
-
-def printable(text: str, escape: Callable[[str], str] = _python_escape) -> str:
-    """The text with everything escaped that ends a line, drives a terminal or cannot be seen."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else escape(one) for one in text)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import re
 import ssl as tls
@@ -23,7 +22,15 @@ import orjson
 from realtime import envelope
 from realtime.client import MARKERS, Connection
 from realtime.close_codes import LOST, NO_CODE, CloseCode
-from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed, printable
+from realtime.errors import (
+    Closed,
+    NotConnected,
+    RealtimeError,
+    Refused,
+    Unconfirmed,
+    json_escape,
+    printable,
+)
 from realtime.exit_codes import ExitCode
 from realtime.links import V1_JSON, facts_of, parse_url, post, unconfirmed
 from realtime.message import Message, Position, Since
@@ -299,7 +306,7 @@ def _failed(error: Exception, code: int) -> int:
 def _print(text: str) -> None:
     if sys.stdout is not None and sys.stdout.isatty():
         # A stranger's escape sequences would drive the terminal. In JSON these are JSON's escapes.
-        text = re.sub(r"[^ -~\n\t]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
+        text = re.sub(r"[^ -~\n\t]+", lambda part: printable(part[0], escape=json_escape), text)
     print(text, flush=True)
 
 
