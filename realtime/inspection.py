@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from realtime import logs
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
 from realtime.exit_codes import ExitCode
@@ -39,10 +40,11 @@ def check(file: Path | None, *, as_json: bool) -> ExitCode:
     server, problems = _loaded(file)
     if as_json:
         _print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
-    elif server is not None and not problems:
+        return ExitCode.BAD_CONFIG if problems else ExitCode.OK
+    if server is not None and not problems:
         names = ", ".join(server.channels) or "none"
         print(f"{server.config.source.name}: no mistakes; channels: {names}")
-    return _end(problems if not as_json else [], bad=bool(problems))
+    return _end(problems)
 
 
 def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -155,8 +157,7 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
 def schema(file: Path | None) -> ExitCode:
     """Print the JSON Schema of the config with the settings of every installed plugin."""
     whole, left_out = _schema(file.parent if file else Path())
-    for sentence in left_out:
-        print(sentence, file=sys.stderr)
+    logs.say(*left_out)
     _print_json(whole)
     return ExitCode.OK
 
@@ -166,18 +167,16 @@ def init(file: Path, *, force: bool) -> ExitCode:
     schema_file = file.with_name(f"{file.stem}.schema.json")
     header = f"# yaml-language-server: $schema={schema_file.name}\n"
     whole, left_out = _schema(file.parent)
-    for sentence in left_out:
-        print(sentence, file=sys.stderr)
+    logs.say(*left_out)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(header + BUILT_IN.read_text(encoding="utf-8"))
         schema_file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     except FileExistsError:
-        print(f"{file} is there already; --force replaces it", file=sys.stderr)
+        logs.say(f"{file} is there already; --force replaces it")
         return ExitCode.BAD_CONFIG
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        print(f"{error.filename or file} cannot be written: {reason}", file=sys.stderr)
+        logs.say(f"{error.filename or file} cannot be written: {(error.strerror or str(error)).lower()}")
         return ExitCode.BAD_CONFIG
     option = "" if file == Path("config.yaml") else f" -c {file}"
     print(f"wrote {file}, and {schema_file} for editors; start it with: python -m realtime{option}")
@@ -309,7 +308,6 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _end(problems: Sequence[Problem], *, bad: bool | None = None) -> ExitCode:
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return ExitCode.BAD_CONFIG if (bool(problems) if bad is None else bad) else ExitCode.OK
+def _end(problems: Sequence[Problem]) -> ExitCode:
+    logs.say(*map(str, problems))
+    return ExitCode.BAD_CONFIG if problems else ExitCode.OK

@@ -50,7 +50,7 @@ def configure(level: str, format: str) -> None:
 def say(*lines: str) -> None:
     """Tell people something on standard error; where the log is JSON, as lines of it."""
     handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, JSONLines)]
-    if sys.stderr and not handlers:  # None: it was closed from the start
+    if lines and sys.stderr and not handlers:  # None: it was closed from the start
         with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
             print(*lines, sep="\n", file=sys.stderr, flush=True)
     for line in lines:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 import aiohttp
 import orjson
 
-from realtime import envelope
+from realtime import envelope, logs
 from realtime.client import MARKERS, Connection
 from realtime.close_codes import LOST, NO_CODE, CloseCode
 from realtime.errors import (
@@ -311,5 +311,4 @@ def _print(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason to end
-        print(printable(text, 2000), file=sys.stderr, flush=True)
+    logs.say(printable(text, 2000))
