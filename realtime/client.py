@@ -21,10 +21,10 @@ from typing import Any, Self
 import aiohttp
 
 from realtime.close_codes import LOST, CloseCode
+from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused
 from realtime.links import (
     CLOSE_TIMEOUT,
-    V1_JSON,
     EventSource,
     Link,
     WebSocket,

@@ -25,12 +25,12 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from realtime import envelope
 from realtime.close_codes import LOST, NO_CODE, CloseCode, may_be_sent
+from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.message import Kind, Message, Position
 
-#: The subprotocol in which messages have an id and sending is acknowledged.
-V1_JSON = "realtime.v1.json"
 #: How long the closing handshake, or the body of a refusal, may take, in seconds.
 CLOSE_TIMEOUT = 1.0
 #: The most that is read of the body of a refusal, in bytes: it is for a person.
@@ -134,7 +134,7 @@ class WebSocket(Link):
             answer = asyncio.get_running_loop().create_future()
             self._acks[ref] = answer
             try:
-                await self._ws.send_str(_fields(message, ref))
+                await self._ws.send_str(envelope.ask(message, ref).decode())
                 result: Position | RealtimeError | None = await answer
             finally:
                 del self._acks[ref]
@@ -272,13 +272,6 @@ def _message(fields: dict[str, Any]) -> Message:
 
 def _position(fields: dict[str, Any]) -> Position | None:
     return Position.parse(fields["id"]) if "id" in fields else None
-
-
-def _fields(message: Message, ref: int) -> str:
-    fields = {"event": message.event, "data": message.data, "ref": ref}
-    if message.kind == "bytes":
-        fields.update(data=base64.b64encode(message.payload).decode(), encoding="base64")
-    return orjson.dumps(fields).decode()
 
 
 def _event(event: str, data: str, id: str) -> Message:

@@ -22,6 +22,7 @@ import orjson
 from realtime import envelope, logs
 from realtime.client import MARKERS, Connection
 from realtime.close_codes import LOST, NO_CODE, CloseCode
+from realtime.envelope import V1_JSON
 from realtime.errors import (
     Closed,
     NotConnected,
@@ -32,7 +33,7 @@ from realtime.errors import (
     printable,
 )
 from realtime.exit_codes import ExitCode
-from realtime.links import V1_JSON, facts_of, parse_url, post, unconfirmed
+from realtime.links import facts_of, parse_url, post, unconfirmed
 from realtime.message import Message, Position, Since
 
 #: How long the server may take to answer, in seconds.
