@@ -74,9 +74,7 @@ class Subscriber:
                 topic.overrun(self, "the position cannot be resumed")
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
-        del topic.held[self]
-        self.state = State.BEHIND
-        topic.behind[self] = None
+        topic.move(self, State.BEHIND)
         topic.catch_up(self)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
@@ -98,9 +96,7 @@ class Subscriber:
         elif state is not State.GONE:
             self._wait(self.topic.head, data)
             if state is State.LIVE:
-                del self.topic.live[self]
-                self.state = State.BEHIND
-                self.topic.behind[self] = None
+                self.topic.move(self, State.BEHIND)
             while self.state is State.BEHIND:  # each round writes, until the sink pauses
                 self.topic.catch_up(self)
         if self._outbox_size > MAX_OUTBOX and self.state is not State.GONE:
@@ -109,9 +105,7 @@ class Subscriber:
     def resume(self) -> None:
         """The sink has drained."""
         if self.state is State.LAGGING:
-            self.state = State.BEHIND
-            del self.topic.lagging[self]
-            self.topic.behind[self] = None
+            self.topic.move(self, State.BEHIND)
             self.topic.bus.wake(self.topic)
         elif self.state is State.HELD and not self.sink.paused:
             data = self.take_direct()

@@ -77,6 +77,12 @@ class Topic(Log):
         self.behind: dict[Subscriber, None] = {}
         self.lagging: dict[Subscriber, None] = {}
         self.held: dict[Subscriber, None] = {}
+        self._in = {
+            State.HELD: self.held,
+            State.LIVE: self.live,
+            State.BEHIND: self.behind,
+            State.LAGGING: self.lagging,
+        }
         #: Plugin code that reads at its own pace: what is set when there is something new.
         self.readers: dict[asyncio.Event, None] = {}
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
@@ -178,11 +184,16 @@ class Topic(Log):
         self.held[subscriber] = None
         return subscriber
 
+    def move(self, subscriber: Subscriber, state: State) -> None:
+        """Change what a subscriber does; it becomes the last of those who do the same."""
+        del self._in[subscriber.state][subscriber]
+        subscriber.state = state
+        if state is not State.GONE:
+            self._in[state][subscriber] = None
+
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, whatever it was doing."""
-        subscriber.state = State.GONE
-        for group in (self.live, self.behind, self.lagging, self.held):
-            group.pop(subscriber, None)
+        self.move(subscriber, State.GONE)
         self.bus.left(self)
 
     def overrun(self, subscriber: Subscriber, reason: str) -> None:
@@ -277,12 +288,9 @@ class Topic(Log):
         if subscriber.sink.paused:
             self._lag(subscriber)
         elif subscriber.cursor == self.head and subscriber.next_direct is None:
-            del self.behind[subscriber]
-            subscriber.state = State.LIVE
-            self.live[subscriber] = None
+            self.move(subscriber, State.LIVE)
         else:
-            del self.behind[subscriber]  # to the end of the line
-            self.behind[subscriber] = None
+            self.move(subscriber, State.BEHIND)  # to the end of the line
             self.bus.wake(self)
 
     def _step(self, subscriber: Subscriber) -> None:
@@ -336,10 +344,7 @@ class Topic(Log):
         subscriber.sink.write(data)
 
     def _lag(self, subscriber: Subscriber) -> None:
-        self.live.pop(subscriber, None)
-        self.behind.pop(subscriber, None)
-        subscriber.state = State.LAGGING
-        self.lagging[subscriber] = None
+        self.move(subscriber, State.LAGGING)
         self.bus.counters["lags"] += 1
         self._slowest = min(self._slowest, subscriber.cursor)
         self._leave_behind()
