@@ -69,7 +69,7 @@ class Subscriber:
         if self.state is not State.HELD:
             return
         topic = self.topic
-        if self.resumed.outcome in ("gap", "reset"):
+        if self.resumed.lossy:
             if not self.form.marks:
                 topic.overrun(self, "the position cannot be resumed")
                 return

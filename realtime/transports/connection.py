@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         self._task = asyncio.current_task()
         joined = False
         resumed = self.subscriber.resumed
-        if resumed.outcome in ("gap", "reset") and not self.form.marks:
+        if resumed.lossy and not self.form.marks:
             lost = f"{resumed.missed} messages are" if resumed.missed else "it is"
             self.close(CloseCode.TRY_AGAIN, f"the position cannot be resumed, {lost} no longer kept")
             return
