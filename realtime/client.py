@@ -22,7 +22,7 @@ import aiohttp
 
 from realtime.close_codes import LOST, CloseCode
 from realtime.envelope import V1_JSON
-from realtime.errors import Closed, NotConnected, RealtimeError, Refused
+from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.links import (
     CLOSE_TIMEOUT,
     EventSource,
@@ -32,7 +32,6 @@ from realtime.links import (
     parse_url,
     refused,
     shown,
-    unconfirmed,
     why,
 )
 from realtime.message import Message, Position, Since
@@ -248,7 +247,7 @@ class Connection:
         except TimeoutError:
             if link is None:
                 raise NotConnected(f"{self._where}: not connected within {limit:g}s") from None
-            raise unconfirmed(f"no answer within {limit:g}s") from None
+            raise Unconfirmed(f"no answer within {limit:g}s") from None
         for answer in messages:
             self._take(answer, "")
         return position

@@ -138,6 +138,9 @@ class Refused(RealtimeError):
 class Unconfirmed(RealtimeError):
     """A message was sent, but the connection or the time ended first: it may have arrived or not."""
 
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: the message may have arrived, or not")
+
 
 def python_escape(character: str) -> str:
     """A character as Python writes it in a text: ``\\x1b``."""

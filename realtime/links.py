@@ -139,7 +139,7 @@ class WebSocket(Link):
             finally:
                 del self._acks[ref]
         except (aiohttp.ClientError, OSError):
-            raise unconfirmed("the connection was lost") from None
+            raise Unconfirmed("the connection was lost") from None
         if isinstance(result, RealtimeError):
             raise result
         return Answer(result)
@@ -147,7 +147,7 @@ class WebSocket(Link):
     async def close(self, code: int = CloseCode.DONE) -> None:
         for waiting in self._acks.values():
             if not waiting.done():
-                waiting.set_result(unconfirmed("the connection has ended"))
+                waiting.set_result(Unconfirmed("the connection has ended"))
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._ws.close(code=code if may_be_sent(code) else CloseCode.DONE)
@@ -235,7 +235,7 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
     except aiohttp.ClientConnectorError as error:
         raise NotConnected(f"{where}: cannot connect: {why(error)}") from error
     except (aiohttp.ClientError, OSError):
-        raise unconfirmed("the connection was lost") from None
+        raise Unconfirmed("the connection was lost") from None
     try:
         answer = orjson.loads(body)
         return Answer(_position(answer), [_message(fields) for fields in answer.get("messages", ())])
@@ -312,11 +312,6 @@ def parse_url(url: str) -> URL:
 def shown(url: URL) -> str:
     """A URL for an error: without what may be secret in it."""
     return str(url.with_user(None).with_query(None).with_fragment(None))
-
-
-def unconfirmed(what: str) -> Unconfirmed:
-    """What ended before the answer came."""
-    return Unconfirmed(f"{what}: the message may have arrived, or not")
 
 
 def why(error: Exception) -> str:

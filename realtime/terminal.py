@@ -33,7 +33,7 @@ from realtime.errors import (
     printable,
 )
 from realtime.exit_codes import ExitCode
-from realtime.links import facts_of, parse_url, post, unconfirmed
+from realtime.links import facts_of, parse_url, post
 from realtime.message import Message, Position, Since
 
 #: How long the server may take to answer, in seconds.
@@ -217,7 +217,7 @@ async def _posting(
                 async with asyncio.timeout(timeout):
                     return (await post(session, target, message)).position
             except TimeoutError:
-                raise unconfirmed(f"no answer within {timeout:g}s") from None
+                raise Unconfirmed(f"no answer within {timeout:g}s") from None
 
         yield send
 
