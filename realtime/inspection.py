@@ -31,8 +31,6 @@ from realtime.source import KeyPath, Source
 
 #: Environment variables whose value is a secret by their name, whatever the key is that takes it.
 _SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)([^/@\s]*:)[^/@\s]+(?=@)")
-HIDDEN = "***"
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -271,8 +269,8 @@ def _hide(value: Any, path: KeyPath, source: Source) -> Any:
         return [_hide(inner, (*path, index), source) for index, inner in enumerate(value)]
     if isinstance(value, str):
         if any(map(_SECRET_NAME.search, source.variables.get(path, ()))):
-            return HIDDEN
-        return _USER_INFO.sub(rf"\1{HIDDEN}", value)
+            return "***"
+        return logs.redact(value)
     return value
 
 

@@ -29,10 +29,11 @@ _CHANNEL = "realtime.channel."
 _PLUGIN = re.compile(r"^(realtime\.plugins|realtime_plugins_[0-9a-f]{12})\.")
 _SECRET = re.compile(
     r"""(?ix)
-    ( [?&] (?:access_)? token= | ://[^/\s:@]*: (?=[^/\s@]+@)
+    ( [?&] (?:access_)? token=
     | \b (?:proxy-)? authorization ['"]? \s* [:=,] \s* ['"]? (?: (?:basic|bearer|token) \s+ )?
     | \b bearer \s+ (?=[\w.~+/=-]{16}) )
     [^\s&'"\#@]+
+    | ( ://[^/\s:@]*: ) [^/\s]+ (?=@)
     | ( \b (?:set-)? cookie ['"]? \s* [:=,] \s* ) [^\n]+
     """
 )
@@ -80,7 +81,7 @@ class JSONLines(logging.Formatter):
         line["message"] = _message(record)
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
-            shown = {str(k): _redact(v) if isinstance(v, str) else v for k, v in fields.items()}
+            shown = {str(k): redact(v) if isinstance(v, str) else v for k, v in fields.items()}
             line = {**line, **shown, **line}
         if trace := _trace(record):
             line["exception"] = trace
@@ -134,18 +135,19 @@ def _message(record: logging.LogRecord) -> str:
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
     repeats = getattr(record, "repeats", 0)
-    return _redact(text) + (f" (and {repeats} like it before)" if repeats else "")
+    return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
 
 
 def _trace(record: logging.LogRecord) -> str:
     parts = [record.stack_info or ""]
     if record.exc_info and record.exc_info[0] is not None:
         parts.insert(0, logging.Formatter().formatException(record.exc_info))
-    return _redact("\n".join(filter(None, parts)))
+    return redact("\n".join(filter(None, parts)))
 
 
-def _redact(text: str) -> str:
-    return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", text)
+def redact(text: str) -> str:
+    """The text with ``***`` for what looks like a token, a cookie or a password."""
+    return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}***", text)
 
 
 def _spell(value: object) -> str:
