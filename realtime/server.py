@@ -138,8 +138,8 @@ class Server:
         if not self._loaded:
             return
         self.ready = False
-        started = asyncio.get_running_loop().time()
-        drain = self.config.server.drain
+        now, drain = asyncio.get_running_loop().time, self.config.server.drain
+        deadline = now() + drain
         self._connections.draining = True
         while self._files:  # before it stops answering: from then on a file may be the next server's
             with contextlib.suppress(OSError):
@@ -147,18 +147,15 @@ class Server:
         for listener in self._listeners:
             listener.close()
         await self.lifespans.stop(drain / 2)
-        left = drain - (asyncio.get_running_loop().time() - started)
-        await self._connections.close_all(
-            CloseCode.SHUTTING_DOWN, "the server is shutting down, come back soon", max(left, 0.1)
-        )
+        reason = "the server is shutting down, come back soon"
+        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(deadline - now(), 0.1))
         self._connections.heartbeat.stop()
         if self._runner is not None:
             http, transports = self._runner.server, []
             if http is not None:
                 transports = [connection.transport for connection in http.connections]
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
-                left = drain - (asyncio.get_running_loop().time() - started)
-                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
+                await http.shutdown(min(max(deadline - now(), 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
             for transport in filter(None, transports):
                 transport.abort()  # over TLS a close waits for the client's answer
