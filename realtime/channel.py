@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -300,12 +301,7 @@ class Channel:
         return site + self.settings.path
 
     def topic_options(self) -> TopicOptions:
-        """What the bus is to keep for this channel's topics."""
-        settings = self.settings
+        """What the bus is to keep for this channel's topics: the settings of the options' names."""
         return TopicOptions(
-            history=settings.history,
-            history_age=settings.history_age,
-            lag=settings.lag,
-            lag_bytes=settings.lag_bytes,
-            overflow=settings.overflow,
+            **{option.name: getattr(self.settings, option.name) for option in fields(TopicOptions)}
         )
