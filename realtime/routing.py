@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappingMatchInfo
 from yarl import URL
 
-from realtime.paths import RESERVED, shape
+from realtime.paths import shape
 
 
 class Route(NamedTuple):
@@ -29,11 +29,6 @@ def conflicts(routes: Iterable[Route]) -> Iterator[tuple[Route, Route]]:
             if len(methods) == 1 or hdrs.METH_ANY in methods:
                 yield other, route
         others.append(route)
-
-
-def is_reserved(path: str) -> bool:
-    """Whether a path belongs to the host."""
-    return f"{path}/".startswith(RESERVED)
 
 
 class RouteTable(AbstractResource):

@@ -10,7 +10,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 from wire import soon
 
-from realtime.routing import Route, RouteTable, conflicts, is_reserved
+from realtime.routing import Route, RouteTable, conflicts
 
 
 def says(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -130,9 +130,3 @@ def test_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
 def test_no_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
     """Different paths, and different methods of one path, go together."""
     assert list(conflicts([Route("channel:a", first), Route("channel:b", second)])) == []
-
-
-@pytest.mark.parametrize(("path", "reserved"), [("/-/x", True), ("/-", True), ("/-x", False), ("/", False)])
-def test_reserved(path: str, reserved: bool) -> None:
-    """``/-/`` and what is under it is the host's."""
-    assert is_reserved(path) is reserved
