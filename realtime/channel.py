@@ -37,7 +37,7 @@ class Identity(Model):
 
 
 class Link(Protocol):
-    """What a client needs of its connection."""
+    """What a client needs of its connection, on any transport; :class:`Client` says what each does."""
 
     closed: bool
 

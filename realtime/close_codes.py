@@ -70,7 +70,10 @@ def describe(code: int, reason: str = "") -> str:
 
 
 def retry(code: int) -> int | None:
-    """After how many milliseconds such a client should do so, another number each time; None: never."""
+    """After how many milliseconds a client that was closed with this code should come back, or None.
+
+    Another number each time, lest all of them come at once.
+    """
     if not comes_back(code):
         return None
     restarts = code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)

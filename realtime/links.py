@@ -71,7 +71,7 @@ class Link(ABC):
 
     @abstractmethod
     async def send(self, message: Message) -> Answer:
-        """Send it, and wait for what the server says to it."""
+        """Send it, and wait for what the server says to it; raises :exc:`Unconfirmed` or :exc:`Refused`."""
 
     @abstractmethod
     async def close(self, code: int = CloseCode.DONE) -> None:
@@ -79,6 +79,12 @@ class Link(ABC):
 
 
 class WebSocket(Link):
+    """A WebSocket: plain frames, or with ``realtime.v1.json`` objects, each of which is answered.
+
+    A message without an ack is :exc:`Unconfirmed`. Where frames are plain an event other than
+    ``message`` is a :exc:`ValueError`, and sending waits for the socket only.
+    """
+
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._ws = ws
         self._socket = ws.get_extra_info("socket")
@@ -160,6 +166,11 @@ class WebSocket(Link):
 
 
 class EventSource(Link):
+    """A stream of server-sent events (HTML standard, section 9.2); what is sent goes by POST.
+
+    ``most`` bounds an event that has not ended, in bytes; a larger one is :exc:`Closed` with 1009.
+    """
+
     def __init__(
         self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession, url: URL, most: int
     ) -> None:
@@ -217,7 +228,11 @@ class EventSource(Link):
 
 
 async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> Answer:
-    """Send one message with a POST."""
+    """Send one message with a POST, and take the server's answer to it.
+
+    Raises :exc:`NotConnected` when nothing was sent, :exc:`Refused` for any status but 2xx, and
+    :exc:`Unconfirmed` when the connection was lost; how long it may take is the caller's to bound.
+    """
     where = shown(url)
     media = {"text": "text/plain; charset=utf-8", "bytes": "application/octet-stream"}
     headers = {"Content-Type": media.get(message.kind, "application/json")}
@@ -244,6 +259,7 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
 
 
 async def refused(what: str, response: aiohttp.ClientResponse) -> Refused:
+    """The error of an answer that says no, with what it says; closes the response."""
     body = b""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -292,6 +308,7 @@ def _event(event: str, data: str, id: str) -> Message:
 
 
 def facts_of(message: Message) -> dict[str, Any]:
+    """What an event of the server's own says, by name; nothing if it is no object of JSON."""
     data = message.data
     return data if isinstance(data, dict) else {}
 
