@@ -127,8 +127,6 @@ class Address:
     @classmethod
     def parse(cls, text: object) -> Address:
         """Read ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/run/realtime.sock``."""
-        if isinstance(text, cls):
-            return text
         if isinstance(text, str) and text.startswith("unix:") and len(text) > 5:
             return cls(path=text[5:])
         match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):([0-9]{1,5})", str(text))
