@@ -406,28 +406,22 @@ class Connection(asyncio.Protocol):
                 self._grace.cancel()
             client, (code, reason) = self.client, self.outcome
             seconds = self._loop.time() - self._began
+            fields = {
+                "client": client.id,
+                "channel": self.channel.name,
+                "transport": client.transport,
+                "topic": client.topic,
+                "name": client.name,
+                "remote": client.remote,
+                "code": int(code),
+                "reason": reason,
+                "seconds": round(seconds, 3),
+            }
+            who = f"{client.id} ({client.name})" if client.name else client.id
+            whence = client.remote or "an unknown address"
+            end = f"left after {seconds:.1f}s: {code:d} {reason}".rstrip()
             self.channel.log.info(
-                "%s %s%s from %s left after %.1fs: %d%s",
-                client.transport,
-                client.id,
-                f" ({client.name})" if client.name else "",
-                client.remote or "an unknown address",
-                seconds,
-                code,
-                f" {reason}" if reason else "",
-                extra={
-                    "fields": {
-                        "client": client.id,
-                        "channel": self.channel.name,
-                        "transport": client.transport,
-                        "topic": client.topic,
-                        "name": client.name,
-                        "remote": client.remote,
-                        "code": int(code),
-                        "reason": reason,
-                        "seconds": round(seconds, 3),
-                    }
-                },
+                "%s %s from %s %s", client.transport, who, whence, end, extra={"fields": fields}
             )
             request.protocol.connection_lost(self._error)
 
