@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from realtime.close_codes import LOST, CloseCode
+from realtime.close_codes import LOST, RESTARTS, CloseCode
 from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.links import (
@@ -73,7 +73,7 @@ class Backoff:
         backoff = self.random() * min(self.most, self.first * 2.0 ** min(failures, 30))
         if advice is not None:
             wanted = min(advice, self.advised) * (1 + self.random() / 2)
-        elif code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING):
+        elif code in RESTARTS:
             low, high = self.restart
             wanted = low + (high - low) * self.random()
         else:

@@ -21,7 +21,7 @@ import orjson
 
 from realtime import envelope, logs
 from realtime.client import MARKERS, Connection
-from realtime.close_codes import LOST, NO_CODE, CloseCode
+from realtime.close_codes import LOST, NO_CODE, RESTARTS, CloseCode
 from realtime.envelope import V1_JSON
 from realtime.errors import (
     Closed,
@@ -39,7 +39,7 @@ from realtime.message import Message, Position, Since
 #: How long the server may take to answer, in seconds.
 TIMEOUT = 10.0
 #: With these codes the server has not ended the connection for an error.
-_FINE = (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING, NO_CODE)
+_FINE = (CloseCode.DONE, *RESTARTS, NO_CODE)
 _HINT = {True: "connecting again makes sense", False: "connecting again will not help"}
 
 Headers = Iterable[tuple[str, str]]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from realtime.channel import Channel, Client
-from realtime.close_codes import CloseCode
+from realtime.close_codes import LOST, CloseCode
 from realtime.encodings import Form
 from realtime.envelope import Ref
 from realtime.errors import Disconnected
@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
         self.paused = False
         #: Whether a close has begun, from whichever side; nothing is written any more.
         self.closed = False
-        #: How it ended, for the log: a close code (1006: the socket was lost) and the reason.
-        self.outcome = End(1006, "the connection was lost")
+        #: How it ended, for the log: a close code (``LOST``: without one) and the reason.
+        self.outcome = End(LOST, "the connection was lost")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()

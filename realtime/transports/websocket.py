@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
-from realtime.close_codes import CloseCode, cut_reason, may_be_sent, retry
+from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.message import Message, Position
@@ -249,7 +249,7 @@ class WebSocket(Connection):
             self._pinged = True
             super().write(frame(PING, b""))
             return now + PONG_WITHIN
-        self.outcome = End(1006, f"answered no ping within {PONG_WITHIN:g}s")
+        self.outcome = End(LOST, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
         return None
 
