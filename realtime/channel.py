@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -47,6 +47,7 @@ class Link(Protocol):
     async def ping(self, timeout: float) -> bool: ...
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Client:
     """One connection to a channel, whatever its transport.
 
@@ -55,39 +56,16 @@ class Client:
     namespace for whatever the channel wants to remember about it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_link",
-        "id",
-        "identity",
-        "name",
-        "query",
-        "remote",
-        "state",
-        "topic",
-        "transport",
-    )
-
-    def __init__(
-        self,
-        link: Link,
-        *,
-        id: str,
-        topic: str,
-        transport: Transport,
-        identity: Identity | None,
-        query: Mapping[str, str],
-        remote: str,
-    ) -> None:
-        self._link = link
-        self.id = id
-        self.topic = topic
-        self.transport = transport
-        self.identity = identity
-        self.query = query
-        self.remote = remote
-        self.name: str | None = None
-        self.state = SimpleNamespace()
+    _link: Link
+    _: KW_ONLY
+    id: str
+    topic: str
+    transport: Transport
+    identity: Identity | None
+    query: Mapping[str, str]
+    remote: str
+    name: str | None = None
+    state: SimpleNamespace = field(default_factory=SimpleNamespace)
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self.name or '-'} on {self.topic} by {self.transport}>"

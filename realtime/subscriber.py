@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,7 @@ class State(Enum):
     GONE = "gone"
 
 
+@dataclass(slots=True, eq=False)
 class Subscriber:
     """One cursor into a topic, and the sink that its messages are written to.
 
@@ -46,20 +48,15 @@ class Subscriber:
     from there.
     """
 
-    __slots__ = ("_outbox", "_outbox_size", "cursor", "form", "owner", "resumed", "sink", "state", "topic")
-
-    def __init__(
-        self, topic: Topic, sink: Sink, form: Form, owner: object, cursor: int, resumed: Resume
-    ) -> None:
-        self.topic = topic
-        self.sink = sink
-        self.form = form
-        self.owner = owner
-        self.cursor = cursor
-        self.resumed = resumed
-        self.state = State.HELD
-        self._outbox: list[tuple[int, bytes]] | None = None
-        self._outbox_size = 0
+    topic: Topic
+    sink: Sink
+    form: Form
+    owner: object
+    cursor: int
+    resumed: Resume
+    state: State = State.HELD
+    _outbox: list[tuple[int, bytes]] | None = None
+    _outbox_size: int = 0
 
     def start(self) -> None:
         """Deliver from the held place on; what was missed before it is marked first.
