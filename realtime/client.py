@@ -117,10 +117,8 @@ class Connection:
         max_message: int = 64 * 1024 * 1024,
     ) -> None:
         """Raises :exc:`ValueError` when the URL is none."""
-        self._url = parse_url(url)
+        self._url = parse_url(url, name)
         self._where = shown(self._url)
-        if name is not None:
-            self._url = self._url.update_query(name=name)
         self._headers = headers
         self._ssl = ssl
         self._subprotocols = subprotocols

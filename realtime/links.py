@@ -313,8 +313,8 @@ def facts_of(message: Message) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def parse_url(url: str) -> URL:
-    """A URL that can be connected to. Raises :exc:`ValueError`."""
+def parse_url(url: str, name: str | None = None) -> URL:
+    """A URL that can be connected to, with ``?name=`` if there is one. Raises :exc:`ValueError`."""
     try:
         parsed = URL(url)
     except ValueError:
@@ -323,7 +323,7 @@ def parse_url(url: str) -> URL:
         raise ValueError(f"{url}: a URL begins with ws://, wss://, http:// or https://")
     if not parsed.host:
         raise ValueError(f"{url}: this is no URL")
-    return parsed
+    return parsed if name is None else parsed.update_query(name=name)
 
 
 def shown(url: URL) -> str:

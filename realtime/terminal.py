@@ -14,13 +14,13 @@ import re
 import ssl as tls
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import aiohttp
 import orjson
 
 from realtime import envelope, logs
-from realtime.client import MARKERS, Connection
+from realtime.client import MARKERS, Connection, Headers
 from realtime.close_codes import LOST, NO_CODE, RESTARTS, CloseCode
 from realtime.envelope import V1_JSON
 from realtime.errors import (
@@ -42,7 +42,6 @@ TIMEOUT = 10.0
 _FINE = (CloseCode.DONE, *RESTARTS, NO_CODE)
 _HINT = {True: "connecting again makes sense", False: "connecting again will not help"}
 
-Headers = Iterable[tuple[str, str]]
 Send = Callable[[Message], Awaitable[Position | None]]
 
 
@@ -208,8 +207,7 @@ async def _publish_one(send: Send, text: str, event: str, as_json: bool) -> None
 async def _posting(
     url: str, name: str | None, headers: Headers, ssl: tls.SSLContext | None, timeout: float
 ) -> AsyncIterator[Send]:
-    target = parse_url(url) if name is None else parse_url(url).update_query(name=name)
-    connector = aiohttp.TCPConnector(ssl=ssl or True)
+    target, connector = parse_url(url, name), aiohttp.TCPConnector(ssl=ssl or True)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def send(message: Message) -> Position | None:
