@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.encodings import Form
@@ -30,7 +30,7 @@ class Sink(Protocol):
         """The subscriber was too slow and has been detached: close the connection (1013)."""
 
 
-class State(Enum):
+class State(StrEnum):  # its hash is that of a str, and ten times as fast as an Enum's
     """What a subscriber's cursor does."""
 
     HELD = "held"  # the place is kept, nothing is delivered yet
