@@ -246,31 +246,34 @@ class Topic(Log):
         start = end = -1
         data = b""
         excluded: frozenset[int] = frozenset()
-        since_look = 0
-        for subscriber in subscribers:
-            if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
-                continue
-            if subscriber.sink.paused:
-                self._lag(subscriber)
-                continue
-            if subscriber.cursor != start or subscriber.form is not form:
-                if subscriber.cursor + 1 < self.base:
-                    self._lapped(subscriber)
+        writes = size = 0
+        try:
+            for subscriber in subscribers:
+                if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
                     continue
-                start, form = subscriber.cursor, subscriber.form
-                data, end, excluded = self._join(form, start)
-                if end < self.head:
-                    self._stale = True
-            subscriber.cursor = end
-            if excluded and id(subscriber.owner) in excluded:
-                self._write(subscriber, self._private(subscriber, start, end))
-            else:
-                self._write(subscriber, data)
-            since_look += 1
-            if since_look == _STRIDE:
-                since_look = 0
-                if self.bus.now() > deadline:
+                if subscriber.sink.paused:
+                    self._lag(subscriber)
+                    continue
+                if subscriber.cursor != start or subscriber.form is not form:
+                    if subscriber.cursor + 1 < self.base:
+                        self._lapped(subscriber)
+                        continue
+                    start, form = subscriber.cursor, subscriber.form
+                    data, end, excluded = self._join(form, start)
+                    if end < self.head:
+                        self._stale = True
+                subscriber.cursor = end
+                own = data
+                if excluded and id(subscriber.owner) in excluded:
+                    own = self._private(subscriber, start, end)
+                if own:
+                    writes += 1
+                    size += len(own)
+                    subscriber.sink.write(own)
+                if writes % _STRIDE == 0 and self.bus.now() > deadline:
                     return False
+        finally:
+            self._count(writes, size)
         return True
 
     def catch_up(self, subscriber: Subscriber) -> None:
@@ -336,12 +339,13 @@ class Topic(Log):
         return form.wrap(data) if data else b""
 
     def _write(self, subscriber: Subscriber, data: bytes) -> None:
-        if not data:  # all of it is excluded, or not shown in this form
-            return
-        counters = self.bus.counters
-        counters["writes"] += 1
-        counters["bytes"] += len(data)
-        subscriber.sink.write(data)
+        if data:  # else all of it is excluded, or not shown in this form
+            self._count(1, len(data))
+            subscriber.sink.write(data)
+
+    def _count(self, writes: int, size: int) -> None:
+        self.bus.counters["writes"] += writes
+        self.bus.counters["bytes"] += size
 
     def _lag(self, subscriber: Subscriber) -> None:
         self.move(subscriber, State.LAGGING)
