@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic import Field as PydanticField
 
 from realtime.errors import Problem
+from realtime.origins import parse_origin
 from realtime.paths import check_path
 from realtime.source import Source
 
@@ -146,7 +147,7 @@ def _without_doubles(addresses: list[Address]) -> list[Address]:
 
 
 def _origin(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#@*]+", value):
+    if parse_origin(value) is None:
         raise ValueError("expected an origin, a scheme and a host such as https://app.example")
     return value.lower()
 
