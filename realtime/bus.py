@@ -270,7 +270,7 @@ class Subscription:
             topic = self._topic
             if topic is None:
                 raise StopAsyncIteration
-            if resumed.outcome in ("gap", "reset"):
+            if resumed.lossy:
                 return topic.marker(resumed, self._cursor)
             if self._cursor + 1 < topic.base:
                 missed = topic.base - 1 - self._cursor

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -36,7 +37,7 @@ class Identity(Model):
 
 
 class Link(Protocol):
-    """What a client needs of its connection."""
+    """What a client needs of its connection, on any transport; :class:`Client` says what each does."""
 
     closed: bool
 
@@ -46,6 +47,7 @@ class Link(Protocol):
     async def ping(self, timeout: float) -> bool: ...
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Client:
     """One connection to a channel, whatever its transport.
 
@@ -54,39 +56,16 @@ class Client:
     namespace for whatever the channel wants to remember about it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_link",
-        "id",
-        "identity",
-        "name",
-        "query",
-        "remote",
-        "state",
-        "topic",
-        "transport",
-    )
-
-    def __init__(
-        self,
-        link: Link,
-        *,
-        id: str,
-        topic: str,
-        transport: Transport,
-        identity: Identity | None,
-        query: Mapping[str, str],
-        remote: str,
-    ) -> None:
-        self._link = link
-        self.id = id
-        self.topic = topic
-        self.transport = transport
-        self.identity = identity
-        self.query = query
-        self.remote = remote
-        self.name: str | None = None
-        self.state = SimpleNamespace()
+    _link: Link
+    _: KW_ONLY
+    id: str
+    topic: str
+    transport: Transport
+    identity: Identity | None
+    query: Mapping[str, str]
+    remote: str
+    name: str | None = None
+    state: SimpleNamespace = field(default_factory=SimpleNamespace)
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self.name or '-'} on {self.topic} by {self.transport}>"
@@ -300,12 +279,7 @@ class Channel:
         return site + self.settings.path
 
     def topic_options(self) -> TopicOptions:
-        """What the bus is to keep for this channel's topics."""
-        settings = self.settings
+        """What the bus is to keep for this channel's topics: the settings of the options' names."""
         return TopicOptions(
-            history=settings.history,
-            history_age=settings.history_age,
-            lag=settings.lag,
-            lag_bytes=settings.lag_bytes,
-            overflow=settings.overflow,
+            **{option.name: getattr(self.settings, option.name) for option in fields(TopicOptions)}
         )

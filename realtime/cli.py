@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,60 +55,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    command: str = arguments.command
-    file: Path | None = getattr(arguments, "config", None)
-    if file is None and Path("config.yaml").exists():
-        file = Path("config.yaml")
+    options = vars(arguments)
+    command: str = options.pop("command")
+    given: Path | None = options.pop("config", None)
+    if command in ("connect", "publish"):
+        import asyncio
+
+        from realtime import terminal
+
+        # A command is the function of its name, and its options are the parameters.
+        client: Callable[..., Coroutine[Any, Any, int]] = getattr(terminal, command)
+        return asyncio.run(client(**options))
+    file = given or (Path("config.yaml") if Path("config.yaml").exists() else None)
     if command == "serve":
         from realtime.serving import serve
 
-        return serve(
-            file,
-            listen=arguments.listen,
-            log_level=arguments.log_level,
-            log_format=arguments.log_format,
-        )
-    if command == "connect":
-        import asyncio
-
-        from realtime.terminal import connect
-
-        return asyncio.run(
-            connect(
-                arguments.url,
-                name=arguments.name,
-                since=arguments.since,
-                count=arguments.count,
-                headers=arguments.header,
-                subprotocols=arguments.subprotocol,
-                as_json=arguments.json,
-                cafile=arguments.cafile,
-            )
-        )
-    if command == "publish":
-        import asyncio
-
-        from realtime.terminal import publish
-
-        return asyncio.run(
-            publish(
-                arguments.url,
-                arguments.data,
-                event=arguments.event,
-                name=arguments.name,
-                headers=arguments.header,
-                as_json=arguments.json,
-                cafile=arguments.cafile,
-            )
-        )
+        return serve(file, **options)
     from realtime import inspection
 
     if command == "init":
-        wanted = arguments.file or getattr(arguments, "config", None) or Path("config.yaml")
-        return inspection.init(wanted, force=arguments.force)
-    if command == "schema":
-        return inspection.schema(file)
-    return inspection.SHOW[command](file, as_json=arguments.json)
+        return inspection.init(options["file"] or given or Path("config.yaml"), force=options["force"])
+    look: Callable[..., int] = getattr(inspection, command)
+    return look(file, **options)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -223,7 +191,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ),
     ):
         shown = command(name, about, description, *examples)
-        shown.add_argument("--json", action="store_true", help="print JSON, for a script")
+        shown.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for a script")
 
     command(
         "schema",
@@ -266,12 +234,15 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
     connect.add_argument(
         "--subprotocol",
+        dest="subprotocols",
         action="append",
         default=[],
         metavar="NAME",
         help="offer this WebSocket subprotocol, such as realtime.v1.json; may be repeated",
     )
-    connect.add_argument("--json", action="store_true", help="print each message as a line of JSON")
+    connect.add_argument(
+        "--json", dest="as_json", action="store_true", help="print each message as a line of JSON"
+    )
     _add_request(connect)
 
     publish = command(
@@ -287,7 +258,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     publish.add_argument("data", metavar="DATA", nargs="?", help="the message")
     publish.add_argument("--event", default="message", help="the event; default: message")
     publish.add_argument("--name", help="the name, in a chat")
-    publish.add_argument("--json", action="store_true", help="the data is JSON, and not text")
+    publish.add_argument(
+        "--json", dest="as_json", action="store_true", help="the data is JSON, and not text"
+    )
     _add_request(publish)
     return parser, added.choices
 
@@ -296,6 +269,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-H",
         "--header",
+        dest="headers",
         action="append",
         default=[],
         type=_header,

@@ -20,11 +20,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from realtime.close_codes import LOST, CloseCode
-from realtime.errors import Closed, NotConnected, RealtimeError, Refused
+from realtime.close_codes import LOST, RESTARTS, CloseCode
+from realtime.envelope import V1_JSON
+from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.links import (
     CLOSE_TIMEOUT,
-    V1_JSON,
     EventSource,
     Link,
     WebSocket,
@@ -32,7 +32,6 @@ from realtime.links import (
     parse_url,
     refused,
     shown,
-    unconfirmed,
     why,
 )
 from realtime.message import Message, Position, Since
@@ -74,7 +73,7 @@ class Backoff:
         backoff = self.random() * min(self.most, self.first * 2.0 ** min(failures, 30))
         if advice is not None:
             wanted = min(advice, self.advised) * (1 + self.random() / 2)
-        elif code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING):
+        elif code in RESTARTS:
             low, high = self.restart
             wanted = low + (high - low) * self.random()
         else:
@@ -118,10 +117,8 @@ class Connection:
         max_message: int = 64 * 1024 * 1024,
     ) -> None:
         """Raises :exc:`ValueError` when the URL is none."""
-        self._url = parse_url(url)
+        self._url = parse_url(url, name)
         self._where = shown(self._url)
-        if name is not None:
-            self._url = self._url.update_query(name=name)
         self._headers = headers
         self._ssl = ssl
         self._subprotocols = subprotocols
@@ -248,7 +245,7 @@ class Connection:
         except TimeoutError:
             if link is None:
                 raise NotConnected(f"{self._where}: not connected within {limit:g}s") from None
-            raise unconfirmed(f"no answer within {limit:g}s") from None
+            raise Unconfirmed(f"no answer within {limit:g}s") from None
         for answer in messages:
             self._take(answer, "")
         return position

@@ -35,8 +35,10 @@ class CloseCode(IntEnum):
         return comes_back(self)
 
 
-#: What no frame carries, but a client reports: how else a connection can end.
+#: What no frame carries, but either side reports: how else a connection can end.
 NO_CODE, LOST = 1005, 1006
+#: A server that goes and comes back: its clients come back to it, sooner than after anything else.
+RESTARTS = (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
 _FINAL = {
     CloseCode.DONE,
     CloseCode.PROTOCOL_ERROR,
@@ -70,11 +72,13 @@ def describe(code: int, reason: str = "") -> str:
 
 
 def retry(code: int) -> int | None:
-    """After how many milliseconds such a client should do so, another number each time; None: never."""
+    """After how many milliseconds a client that was closed with this code should come back, or None.
+
+    Another number each time, lest all of them come at once.
+    """
     if not comes_back(code):
         return None
-    restarts = code in (CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING)
-    return random.randint(*(RESTART if restarts else BACK_OFF))
+    return random.randint(*(RESTART if code in RESTARTS else BACK_OFF))
 
 
 def may_be_sent(code: int) -> bool:

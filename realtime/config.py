@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic import Field as PydanticField
 
 from realtime.errors import Problem
+from realtime.origins import parse_origin
 from realtime.paths import check_path
 from realtime.source import Source
 
@@ -127,8 +128,6 @@ class Address:
     @classmethod
     def parse(cls, text: object) -> Address:
         """Read ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/run/realtime.sock``."""
-        if isinstance(text, cls):
-            return text
         if isinstance(text, str) and text.startswith("unix:") and len(text) > 5:
             return cls(path=text[5:])
         match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):([0-9]{1,5})", str(text))
@@ -148,7 +147,7 @@ def _without_doubles(addresses: list[Address]) -> list[Address]:
 
 
 def _origin(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#@*]+", value):
+    if parse_origin(value) is None:
         raise ValueError("expected an origin, a scheme and a host such as https://app.example")
     return value.lower()
 

@@ -13,8 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import ClassVar
 
-import orjson
-
 from realtime import envelope
 from realtime.message import Message
 
@@ -72,7 +70,7 @@ class JsonFrames(Form):
     """WebSocket with the subprotocol ``realtime.v1.json``: each message in an object of JSON."""
 
     marks = True
-    key = "realtime.v1.json"
+    key = envelope.V1_JSON
 
     def encode(self, message: Message) -> bytes:
         return frame(TEXT, envelope.write(message))
@@ -94,8 +92,7 @@ class EventStream(Form):
         if message.event != "message":
             parts.append(b"event: %s\n" % message.event.encode())
         if message.kind == "bytes":
-            text = base64.b64encode(message.payload).decode()
-            lines = [orjson.dumps({"data": text, "encoding": "base64"})]
+            lines = [b'{"data":"%s","encoding":"base64"}' % base64.b64encode(message.payload)]
         else:
             # Each line its own field, however it ended: nothing in the data can forge a field.
             lines = _LINE_END.split(message.payload)

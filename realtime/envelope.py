@@ -16,6 +16,8 @@ from realtime.message import Message, Position, said
 
 Ref = str | int
 
+#: The name of the subprotocol.
+V1_JSON = "realtime.v1.json"
 #: The longest ``ref`` that is a text, in bytes of UTF-8: it is kept, and said again.
 MAX_REF = 64
 _KEYS = ("event", "data", "encoding", "ref")
@@ -30,19 +32,24 @@ class BadEnvelope(ValueError):
 
 
 def write(message: Message) -> bytes:
-    """The object of a message. Its JSON is put in as it is, not read and written again."""
-    parts = [b"{"]
-    if message.id is not None:
-        parts.append(b'"id":"%s",' % str(message.id).encode())
-    parts.append(b'"event":%s,"data":' % orjson.dumps(message.event))
-    if message.kind == "json":
-        parts.append(message.payload)
-    elif message.kind == "text":
-        parts.append(orjson.dumps(message.payload.decode()))
-    else:
-        parts.append(b'"%s","encoding":"base64"' % base64.b64encode(message.payload))
-    parts.append(b',"time":%s}' % orjson.dumps(message.time))
-    return b"".join(parts)
+    """The object of a message, as the server writes it."""
+    id = b"" if message.id is None else b'"id":"%s",' % str(message.id).encode()
+    return b'{%s%s,"time":%s}' % (id, _body(message), orjson.dumps(message.time))
+
+
+def ask(message: Message, ref: Ref) -> bytes:
+    """The object of a message, as a client writes it that wants to be answered by ``ref``."""
+    return b'{%s,"ref":%s}' % (_body(message), orjson.dumps(ref))
+
+
+def _body(message: Message) -> bytes:
+    """What both write. A message's JSON is put in as it is, not read and written again."""
+    data = message.payload
+    if message.kind == "text":
+        data = orjson.dumps(data.decode())
+    elif message.kind == "bytes":
+        data = b'"%s","encoding":"base64"' % base64.b64encode(data)
+    return b'"event":%s,"data":%s' % (orjson.dumps(message.event), data)
 
 
 def read(text: bytes) -> tuple[Message, Ref | None]:

@@ -16,11 +16,15 @@ RealtimeError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from realtime.close_codes import comes_back, describe
+
+#: The most that an error shows of what a server says, in characters.
+MAX_SHOWN = 300
 
 
 class RealtimeError(Exception):
@@ -91,7 +95,7 @@ class Closed(RealtimeError):
     def __init__(self, code: int, reason: str = "") -> None:
         self.code = code
         self.reason = reason
-        super().__init__(describe(code, printable(reason)))
+        super().__init__(describe(code, printable(reason, MAX_SHOWN)))
 
     @property
     def comes_back(self) -> bool:
@@ -120,7 +124,7 @@ class Refused(RealtimeError):
         answer = "" if status is None else str(status)
         if status in set(HTTPStatus):
             answer = f"{status} {HTTPStatus(status).phrase}"
-        first_line = printable(body.strip().partition("\n")[0].rstrip())
+        first_line = printable(body.strip().partition("\n")[0].rstrip(), MAX_SHOWN)
         if first_line.replace(":", "") == answer:  # what aiohttp says when nobody said anything
             first_line = ""
         super().__init__(": ".join(filter(None, (what, answer, first_line))))
@@ -134,11 +138,29 @@ class Refused(RealtimeError):
 class Unconfirmed(RealtimeError):
     """A message was sent, but the connection or the time ended first: it may have arrived or not."""
 
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: the message may have arrived, or not")
 
-def printable(text: str, most: int = 300) -> str:
-    """Text of a stranger for a line of a terminal or a log: control characters become escapes."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
-    return shown if len(text) <= most else f"{shown[:most]}…"
+
+def python_escape(character: str) -> str:
+    """A character as Python writes it in a text: ``\\x1b``."""
+    return character.encode("unicode_escape").decode()
+
+
+def json_escape(character: str) -> str:
+    """A character as JSON can write it in a text: ``\\u001b`` (RFC 8259, section 7)."""
+    return re.sub("(.{4})", r"\\u\1", character.encode("utf-16-be").hex())
+
+
+def printable(text: str, most: int | None = None, escape: Callable[[str], str] = python_escape) -> str:
+    """The text with everything escaped that ends a line, drives a terminal or cannot be seen.
+
+    Then it is cut to ``most`` characters.
+    """
+    shown = text[:most]
+    if not shown.isprintable():
+        shown = "".join(one if one.isprintable() else escape(one) for one in shown)
+    return shown if most is None or len(text) <= most else f"{shown[:most]}…"
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

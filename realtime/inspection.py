@@ -12,13 +12,14 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from realtime import logs
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
 from realtime.exit_codes import ExitCode
@@ -30,8 +31,6 @@ from realtime.source import KeyPath, Source
 
 #: Environment variables whose value is a secret by their name, whatever the key is that takes it.
 _SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)([^/@\s]*:)[^/@\s]+(?=@)")
-HIDDEN = "***"
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -39,10 +38,11 @@ def check(file: Path | None, *, as_json: bool) -> ExitCode:
     server, problems = _loaded(file)
     if as_json:
         _print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
-    elif server is not None and not problems:
+        return ExitCode.BAD_CONFIG if problems else ExitCode.OK
+    if server is not None and not problems:
         names = ", ".join(server.channels) or "none"
         print(f"{server.config.source.name}: no mistakes; channels: {names}")
-    return _end(problems if not as_json else [], bad=bool(problems))
+    return _end(problems)
 
 
 def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -155,8 +155,7 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
 def schema(file: Path | None) -> ExitCode:
     """Print the JSON Schema of the config with the settings of every installed plugin."""
     whole, left_out = _schema(file.parent if file else Path())
-    for sentence in left_out:
-        print(sentence, file=sys.stderr)
+    logs.say(*left_out)
     _print_json(whole)
     return ExitCode.OK
 
@@ -166,31 +165,20 @@ def init(file: Path, *, force: bool) -> ExitCode:
     schema_file = file.with_name(f"{file.stem}.schema.json")
     header = f"# yaml-language-server: $schema={schema_file.name}\n"
     whole, left_out = _schema(file.parent)
-    for sentence in left_out:
-        print(sentence, file=sys.stderr)
+    logs.say(*left_out)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(header + BUILT_IN.read_text(encoding="utf-8"))
         schema_file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     except FileExistsError:
-        print(f"{file} is there already; --force replaces it", file=sys.stderr)
+        logs.say(f"{file} is there already; --force replaces it")
         return ExitCode.BAD_CONFIG
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        print(f"{error.filename or file} cannot be written: {reason}", file=sys.stderr)
+        logs.say(f"{error.filename or file} cannot be written: {(error.strerror or str(error)).lower()}")
         return ExitCode.BAD_CONFIG
     option = "" if file == Path("config.yaml") else f" -c {file}"
     print(f"wrote {file}, and {schema_file} for editors; start it with: python -m realtime{option}")
     return ExitCode.OK
-
-
-#: The commands that take a config and can print JSON, by their names.
-SHOW: dict[str, Callable[..., ExitCode]] = {
-    "check": check,
-    "plugins": plugins,
-    "routes": routes,
-    "config": config,
-}
 
 
 # Loading
@@ -281,8 +269,8 @@ def _hide(value: Any, path: KeyPath, source: Source) -> Any:
         return [_hide(inner, (*path, index), source) for index, inner in enumerate(value)]
     if isinstance(value, str):
         if any(map(_SECRET_NAME.search, source.variables.get(path, ()))):
-            return HIDDEN
-        return _USER_INFO.sub(rf"\1{HIDDEN}", value)
+            return "***"
+        return logs.redact(value)
     return value
 
 
@@ -318,7 +306,6 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _end(problems: Sequence[Problem], *, bad: bool | None = None) -> ExitCode:
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return ExitCode.BAD_CONFIG if (bool(problems) if bad is None else bad) else ExitCode.OK
+def _end(problems: Sequence[Problem]) -> ExitCode:
+    logs.say(*map(str, problems))
+    return ExitCode.BAD_CONFIG if problems else ExitCode.OK

@@ -25,12 +25,12 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from realtime import envelope
 from realtime.close_codes import LOST, NO_CODE, CloseCode, may_be_sent
+from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.message import Kind, Message, Position
 
-#: The subprotocol in which messages have an id and sending is acknowledged.
-V1_JSON = "realtime.v1.json"
 #: How long the closing handshake, or the body of a refusal, may take, in seconds.
 CLOSE_TIMEOUT = 1.0
 #: The most that is read of the body of a refusal, in bytes: it is for a person.
@@ -71,7 +71,7 @@ class Link(ABC):
 
     @abstractmethod
     async def send(self, message: Message) -> Answer:
-        """Send it, and wait for what the server says to it."""
+        """Send it, and wait for what the server says to it; raises :exc:`Unconfirmed` or :exc:`Refused`."""
 
     @abstractmethod
     async def close(self, code: int = CloseCode.DONE) -> None:
@@ -79,6 +79,12 @@ class Link(ABC):
 
 
 class WebSocket(Link):
+    """A WebSocket: plain frames, or with ``realtime.v1.json`` objects, each of which is answered.
+
+    A message without an ack is :exc:`Unconfirmed`. Where frames are plain an event other than
+    ``message`` is a :exc:`ValueError`, and sending waits for the socket only.
+    """
+
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._ws = ws
         self._socket = ws.get_extra_info("socket")
@@ -134,12 +140,12 @@ class WebSocket(Link):
             answer = asyncio.get_running_loop().create_future()
             self._acks[ref] = answer
             try:
-                await self._ws.send_str(_fields(message, ref))
+                await self._ws.send_str(envelope.ask(message, ref).decode())
                 result: Position | RealtimeError | None = await answer
             finally:
                 del self._acks[ref]
         except (aiohttp.ClientError, OSError):
-            raise unconfirmed("the connection was lost") from None
+            raise Unconfirmed("the connection was lost") from None
         if isinstance(result, RealtimeError):
             raise result
         return Answer(result)
@@ -147,7 +153,7 @@ class WebSocket(Link):
     async def close(self, code: int = CloseCode.DONE) -> None:
         for waiting in self._acks.values():
             if not waiting.done():
-                waiting.set_result(unconfirmed("the connection has ended"))
+                waiting.set_result(Unconfirmed("the connection has ended"))
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._ws.close(code=code if may_be_sent(code) else CloseCode.DONE)
@@ -160,6 +166,11 @@ class WebSocket(Link):
 
 
 class EventSource(Link):
+    """A stream of server-sent events (HTML standard, section 9.2); what is sent goes by POST.
+
+    ``most`` bounds an event that has not ended, in bytes; a larger one is :exc:`Closed` with 1009.
+    """
+
     def __init__(
         self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession, url: URL, most: int
     ) -> None:
@@ -217,7 +228,11 @@ class EventSource(Link):
 
 
 async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> Answer:
-    """Send one message with a POST."""
+    """Send one message with a POST, and take the server's answer to it.
+
+    Raises :exc:`NotConnected` when nothing was sent, :exc:`Refused` for any status but 2xx, and
+    :exc:`Unconfirmed` when the connection was lost; how long it may take is the caller's to bound.
+    """
     where = shown(url)
     media = {"text": "text/plain; charset=utf-8", "bytes": "application/octet-stream"}
     headers = {"Content-Type": media.get(message.kind, "application/json")}
@@ -235,7 +250,7 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
     except aiohttp.ClientConnectorError as error:
         raise NotConnected(f"{where}: cannot connect: {why(error)}") from error
     except (aiohttp.ClientError, OSError):
-        raise unconfirmed("the connection was lost") from None
+        raise Unconfirmed("the connection was lost") from None
     try:
         answer = orjson.loads(body)
         return Answer(_position(answer), [_message(fields) for fields in answer.get("messages", ())])
@@ -244,6 +259,7 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
 
 
 async def refused(what: str, response: aiohttp.ClientResponse) -> Refused:
+    """The error of an answer that says no, with what it says; closes the response."""
     body = b""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -274,13 +290,6 @@ def _position(fields: dict[str, Any]) -> Position | None:
     return Position.parse(fields["id"]) if "id" in fields else None
 
 
-def _fields(message: Message, ref: int) -> str:
-    fields = {"event": message.event, "data": message.data, "ref": ref}
-    if message.kind == "bytes":
-        fields.update(data=base64.b64encode(message.payload).decode(), encoding="base64")
-    return orjson.dumps(fields).decode()
-
-
 def _event(event: str, data: str, id: str) -> Message:
     """A message of a stream: what is JSON there and what is text, only its sender knows."""
     payload = data.encode()
@@ -299,12 +308,13 @@ def _event(event: str, data: str, id: str) -> Message:
 
 
 def facts_of(message: Message) -> dict[str, Any]:
+    """What an event of the server's own says, by name; nothing if it is no object of JSON."""
     data = message.data
     return data if isinstance(data, dict) else {}
 
 
-def parse_url(url: str) -> URL:
-    """A URL that can be connected to. Raises :exc:`ValueError`."""
+def parse_url(url: str, name: str | None = None) -> URL:
+    """A URL that can be connected to, with ``?name=`` if there is one. Raises :exc:`ValueError`."""
     try:
         parsed = URL(url)
     except ValueError:
@@ -313,17 +323,12 @@ def parse_url(url: str) -> URL:
         raise ValueError(f"{url}: a URL begins with ws://, wss://, http:// or https://")
     if not parsed.host:
         raise ValueError(f"{url}: this is no URL")
-    return parsed
+    return parsed if name is None else parsed.update_query(name=name)
 
 
 def shown(url: URL) -> str:
     """A URL for an error: without what may be secret in it."""
     return str(url.with_user(None).with_query(None).with_fragment(None))
-
-
-def unconfirmed(what: str) -> Unconfirmed:
-    """What ended before the answer came."""
-    return Unconfirmed(f"{what}: the message may have arrived, or not")
 
 
 def why(error: Exception) -> str:

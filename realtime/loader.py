@@ -148,12 +148,13 @@ class Plugins:
             raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
         first = found[0]
         self._location[name] = first.module
+        module, _, attribute = first.module.partition(":")
         if first.directory is not None:
-            return _import_file(name, first.directory, name.replace("-", "_"))
-        if len(found) > 1:
+            module, attribute = f"{_package_for(first.directory)}.{first.name}", ""
+            importlib.invalidate_caches()
+        elif len(found) > 1:
             owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
-        module, _, attribute = first.module.partition(":")
         _check_api_version(name, importlib.util.find_spec(module))
         plugin: object = importlib.import_module(module)
         return operator.attrgetter(attribute)(plugin) if attribute else plugin
@@ -301,14 +302,6 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
             bus.declare(name, channel.topic_options())
             channels[name] = channel
     return plugins, channels, problems
-
-
-def _import_file(name: str, directory: Path, module_name: str) -> ModuleType:
-    package = _package_for(directory)
-    importlib.invalidate_caches()
-    full_name = f"{package}.{module_name}"
-    _check_api_version(name, importlib.util.find_spec(full_name))
-    return importlib.import_module(full_name)
 
 
 def _package_for(directory: Path) -> str:

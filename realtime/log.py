@@ -22,6 +22,11 @@ class Resume(NamedTuple):
     outcome: Literal["new", "recovered", "gap", "reset"]
     missed: int = 0
 
+    @property
+    def lossy(self) -> bool:
+        """Whether something may be missing, which the stream has to say before it goes on."""
+        return self.outcome in ("gap", "reset")
+
 
 class Entry:
     """A message in the log, when it came, and its bytes in each form that somebody reads."""

@@ -13,13 +13,12 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-FORMATS = ("text", "json")
+from realtime.errors import json_escape, printable
 
 #: Of errors of asyncio that are alike, one is shown in so many seconds: a server that has no file
 #: descriptor left would tell so for every connection that waits.
@@ -30,10 +29,11 @@ _CHANNEL = "realtime.channel."
 _PLUGIN = re.compile(r"^(realtime\.plugins|realtime_plugins_[0-9a-f]{12})\.")
 _SECRET = re.compile(
     r"""(?ix)
-    ( [?&] (?:access_)? token= | ://[^/\s:@]*: (?=[^/\s@]+@)
+    ( [?&] (?:access_)? token=
     | \b (?:proxy-)? authorization ['"]? \s* [:=,] \s* ['"]? (?: (?:basic|bearer|token) \s+ )?
     | \b bearer \s+ (?=[\w.~+/=-]{16}) )
     [^\s&'"\#@]+
+    | ( ://[^/\s:@]*: ) [^/\s]+ (?=@)
     | ( \b (?:set-)? cookie ['"]? \s* [:=,] \s* ) [^\n]+
     """
 )
@@ -51,7 +51,7 @@ def configure(level: str, format: str) -> None:
 def say(*lines: str) -> None:
     """Tell people something on standard error; where the log is JSON, as lines of it."""
     handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, JSONLines)]
-    if sys.stderr and not handlers:  # None: it was closed from the start
+    if lines and sys.stderr and not handlers:  # None: it was closed from the start
         with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
             print(*lines, sep="\n", file=sys.stderr, flush=True)
     for line in lines:
@@ -81,7 +81,7 @@ class JSONLines(logging.Formatter):
         line["message"] = _message(record)
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
-            shown = {str(k): _redact(v) if isinstance(v, str) else v for k, v in fields.items()}
+            shown = {str(k): redact(v) if isinstance(v, str) else v for k, v in fields.items()}
             line = {**line, **shown, **line}
         if trace := _trace(record):
             line["exception"] = trace
@@ -89,7 +89,7 @@ class JSONLines(logging.Formatter):
             text = orjson.dumps(line, default=_spell).decode()
         except Exception:  # a lone surrogate, a number beyond 64 bits, an object that contains itself
             text = orjson.dumps({_spell(k): _spell(v) for k, v in line.items()}).decode()
-        return printable(text, _json_escape)
+        return printable(text, escape=json_escape)
 
 
 class _Repeats(logging.Filter):
@@ -116,21 +116,6 @@ class _Repeats(logging.Filter):
         return True
 
 
-def _python_escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _json_escape(character: str) -> str:
-    return re.sub("(.{4})", r"\\u\1", character.encode("utf-16-be").hex())
-
-
-def printable(text: str, escape: Callable[[str], str] = _python_escape) -> str:
-    """The text with everything escaped that ends a line, drives a terminal or cannot be seen."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else escape(one) for one in text)
-
-
 def _time(record: logging.LogRecord) -> str:
     """RFC 3339, in UTC."""
     moment = datetime.fromtimestamp(record.created, UTC)
@@ -150,18 +135,19 @@ def _message(record: logging.LogRecord) -> str:
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
     repeats = getattr(record, "repeats", 0)
-    return _redact(text) + (f" (and {repeats} like it before)" if repeats else "")
+    return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
 
 
 def _trace(record: logging.LogRecord) -> str:
     parts = [record.stack_info or ""]
     if record.exc_info and record.exc_info[0] is not None:
         parts.insert(0, logging.Formatter().formatException(record.exc_info))
-    return _redact("\n".join(filter(None, parts)))
+    return redact("\n".join(filter(None, parts)))
 
 
-def _redact(text: str) -> str:
-    return _SECRET.sub(lambda match: f"{match[1] or match[2]}***", text)
+def redact(text: str) -> str:
+    """The text with ``***`` for what looks like a token, a cookie or a password."""
+    return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}***", text)
 
 
 def _spell(value: object) -> str:

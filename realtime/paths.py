@@ -27,7 +27,7 @@ def check_path(path: str) -> str:
     """A path as the config may give it. Raises :exc:`ValueError` with what is wrong."""
     if not path.startswith("/"):
         raise ValueError(f"expected a path that begins with a slash, such as /{path}")
-    if f"{path}/".startswith(RESERVED):
+    if is_reserved(path):
         raise ValueError(f"paths under {RESERVED} are the server's own")
     names = [match[1] for match in _VARIABLE.finditer(path)]
     if len(set(names)) < len(names):
@@ -49,6 +49,11 @@ def check_path(path: str) -> str:
     if {".", ".."} & {*before, last}:
         raise ValueError("it has a segment . or .., which clients resolve before they ask")
     return path
+
+
+def is_reserved(path: str) -> bool:
+    """Whether a path belongs to the host."""
+    return f"{path}/".startswith(RESERVED)
 
 
 def route_pattern(path: str) -> str:

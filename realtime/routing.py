@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappingMatchInfo
 from yarl import URL
 
-from realtime.paths import RESERVED, shape
+from realtime.paths import shape
 
 
 class Route(NamedTuple):
@@ -31,25 +31,22 @@ def conflicts(routes: Iterable[Route]) -> Iterator[tuple[Route, Route]]:
         others.append(route)
 
 
-def is_reserved(path: str) -> bool:
-    """Whether a path belongs to the host."""
-    return f"{path}/".startswith(RESERVED)
-
-
 class RouteTable(AbstractResource):
-    """One resource for all routes: aiohttp freezes its router, this one can be given new routes."""
+    """One resource for all routes: aiohttp freezes its router, this one can be given new routes.
+
+    It stands in the server's own application, at its root.
+    """
+
+    canonical = "/"  # where aiohttp looks it up: it is asked about every path
 
     def __init__(self) -> None:
         super().__init__()
-        self._prefix = ""
         self._dispatcher = web.UrlDispatcher()
 
     def replace(self, routes: Iterable[Route]) -> None:
         """Serve these routes from now on; requests under way are not touched."""
         dispatcher = web.UrlDispatcher()
         dispatcher.add_routes([route.definition for route in routes])
-        if self._prefix:
-            _add_prefix(dispatcher, self._prefix)
         self._dispatcher = dispatcher
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
@@ -60,15 +57,9 @@ class RouteTable(AbstractResource):
             return match, set()
         return None, error.allowed_methods if isinstance(error, web.HTTPMethodNotAllowed) else set()
 
-    @property
-    def canonical(self) -> str:
-        """Where aiohttp looks this resource up: it is asked about every path."""
-        return self._prefix or "/"
-
     def add_prefix(self, prefix: str) -> None:
-        """The table stands in a sub-application."""
-        self._prefix = prefix + self._prefix
-        _add_prefix(self._dispatcher, prefix)
+        """It stands in no sub-application (``AbstractResource``)."""
+        raise RuntimeError("the route table takes no prefix")
 
     def url_for(self, **_: str) -> URL:
         """There is no one URL (``AbstractResource``)."""
@@ -76,7 +67,7 @@ class RouteTable(AbstractResource):
 
     def get_info(self) -> dict[str, object]:  # type: ignore[override]
         """For aiohttp's own introspection, whose type knows the keys of its own resources only."""
-        return {"prefix": self._prefix}
+        return {}
 
     def raw_match(self, path: str) -> bool:
         """No route is added to this resource by its path."""
@@ -87,11 +78,3 @@ class RouteTable(AbstractResource):
 
     def __len__(self) -> int:
         return len(self._dispatcher.routes())
-
-
-def _add_prefix(dispatcher: web.UrlDispatcher, prefix: str) -> None:
-    for resource in list(dispatcher.resources()):
-        # The dispatcher looks resources up by how their paths begin.
-        dispatcher.unindex_resource(resource)
-        resource.add_prefix(prefix)
-        dispatcher.index_resource(resource)

@@ -24,9 +24,9 @@ from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, own_frames
-from realtime.paths import route_pattern
+from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
-from realtime.routing import Route, RouteTable, conflicts, is_reserved
+from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connection import Connections
 from realtime.transports.endpoint import Endpoint
@@ -138,8 +138,8 @@ class Server:
         if not self._loaded:
             return
         self.ready = False
-        started = asyncio.get_running_loop().time()
-        drain = self.config.server.drain
+        now, drain = asyncio.get_running_loop().time, self.config.server.drain
+        deadline = now() + drain
         self._connections.draining = True
         while self._files:  # before it stops answering: from then on a file may be the next server's
             with contextlib.suppress(OSError):
@@ -147,18 +147,15 @@ class Server:
         for listener in self._listeners:
             listener.close()
         await self.lifespans.stop(drain / 2)
-        left = drain - (asyncio.get_running_loop().time() - started)
-        await self._connections.close_all(
-            CloseCode.SHUTTING_DOWN, "the server is shutting down, come back soon", max(left, 0.1)
-        )
+        reason = "the server is shutting down, come back soon"
+        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(deadline - now(), 0.1))
         self._connections.heartbeat.stop()
         if self._runner is not None:
             http, transports = self._runner.server, []
             if http is not None:
                 transports = [connection.transport for connection in http.connections]
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
-                left = drain - (asyncio.get_running_loop().time() - started)
-                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
+                await http.shutdown(min(max(deadline - now(), 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
             for transport in filter(None, transports):
                 transport.abort()  # over TLS a close waits for the client's answer
@@ -215,8 +212,7 @@ class Server:
         routes: list[Route] = []
         for owner in self.plugins.names():
             try:
-                answer = self.plugins.call(owner, "register_routes", bus=self.bus)
-                definitions = list(answer or ())
+                definitions = list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
             except PluginProblem as problem:
                 problems.append(self._problem(owner, str(problem)))
                 continue
@@ -224,21 +220,10 @@ class Server:
                 problems.append(self._problem(owner, f"register_routes(): {own_frames(error)}"))
                 continue
             for definition in definitions:
-                if not isinstance(definition, web.RouteDef):
-                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                if wrong := _mistake_in(definition):
                     problems.append(self._problem(owner, wrong))
-                elif is_reserved(definition.path):
-                    problems.append(
-                        self._problem(owner, f"{definition.path}: paths under /-/ are the server's own")
-                    )
                 else:
-                    try:
-                        web.UrlDispatcher().add_routes([definition])
-                    except Exception as error:
-                        wrong = f"{definition.path!r} cannot be served: {own_frames(error)}"
-                        problems.append(self._problem(owner, wrong))
-                    else:
-                        routes.append(Route(owner, definition))
+                    routes.append(Route(owner, definition))
         for first, second in conflicts(routes):
             path, other = self.path_of(second), self.path_of(first)
             taken = f"{path} is already served by {_spell(first.owner)}"
@@ -314,6 +299,19 @@ class Server:
             except Exception as error:
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
+
+
+def _mistake_in(definition: object) -> str:
+    """Why what a plugin returned as a route cannot be one; nothing if it can."""
+    if not isinstance(definition, web.RouteDef):
+        return f"register_routes() returned {definition!r}, which is no web.RouteDef"
+    if is_reserved(definition.path):
+        return f"{definition.path}: paths under /-/ are the server's own"
+    try:
+        web.UrlDispatcher().add_routes([definition])
+    except Exception as error:
+        return f"{definition.path!r} cannot be served: {own_frames(error)}"
+    return ""
 
 
 async def _last_touch(request: web.Request, response: web.StreamResponse) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.encodings import Form
@@ -29,7 +30,7 @@ class Sink(Protocol):
         """The subscriber was too slow and has been detached: close the connection (1013)."""
 
 
-class State(Enum):
+class State(StrEnum):  # its hash is that of a str, and ten times as fast as an Enum's
     """What a subscriber's cursor does."""
 
     HELD = "held"  # the place is kept, nothing is delivered yet
@@ -39,6 +40,7 @@ class State(Enum):
     GONE = "gone"
 
 
+@dataclass(slots=True, eq=False)
 class Subscriber:
     """One cursor into a topic, and the sink that its messages are written to.
 
@@ -46,20 +48,15 @@ class Subscriber:
     from there.
     """
 
-    __slots__ = ("_outbox", "_outbox_size", "cursor", "form", "owner", "resumed", "sink", "state", "topic")
-
-    def __init__(
-        self, topic: Topic, sink: Sink, form: Form, owner: object, cursor: int, resumed: Resume
-    ) -> None:
-        self.topic = topic
-        self.sink = sink
-        self.form = form
-        self.owner = owner
-        self.cursor = cursor
-        self.resumed = resumed
-        self.state = State.HELD
-        self._outbox: list[tuple[int, bytes]] | None = None
-        self._outbox_size = 0
+    topic: Topic
+    sink: Sink
+    form: Form
+    owner: object
+    cursor: int
+    resumed: Resume
+    state: State = State.HELD
+    _outbox: list[tuple[int, bytes]] | None = None
+    _outbox_size: int = 0
 
     def start(self) -> None:
         """Deliver from the held place on; what was missed before it is marked first.
@@ -69,14 +66,12 @@ class Subscriber:
         if self.state is not State.HELD:
             return
         topic = self.topic
-        if self.resumed.outcome in ("gap", "reset"):
+        if self.resumed.lossy:
             if not self.form.marks:
                 topic.overrun(self, "the position cannot be resumed")
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
-        del topic.held[self]
-        self.state = State.BEHIND
-        topic.behind[self] = None
+        topic.move(self, State.BEHIND)
         topic.catch_up(self)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
@@ -98,9 +93,7 @@ class Subscriber:
         elif state is not State.GONE:
             self._wait(self.topic.head, data)
             if state is State.LIVE:
-                del self.topic.live[self]
-                self.state = State.BEHIND
-                self.topic.behind[self] = None
+                self.topic.move(self, State.BEHIND)
             while self.state is State.BEHIND:  # each round writes, until the sink pauses
                 self.topic.catch_up(self)
         if self._outbox_size > MAX_OUTBOX and self.state is not State.GONE:
@@ -109,9 +102,7 @@ class Subscriber:
     def resume(self) -> None:
         """The sink has drained."""
         if self.state is State.LAGGING:
-            self.state = State.BEHIND
-            del self.topic.lagging[self]
-            self.topic.behind[self] = None
+            self.topic.move(self, State.BEHIND)
             self.topic.bus.wake(self.topic)
         elif self.state is State.HELD and not self.sink.paused:
             data = self.take_direct()

@@ -9,32 +9,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import re
 import ssl as tls
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import aiohttp
 import orjson
 
-from realtime import envelope
-from realtime.client import MARKERS, Connection
-from realtime.close_codes import LOST, NO_CODE, CloseCode
-from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed, printable
+from realtime import envelope, logs
+from realtime.client import MARKERS, Connection, Headers
+from realtime.close_codes import LOST, NO_CODE, RESTARTS, CloseCode
+from realtime.envelope import V1_JSON
+from realtime.errors import (
+    Closed,
+    NotConnected,
+    RealtimeError,
+    Refused,
+    Unconfirmed,
+    json_escape,
+    printable,
+)
 from realtime.exit_codes import ExitCode
-from realtime.links import V1_JSON, facts_of, parse_url, post, unconfirmed
+from realtime.links import facts_of, parse_url, post
 from realtime.message import Message, Position, Since
 
 #: How long the server may take to answer, in seconds.
 TIMEOUT = 10.0
 #: With these codes the server has not ended the connection for an error.
-_FINE = (CloseCode.DONE, CloseCode.SHUTTING_DOWN, CloseCode.RESTARTING, NO_CODE)
+_FINE = (CloseCode.DONE, *RESTARTS, NO_CODE)
 _HINT = {True: "connecting again makes sense", False: "connecting again will not help"}
 
-Headers = Iterable[tuple[str, str]]
 Send = Callable[[Message], Awaitable[Position | None]]
 
 
@@ -200,8 +207,7 @@ async def _publish_one(send: Send, text: str, event: str, as_json: bool) -> None
 async def _posting(
     url: str, name: str | None, headers: Headers, ssl: tls.SSLContext | None, timeout: float
 ) -> AsyncIterator[Send]:
-    target = parse_url(url) if name is None else parse_url(url).update_query(name=name)
-    connector = aiohttp.TCPConnector(ssl=ssl or True)
+    target, connector = parse_url(url, name), aiohttp.TCPConnector(ssl=ssl or True)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def send(message: Message) -> Position | None:
@@ -209,7 +215,7 @@ async def _posting(
                 async with asyncio.timeout(timeout):
                     return (await post(session, target, message)).position
             except TimeoutError:
-                raise unconfirmed(f"no answer within {timeout:g}s") from None
+                raise Unconfirmed(f"no answer within {timeout:g}s") from None
 
         yield send
 
@@ -299,10 +305,9 @@ def _failed(error: Exception, code: int) -> int:
 def _print(text: str) -> None:
     if sys.stdout is not None and sys.stdout.isatty():
         # A stranger's escape sequences would drive the terminal. In JSON these are JSON's escapes.
-        text = re.sub(r"[^ -~\n\t]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], text)
+        text = re.sub(r"[^ -~\n\t]+", lambda part: printable(part[0], escape=json_escape), text)
     print(text, flush=True)
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # that nobody reads it is no reason to end
-        print(printable(text, 2000), file=sys.stderr, flush=True)
+    logs.say(printable(text, 2000))

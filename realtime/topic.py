@@ -77,6 +77,12 @@ class Topic(Log):
         self.behind: dict[Subscriber, None] = {}
         self.lagging: dict[Subscriber, None] = {}
         self.held: dict[Subscriber, None] = {}
+        self._in = {
+            State.HELD: self.held,
+            State.LIVE: self.live,
+            State.BEHIND: self.behind,
+            State.LAGGING: self.lagging,
+        }
         #: Plugin code that reads at its own pace: what is set when there is something new.
         self.readers: dict[asyncio.Event, None] = {}
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
@@ -178,11 +184,16 @@ class Topic(Log):
         self.held[subscriber] = None
         return subscriber
 
+    def move(self, subscriber: Subscriber, state: State) -> None:
+        """Change what a subscriber does; it becomes the last of those who do the same."""
+        del self._in[subscriber.state][subscriber]
+        subscriber.state = state
+        if state is not State.GONE:
+            self._in[state][subscriber] = None
+
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, whatever it was doing."""
-        subscriber.state = State.GONE
-        for group in (self.live, self.behind, self.lagging, self.held):
-            group.pop(subscriber, None)
+        self.move(subscriber, State.GONE)
         self.bus.left(self)
 
     def overrun(self, subscriber: Subscriber, reason: str) -> None:
@@ -235,31 +246,34 @@ class Topic(Log):
         start = end = -1
         data = b""
         excluded: frozenset[int] = frozenset()
-        since_look = 0
-        for subscriber in subscribers:
-            if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
-                continue
-            if subscriber.sink.paused:
-                self._lag(subscriber)
-                continue
-            if subscriber.cursor != start or subscriber.form is not form:
-                if subscriber.cursor + 1 < self.base:
-                    self._lapped(subscriber)
+        writes = size = 0
+        try:
+            for subscriber in subscribers:
+                if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
                     continue
-                start, form = subscriber.cursor, subscriber.form
-                data, end, excluded = self._join(form, start)
-                if end < self.head:
-                    self._stale = True
-            subscriber.cursor = end
-            if excluded and id(subscriber.owner) in excluded:
-                self._write(subscriber, self._private(subscriber, start, end))
-            else:
-                self._write(subscriber, data)
-            since_look += 1
-            if since_look == _STRIDE:
-                since_look = 0
-                if self.bus.now() > deadline:
+                if subscriber.sink.paused:
+                    self._lag(subscriber)
+                    continue
+                if subscriber.cursor != start or subscriber.form is not form:
+                    if subscriber.cursor + 1 < self.base:
+                        self._lapped(subscriber)
+                        continue
+                    start, form = subscriber.cursor, subscriber.form
+                    data, end, excluded = self._join(form, start)
+                    if end < self.head:
+                        self._stale = True
+                subscriber.cursor = end
+                own = data
+                if excluded and id(subscriber.owner) in excluded:
+                    own = self._private(subscriber, start, end)
+                if own:
+                    writes += 1
+                    size += len(own)
+                    subscriber.sink.write(own)
+                if writes % _STRIDE == 0 and self.bus.now() > deadline:
                     return False
+        finally:
+            self._count(writes, size)
         return True
 
     def catch_up(self, subscriber: Subscriber) -> None:
@@ -277,12 +291,9 @@ class Topic(Log):
         if subscriber.sink.paused:
             self._lag(subscriber)
         elif subscriber.cursor == self.head and subscriber.next_direct is None:
-            del self.behind[subscriber]
-            subscriber.state = State.LIVE
-            self.live[subscriber] = None
+            self.move(subscriber, State.LIVE)
         else:
-            del self.behind[subscriber]  # to the end of the line
-            self.behind[subscriber] = None
+            self.move(subscriber, State.BEHIND)  # to the end of the line
             self.bus.wake(self)
 
     def _step(self, subscriber: Subscriber) -> None:
@@ -328,18 +339,16 @@ class Topic(Log):
         return form.wrap(data) if data else b""
 
     def _write(self, subscriber: Subscriber, data: bytes) -> None:
-        if not data:  # all of it is excluded, or not shown in this form
-            return
-        counters = self.bus.counters
-        counters["writes"] += 1
-        counters["bytes"] += len(data)
-        subscriber.sink.write(data)
+        if data:  # else all of it is excluded, or not shown in this form
+            self._count(1, len(data))
+            subscriber.sink.write(data)
+
+    def _count(self, writes: int, size: int) -> None:
+        self.bus.counters["writes"] += writes
+        self.bus.counters["bytes"] += size
 
     def _lag(self, subscriber: Subscriber) -> None:
-        self.live.pop(subscriber, None)
-        self.behind.pop(subscriber, None)
-        subscriber.state = State.LAGGING
-        self.lagging[subscriber] = None
+        self.move(subscriber, State.LAGGING)
         self.bus.counters["lags"] += 1
         self._slowest = min(self._slowest, subscriber.cursor)
         self._leave_behind()

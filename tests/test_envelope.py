@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.envelope import MAX_REF, BadEnvelope, acknowledge, read, refuse, write
+from realtime.envelope import MAX_REF, BadEnvelope, acknowledge, ask, read, refuse, write
 from realtime.message import Message, Position
 
 HERE = Position("3f9a01c2", 17)
@@ -81,6 +81,13 @@ def test_any_event_comes_through(event: str) -> None:
     except ValueError:
         return
     assert value["event"] == event
+
+
+@given(JSON | st.binary(max_size=50), st.integers(0, 2**53))
+def test_what_a_client_asks_is_read(data: Any, ref: int) -> None:
+    """What a client writes is the message that the server reads, under its ref."""
+    message = Message.of(data, event="news", time=0.0)
+    assert read(ask(message, ref)) == (message, ref)
 
 
 # Read

@@ -15,6 +15,8 @@ from realtime.errors import (
     TooManyTopics,
     UnknownTopic,
     did_you_mean,
+    json_escape,
+    printable,
 )
 
 
@@ -68,3 +70,13 @@ def test_far_words_are_not_suggested() -> None:
         "",
         ", did you mean 'listen'?",
     )
+
+
+def test_what_cannot_be_printed_is_escaped() -> None:
+    """A line of a stranger stays one line, drives no terminal, and is cut only if that is wanted."""
+    assert printable("é\n\x1b\x7f\u202e") == "é\\n\\x1b\\x7f\\u202e"
+    assert printable("é\n\x1b\x7f😀\U000e0001", escape=json_escape) == (
+        "é\\u000a\\u001b\\u007f😀\\udb40\\udc01"
+    )
+    assert (printable("x" * 301, 300), printable("x" * 300, 300)) == ("x" * 300 + "…", "x" * 300)
+    assert printable("\n\n\n", 2) == "\\n…"

@@ -420,3 +420,18 @@ def test_output_into_a_pipe_that_closes(tmp_path: Path) -> None:
         timeout=20,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{\n", "")
+
+
+@pytest.mark.parametrize("command", ["check", "publish ftp://h x"])
+def test_without_standard_error(tmp_path: Path, command: str) -> None:
+    """What is to be said on a standard error that is closed does not get among the results."""
+    write(tmp_path, "channels: {a: {plugin: zebra, path: /a}}")
+    ended = subprocess.run(
+        ["bash", "-c", f'"$0" -m realtime {command} 2>&-', sys.executable],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=20,
+    )
+    assert (ended.returncode, ended.stdout) == (2 if "publish" in command else 1, "")

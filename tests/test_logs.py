@@ -213,6 +213,8 @@ def test_message_that_is_no_text() -> None:
         ("Bearer eyJhbGciOiJIUzI1NiJ9.s3cret", "Bearer ***"),
         ("Cookie: a=1; session=s3cret", "Cookie: ***"),
         ("redis://user:s3cret@localhost/0", "redis://user:***@localhost/0"),
+        ("redis://user:a&s3cret@localhost/0", "redis://user:***@localhost/0"),
+        ("redis://user:a@s3cret@localhost/0", "redis://user:***@localhost/0"),
         ("the bearer token is over", "the bearer token is over"),
         ("alice: token=1", "alice: token=1"),
         ("http://localhost:8080/chat", "http://localhost:8080/chat"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.paths import MAX_VALUE, check_path, route_pattern, shape, topic_name
+from realtime.paths import MAX_VALUE, check_path, is_reserved, route_pattern, shape, topic_name
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,9 @@ def test_no_two_values_are_one_topic(one: str, other: str) -> None:
             return
     assert (names[0] == names[1]) == (names[0][2:] == names[1][2:])
     assert topic_name("c", [names[0][2:]], "") == names[0]
+
+
+@pytest.mark.parametrize(("path", "reserved"), [("/-/x", True), ("/-", True), ("/-x", False), ("/", False)])
+def test_reserved(path: str, reserved: bool) -> None:
+    """``/-/`` and what is under it is the host's."""
+    assert is_reserved(path) is reserved

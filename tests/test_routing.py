@@ -10,7 +10,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpClient
 from wire import soon
 
-from realtime.routing import Route, RouteTable, conflicts, is_reserved
+from realtime.routing import Route, RouteTable, conflicts
 
 
 def says(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -80,19 +80,6 @@ async def test_wrong_method(aiohttp_client: AiohttpClient) -> None:
     assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
 
 
-async def test_table_in_a_sub_application(aiohttp_client: AiohttpClient) -> None:
-    """Under a prefix the routes are found below it, those of later tables too."""
-    table = RouteTable()
-    table.replace([Route("plugin:x", web.get("/a", says("one")))])
-    app = web.Application()
-    app.add_subapp("/sub", app_with(table))
-    client = await aiohttp_client(app)
-    assert await (await client.get("/sub/a")).text() == "one"
-    table.replace([Route("plugin:x", web.get("/b", says("two")))])
-    assert await (await client.get("/sub/b")).text() == "two"
-    assert (await client.get("/b")).status == 404
-
-
 def test_table_can_be_looked_into() -> None:
     """The table lists its routes, as aiohttp's own resources do."""
     table = RouteTable()
@@ -130,9 +117,3 @@ def test_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
 def test_no_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
     """Different paths, and different methods of one path, go together."""
     assert list(conflicts([Route("channel:a", first), Route("channel:b", second)])) == []
-
-
-@pytest.mark.parametrize(("path", "reserved"), [("/-/x", True), ("/-", True), ("/-x", False), ("/", False)])
-def test_reserved(path: str, reserved: bool) -> None:
-    """``/-/`` and what is under it is the host's."""
-    assert is_reserved(path) is reserved

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from realtime.channel import Channel, Client
-from realtime.close_codes import CloseCode
+from realtime.close_codes import LOST, CloseCode
 from realtime.encodings import Form
 from realtime.envelope import Ref
 from realtime.errors import Disconnected
@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
         self.paused = False
         #: Whether a close has begun, from whichever side; nothing is written any more.
         self.closed = False
-        #: How it ended, for the log: a close code (1006: the socket was lost) and the reason.
-        self.outcome = End(1006, "the connection was lost")
+        #: How it ended, for the log: a close code (``LOST``: without one) and the reason.
+        self.outcome = End(LOST, "the connection was lost")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
         self._task = asyncio.current_task()
         joined = False
         resumed = self.subscriber.resumed
-        if resumed.outcome in ("gap", "reset") and not self.form.marks:
+        if resumed.lossy and not self.form.marks:
             lost = f"{resumed.missed} messages are" if resumed.missed else "it is"
             self.close(CloseCode.TRY_AGAIN, f"the position cannot be resumed, {lost} no longer kept")
             return
@@ -406,28 +406,22 @@ class Connection(asyncio.Protocol):
                 self._grace.cancel()
             client, (code, reason) = self.client, self.outcome
             seconds = self._loop.time() - self._began
+            fields = {
+                "client": client.id,
+                "channel": self.channel.name,
+                "transport": client.transport,
+                "topic": client.topic,
+                "name": client.name,
+                "remote": client.remote,
+                "code": int(code),
+                "reason": reason,
+                "seconds": round(seconds, 3),
+            }
+            who = f"{client.id} ({client.name})" if client.name else client.id
+            whence = client.remote or "an unknown address"
+            end = f"left after {seconds:.1f}s: {code:d} {reason}".rstrip()
             self.channel.log.info(
-                "%s %s%s from %s left after %.1fs: %d%s",
-                client.transport,
-                client.id,
-                f" ({client.name})" if client.name else "",
-                client.remote or "an unknown address",
-                seconds,
-                code,
-                f" {reason}" if reason else "",
-                extra={
-                    "fields": {
-                        "client": client.id,
-                        "channel": self.channel.name,
-                        "transport": client.transport,
-                        "topic": client.topic,
-                        "name": client.name,
-                        "remote": client.remote,
-                        "code": int(code),
-                        "reason": reason,
-                        "seconds": round(seconds, 3),
-                    }
-                },
+                "%s %s from %s %s", client.transport, who, whence, end, extra={"fields": fields}
             )
             request.protocol.connection_lost(self._error)
 

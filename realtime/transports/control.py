@@ -33,7 +33,7 @@ class ControlledConnection(Connection):
         position = Position(self.topic.epoch, self.subscriber.cursor)
         if resumed.outcome == "gap":
             data["missed"] = resumed.missed
-        return self.say("welcome", data, None if resumed.outcome in ("gap", "reset") else position)
+        return self.say("welcome", data, None if resumed.lossy else position)
 
     def bye(self, code: int, reason: str, retry: int | None) -> bytes:
         """What comes last: the close code, why, and after how many milliseconds to come back."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -11,16 +10,13 @@ from realtime.channel import Channel, Client, Identity, Link, Transport
 from realtime.encodings import PlainFrames
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
+from realtime.origins import origin_allowed
 from realtime.paths import topic_name
 from realtime.proxies import known_scheme
 from realtime.transports import post, sse, websocket
 from realtime.transports.connection import Connection, Connections
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
-Origins = str | list[str]
-
-_ORIGIN = re.compile(r"(https?)://([^/\s?#@\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Endpoint:
@@ -32,7 +28,7 @@ class Endpoint:
         connections: Connections,
         authenticate: Authenticate,
         *,
-        origins: Origins,
+        origins: str | list[str],
         url: str | None,
         max_message: int,
     ) -> None:
@@ -205,30 +201,6 @@ class _GuardedFrames(PlainFrames):
         except BaseException:
             self._log.exception("as_text failed; the message is not shown")
             return b""
-
-
-def origin_allowed(origin: str, allowed: Origins, site: str, url: str | None = None) -> bool:
-    """Whether a page of this origin may connect (RFC 6454; RFC 6455, section 10.2).
-
-    ``same`` compares scheme, host and port with those of the request (``site``) or with the server's
-    own (``url``). A request's scheme is not known behind a proxy (``://host``); then the origin's
-    only fills in the port that is not written.
-    """
-    if allowed == "any":
-        return True
-    parsed = _parse_origin(origin)
-    if parsed is None:
-        return False
-    if allowed == "same":
-        scheme, _, host = site.partition("://")
-        return parsed in (_parse_origin(f"{scheme or parsed[0]}://{host}"), _parse_origin(url or ""))
-    return any(parsed == _parse_origin(one) for one in allowed)
-
-
-def _parse_origin(origin: str) -> tuple[str, str, str] | None:
-    """Scheme, host and port."""
-    match = _ORIGIN.fullmatch(origin.lower())
-    return match and (match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]])
 
 
 def _accepts_events(request: web.Request) -> bool:

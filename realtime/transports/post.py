@@ -38,7 +38,11 @@ _STATUS: dict[int, int] = {
 
 
 async def read(request: web.Request, max_message: int) -> Message:
-    """What the client says. Raises an HTTP error that says why it cannot be taken."""
+    """What the client says: ``application/json`` is JSON, ``application/octet-stream`` bytes, else text.
+
+    ``max_message`` bounds the body, in bytes. Raises the HTTP error (400, 408, 413, 415) that says why it
+    cannot be taken.
+    """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             body = await _body(request, max_message)

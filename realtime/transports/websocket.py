@@ -19,9 +19,9 @@ from aiohttp import WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
-from realtime.close_codes import CloseCode, cut_reason, may_be_sent, retry
+from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
-from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
+from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.message import Message, Position
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, Connection, Connections, End
@@ -47,17 +47,19 @@ _EXPLAIN = {
 }
 
 
+def _tokens(request: web.Request, header: str) -> list[str]:
+    """The tokens of a header that is a list (RFC 9110, section 5.6.1), in whatever lines it came."""
+    return [token.strip() for token in ",".join(request.headers.getall(header, [])).split(",")]
+
+
 def wants_websocket(request: web.Request) -> bool:
     """Whether the request is an opening handshake, right or wrong."""
-    return any(
-        part.strip().lower() == "websocket" for part in request.headers.get("Upgrade", "").split(",")
-    )
+    return "websocket" in map(str.lower, _tokens(request, "Upgrade"))
 
 
 def wants_json(request: web.Request) -> bool:
     """Whether the client offers the subprotocol in which each message is an object of JSON."""
-    offered = request.headers.getall("Sec-WebSocket-Protocol", [])
-    return any(token.strip() == JSON_FRAMES.key for value in offered for token in value.split(","))
+    return V1_JSON in _tokens(request, "Sec-WebSocket-Protocol")
 
 
 def accept(request: web.Request) -> web.StreamResponse:
@@ -68,10 +70,7 @@ def accept(request: web.Request) -> web.StreamResponse:
     headers = request.headers
     if request.version != (1, 1):
         raise web.HTTPBadRequest(text="a WebSocket begins with HTTP/1.1\n")
-    tokens = {
-        token.strip().lower() for value in headers.getall("Connection", []) for token in value.split(",")
-    }
-    if "upgrade" not in tokens:
+    if "upgrade" not in map(str.lower, _tokens(request, "Connection")):
         raise web.HTTPBadRequest(text="a WebSocket handshake says Connection: Upgrade\n")
     if headers.getall("Sec-WebSocket-Version", []) != ["13"]:
         version = {"Sec-WebSocket-Version": "13"}
@@ -90,7 +89,7 @@ def accept(request: web.Request) -> web.StreamResponse:
         "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
     }
     if wants_json(request):
-        answer["Sec-WebSocket-Protocol"] = JSON_FRAMES.key
+        answer["Sec-WebSocket-Protocol"] = V1_JSON
     return web.StreamResponse(status=101, headers=answer)
 
 
@@ -250,7 +249,7 @@ class WebSocket(Connection):
             self._pinged = True
             super().write(frame(PING, b""))
             return now + PONG_WITHIN
-        self.outcome = End(1006, f"answered no ping within {PONG_WITHIN:g}s")
+        self.outcome = End(LOST, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
         return None
 

@@ -1,0 +1,32 @@
+"""Origins: which web pages may connect (RFC 6454; RFC 6455, section 10.2)."""
+
+from __future__ import annotations
+
+import re
+
+_ORIGIN = re.compile(r"(https?)://([^/\s?#@*\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def parse_origin(text: str) -> tuple[str, str, str] | None:
+    """Scheme, host and port of an origin, in lower case; None if it is none."""
+    match = _ORIGIN.fullmatch(text.lower())
+    return match and (match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]])
+
+
+def origin_allowed(origin: str, allowed: str | list[str], site: str, url: str | None = None) -> bool:
+    """Whether a page of this origin may connect: ``any`` may, or those of a list, or ``same``.
+
+    ``same`` compares scheme, host and port with those of the request (``site``) or with the server's
+    own (``url``). A request's scheme is not known behind a proxy (``://host``); then the origin's
+    only fills in the port that is not written.
+    """
+    if allowed == "any":
+        return True
+    parsed = parse_origin(origin)
+    if parsed is None:
+        return False
+    if allowed == "same":
+        scheme, _, host = site.partition("://")
+        return parsed in (parse_origin(f"{scheme or parsed[0]}://{host}"), parse_origin(url or ""))
+    return parsed in map(parse_origin, allowed)
