@@ -32,21 +32,19 @@ def conflicts(routes: Iterable[Route]) -> Iterator[tuple[Route, Route]]:
 
 
 class RouteTable(AbstractResource):
-    """One resource for all routes: aiohttp freezes its router, this one can be given new routes.
-
-    It stands in the server's own application, at its root.
-    """
-
-    canonical = "/"  # where aiohttp looks it up: it is asked about every path
+    """One resource for all routes: aiohttp freezes its router, this one can be given new routes."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._prefix = ""
         self._dispatcher = web.UrlDispatcher()
 
     def replace(self, routes: Iterable[Route]) -> None:
         """Serve these routes from now on; requests under way are not touched."""
         dispatcher = web.UrlDispatcher()
         dispatcher.add_routes([route.definition for route in routes])
+        if self._prefix:
+            _add_prefix(dispatcher, self._prefix)
         self._dispatcher = dispatcher
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
@@ -57,9 +55,15 @@ class RouteTable(AbstractResource):
             return match, set()
         return None, error.allowed_methods if isinstance(error, web.HTTPMethodNotAllowed) else set()
 
+    @property
+    def canonical(self) -> str:
+        """Where aiohttp looks this resource up: it is asked about every path."""
+        return self._prefix or "/"
+
     def add_prefix(self, prefix: str) -> None:
-        """It stands in no sub-application (``AbstractResource``)."""
-        raise RuntimeError("the route table takes no prefix")
+        """The table stands in a sub-application."""
+        self._prefix = prefix + self._prefix
+        _add_prefix(self._dispatcher, prefix)
 
     def url_for(self, **_: str) -> URL:
         """There is no one URL (``AbstractResource``)."""
@@ -67,7 +71,7 @@ class RouteTable(AbstractResource):
 
     def get_info(self) -> dict[str, object]:  # type: ignore[override]
         """For aiohttp's own introspection, whose type knows the keys of its own resources only."""
-        return {}
+        return {"prefix": self._prefix}
 
     def raw_match(self, path: str) -> bool:
         """No route is added to this resource by its path."""
@@ -78,3 +82,11 @@ class RouteTable(AbstractResource):
 
     def __len__(self) -> int:
         return len(self._dispatcher.routes())
+
+
+def _add_prefix(dispatcher: web.UrlDispatcher, prefix: str) -> None:
+    for resource in list(dispatcher.resources()):
+        # The dispatcher looks resources up by how their paths begin.
+        dispatcher.unindex_resource(resource)
+        resource.add_prefix(prefix)
+        dispatcher.index_resource(resource)

@@ -80,6 +80,19 @@ async def test_wrong_method(aiohttp_client: AiohttpClient) -> None:
     assert (response.status, response.headers["Allow"]) == (405, "GET,HEAD")
 
 
+async def test_table_in_a_sub_application(aiohttp_client: AiohttpClient) -> None:
+    """Under a prefix the routes are found below it, those of later tables too."""
+    table = RouteTable()
+    table.replace([Route("plugin:x", web.get("/a", says("one")))])
+    app = web.Application()
+    app.add_subapp("/sub", app_with(table))
+    client = await aiohttp_client(app)
+    assert await (await client.get("/sub/a")).text() == "one"
+    table.replace([Route("plugin:x", web.get("/b", says("two")))])
+    assert await (await client.get("/sub/b")).text() == "two"
+    assert (await client.get("/b")).status == 404
+
+
 def test_table_can_be_looked_into() -> None:
     """The table lists its routes, as aiohttp's own resources do."""
     table = RouteTable()
