@@ -6,6 +6,8 @@ What a command needs is imported when it runs, so that ``--help`` is quick.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import re
 import signal
@@ -38,12 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     # To be ended is to every command what Ctrl-C is: it closes what is open, and is no error.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for what its encoding cannot say
     try:
-        return _run(_parse(list(sys.argv[1:] if argv is None else argv)))
+        code = _run(_parse(list(sys.argv[1:] if argv is None else argv)))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return ExitCode.OK
     except BrokenPipeError:
         return ExitCode.OK  # whoever read our output has enough, as `| head -1` has: no error
+    except OSError as error:  # a full disk, a directory that is gone
+        about = f"{error.filename}: " if error.filename else ""
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError):
+                print(f"{PROGRAM}: {about}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return ExitCode.NOT_STARTED
     finally:
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
             try:
@@ -66,7 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
         # A command is the function of its name, and its options are the parameters.
         client: Callable[..., Coroutine[Any, Any, int]] = getattr(terminal, command)
         return asyncio.run(client(**options))
-    file = given or (Path("config.yaml") if Path("config.yaml").exists() else None)
+    # A link that leads nowhere is there, too: it is no reason to serve something else.
+    file = given or (Path("config.yaml") if os.path.lexists("config.yaml") else None)
     if command == "serve":
         from realtime.serving import serve
 

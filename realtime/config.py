@@ -13,7 +13,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,9 +140,11 @@ class Address:
 
 
 def _without_doubles(addresses: list[Address]) -> list[Address]:
+    seen: set[Address] = set()
     for address in addresses:
-        if addresses.count(address) > 1 and (address.path or address.port):
+        if address in seen and (address.path or address.port):
             raise ValueError(f"{address} is there twice")
+        seen.add(address)
     return addresses
 
 
@@ -185,6 +187,8 @@ def _proxy(value: str) -> str:
         interface = ipaddress.ip_interface(value)
     except ValueError:
         raise ValueError("expected an address, a network such as 10.0.0.0/8, or unix") from None
+    if mapped := getattr(interface.ip, "ipv4_mapped", None):
+        raise ValueError(f"expected {mapped}: an IPv4 address is written as such")
     if interface.ip != interface.network.network_address:
         raise ValueError(f"expected {interface.network}, a network by its first address")
     return value
@@ -284,7 +288,13 @@ class Config:
     source: Source
     server: ServerSettings
     plugins: list[str]
-    channels: dict[str, dict[str, Any]]
+    channels: dict[str, dict[str, Any]] = field(repr=False)  # has secrets
+
+    def is_off(self, channel: str) -> bool:
+        """Whether a channel is as if it were not there."""
+        # What the environment brings is text until the channel's type is known.
+        word = "false" if ("channels", channel, "enabled") in self.source.variables else False
+        return self.channels[channel].get("enabled") == word
 
     def listening_on(self, addresses: list[Address]) -> Config:
         """The same config, listening elsewhere."""

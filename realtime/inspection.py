@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,10 +27,7 @@ from realtime.loader import Found, PluginProblem, Plugins, first_party
 from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
-from realtime.source import KeyPath, Source
-
-#: Environment variables whose value is a secret by their name, whatever the key is that takes it.
-_SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
+from realtime.source import SECRET_NAME, KeyPath, Source
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -52,7 +49,7 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     known, config = server.plugins, server.config
     rows: list[dict[str, Any]] = []
-    everything = known.found()
+    everything = known.found
     for found in everything:
         first = next(other for other in everything if other.matches(found.name))
         types = known.offered(found.name) if first is found else None
@@ -73,7 +70,7 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
                 "description": found.described(),
                 "loaded": types is not None,
                 "channel_types": types,
-                "channels": [name for name, values in used.items() if values.get("enabled") is not False],
+                "channels": [name for name in used if not config.is_off(name)],
                 "hidden_by": None if first is found else first.module,
                 "problem": broken,
             }
@@ -130,13 +127,13 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     source = server.config.source
     effective: dict[str, Any] = {
-        "server": server.config.server.model_dump(mode="json"),
+        "server": server.config.server.model_dump(mode="json", by_alias=True),
         "plugins": server.config.plugins,
         "channels": {
-            # One that is off is not validated: it stands as it was written.
-            name: server.channels[name].settings.model_dump(mode="json")
+            # One that is off is not validated, so nobody knows what else in it is a secret.
+            name: server.channels[name].settings.model_dump(mode="json", by_alias=True)
             if name in server.channels
-            else values
+            else {**{key: values[key] for key in ("plugin", "path") if key in values}, "enabled": False}
             for name, values in server.config.channels.items()
         },
     }
@@ -162,17 +159,24 @@ def schema(file: Path | None) -> ExitCode:
 
 def init(file: Path, *, force: bool) -> ExitCode:
     """Write a commented config, and its schema beside it."""
+    if not file.name:
+        logs.say(f"{str(file)!r} is no name of a file")
+        return ExitCode.USAGE
     schema_file = file.with_name(f"{file.stem}.schema.json")
     header = f"# yaml-language-server: $schema={schema_file.name}\n"
     whole, left_out = _schema(file.parent)
     logs.say(*left_out)
-    try:
-        with file.open("w" if force else "x", encoding="utf-8") as written:
-            written.write(header + BUILT_IN.read_text(encoding="utf-8"))
-        schema_file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-    except FileExistsError:
-        logs.say(f"{file} is there already; --force replaces it")
+    texts = {
+        schema_file: json.dumps(whole, indent=2) + "\n",
+        file: header + BUILT_IN.read_text(encoding="utf-8"),
+    }
+    if not force and (there := [str(path) for path in texts if os.path.lexists(path)]):
+        logs.say(f"{' and '.join(there)} is there already; --force replaces it")
         return ExitCode.BAD_CONFIG
+    try:
+        for path, text in texts.items():
+            with path.open("w" if force else "x", encoding="utf-8") as written:
+                written.write(text)
     except OSError as error:
         logs.say(f"{error.filename or file} cannot be written: {(error.strerror or str(error)).lower()}")
         return ExitCode.BAD_CONFIG
@@ -210,7 +214,7 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
     known = Plugins(directory.absolute())
     left_out = []
     with contextlib.redirect_stdout(sys.stderr):
-        for found in known.found():
+        for found in known.found:
             try:
                 known.load(found.name)
             except PluginProblem as problem:
@@ -263,15 +267,13 @@ def _route(server: Server, route: Route) -> dict[str, Any]:
 
 def _hide(value: Any, path: KeyPath, source: Source) -> Any:
     """The value without what is nobody's business."""
+    if any(map(SECRET_NAME.search, source.variables.get(path, ()))):
+        return "***"
     if isinstance(value, dict):
         return {key: _hide(inner, (*path, key), source) for key, inner in value.items()}
     if isinstance(value, list):
         return [_hide(inner, (*path, index), source) for index, inner in enumerate(value)]
-    if isinstance(value, str):
-        if any(map(_SECRET_NAME.search, source.variables.get(path, ()))):
-            return "***"
-        return logs.redact(value)
-    return value
+    return logs.redact(value) if isinstance(value, str) else value
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
@@ -292,7 +294,10 @@ def _yaml_lines(value: dict[str, Any], path: KeyPath, source: Source) -> Iterato
             yield from _yaml_lines(inner, (*path, key), source)
         else:
             text = yaml.safe_dump(inner, default_flow_style=True, allow_unicode=True, width=sys.maxsize)
-            yield f"{indent}{written}: {text.partition(chr(10))[0]}", source.origin((*path, key))
+            text = text.removesuffix("...\n").rstrip()
+            # JSON is YAML, and has line ends only where they are wanted.
+            text = json.dumps(inner, ensure_ascii=False) if "\n" in text else text
+            yield f"{indent}{written}: {text}", source.origin((*path, key))
 
 
 def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -58,11 +58,15 @@ class Lifespans:
             async with manager:
                 entered.set_result(None)
                 await stop.wait()
-        except (Exception, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            if not entered.done() or self._stopping or isinstance(error, KeyboardInterrupt):
+                raise
+            log.exception("the lifespan of %s failed", owner)
+        except BaseException as error:
             if not entered.done():
-                raise
-            if self._stopping and isinstance(error, asyncio.CancelledError):
-                raise
+                if isinstance(error, Exception):
+                    raise
+                raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
             log.exception("the lifespan of %s failed", owner)
         if not self._stopping:
             self.dead.append(owner)

@@ -19,11 +19,11 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 from pydantic import ConfigDict, ValidationError
@@ -34,6 +34,8 @@ from realtime.channel import TRANSPORTS, Channel
 from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
 from realtime.version import API_VERSION
+
+T = TypeVar("T")
 
 #: The methods of a channel that the host awaits.
 _AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
@@ -113,8 +115,9 @@ class Plugins:
         if self.manager.has_plugin(f"plugin:{name}"):
             return
         try:
-            self._register(f"plugin:{name}", name, _guarded(name, partial(self._import, name)))
-            _guarded(name, partial(self._collect_types, name))
+            plugin = guarded(name, partial(self._import, name))
+            guarded(name, partial(self._register, f"plugin:{name}", name, plugin))
+            guarded(name, partial(self._collect_types, name))
         except PluginProblem as problem:
             self._broken[name] = problem
             raise
@@ -143,7 +146,7 @@ class Plugins:
     def _import(self, name: str) -> object:
         if not _PLUGIN_NAME.fullmatch(name):
             raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
-        found = [candidate for candidate in self.found() if candidate.matches(name)]
+        found = [candidate for candidate in self.found if candidate.matches(name)]
         if not found:
             raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
         first = found[0]
@@ -159,14 +162,14 @@ class Plugins:
         plugin: object = importlib.import_module(module)
         return operator.attrgetter(attribute)(plugin) if attribute else plugin
 
+    @cached_property
     def found(self) -> list[Found]:
         """Every plugin that a config could name, without importing any; of one name the first counts."""
         files = [
             Found(path.stem if path.suffix else path.name, str(path), directory=directory)
             for directory in self._directories
-            if directory.is_dir()
-            for path in sorted(directory.iterdir())
-            if path.suffix == ".py" or (path / "__init__.py").is_file()
+            for path in _entries(directory)
+            if path.suffix == ".py" or (path / "__init__.py") in _entries(path)
         ]
         points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name)
         return files + [
@@ -180,7 +183,7 @@ class Plugins:
         ]
 
     def _where(self, name: str) -> str:
-        found = self.found()
+        found = self.found
         places = [
             (str(directory), [f.name for f in found if f.directory == directory])
             for directory in self._directories
@@ -239,7 +242,7 @@ class Plugins:
         Raises :exc:`PluginProblem` with the plugin's own frames when it raises.
         """
         bare = registered.partition(":")[2]
-        results = _guarded(f"{bare}: {hook}()", partial(self._caller(registered, hook), **arguments))
+        results = guarded(f"{bare}: {hook}()", partial(self._caller(registered, hook), **arguments))
         return results[0] if results else None
 
     def callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
@@ -276,7 +279,7 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
             problems.append(source.problem(str(problem), ("plugins", index)))
     for name, values in config.channels.items():
         path = ("channels", name)
-        if values.get("enabled") is False:
+        if config.is_off(name):
             continue
         wanted = values.get("plugin")
         kind: type[Channel] = _Unknown
@@ -285,23 +288,29 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
                 kind = plugins.channel_type(wanted)
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), (*path, "plugin")))
+        label = f"the channel type {wanted!r} could not be made"
         try:
-            settings = source.validate(kind.Settings, values, path)
-            if kind is _Unknown or not settings.enabled:
-                continue
-            channel = kind(name, settings, bus)
-            plugins.add_channel(channel)
-        except PluginProblem as problem:
-            problems.append(source.problem(str(problem), (*path, "plugin")))
+            settings = guarded(
+                label, partial(source.validate, kind.Settings, values, path), ValidationError
+            )
+            if kind is not _Unknown:
+                channel: Channel = guarded(label, partial(kind, name, settings, bus))
+                bus.declare(name, guarded(label, channel.topic_options))
+                guarded(label, partial(plugins.add_channel, channel))
+                channels[name] = channel
         except ValidationError as error:
             problems.extend(source.explain(error, kind.Settings, path))
-        except Exception as error:
-            text = f"the channel type {wanted!r} could not be made: {own_frames(error)}"
-            problems.append(source.problem(text, path))
-        else:
-            bus.declare(name, channel.topic_options())
-            channels[name] = channel
+        except PluginProblem as problem:
+            problems.append(source.problem(str(problem), path))
     return plugins, channels, problems
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory; nothing, if it is none or may not be looked at."""
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
 
 
 def _package_for(directory: Path) -> str:
@@ -389,19 +398,26 @@ def _check_hooks(label: str, plugin: object) -> None:
                 )
 
 
-def _guarded(label: str, action: Callable[[], Any]) -> Any:
-    """Run a plugin's code; whatever it raises becomes a problem with its own frames."""
+def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = PluginProblem) -> T:
+    """Run a plugin's code; whatever it raises becomes a problem with its own frames.
+
+    Not what is ``passing``, nor Ctrl-C, which is not the plugin's.
+    """
     try:
         return action()
-    except PluginProblem:
+    except (passing, PluginProblem, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise PluginProblem(f"{label}: {own_frames(error)}") from error
 
 
 def own_frames(error: BaseException) -> str:
     """An error and the lines of the plugin that led to it, without those of the host."""
-    lines = [f"{type(error).__name__}: {error}"]
+    try:
+        said = f": {error}"
+    except Exception:  # of what the plugin does wrong this is the least
+        said = ""
+    lines = [f"{type(error).__name__}{said}"]
     for entry in traceback.extract_tb(error.__traceback__):
         if not _is_host(entry.filename):
             lines.append(f"    {entry.filename}:{entry.lineno}: {entry.line}")

@@ -28,6 +28,7 @@ def conflicts(routes: Iterable[Route]) -> Iterator[tuple[Route, Route]]:
             methods = {route.definition.method, other.definition.method}
             if len(methods) == 1 or hdrs.METH_ANY in methods:
                 yield other, route
+                break  # one mistake is told once, however many are made alike
         others.append(route)
 
 

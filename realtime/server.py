@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -23,7 +24,7 @@ from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
-from realtime.loader import PluginProblem, Plugins, build, own_frames
+from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
 from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
@@ -211,16 +212,16 @@ class Server:
             )
         routes: list[Route] = []
         for owner in self.plugins.names():
-            try:
-                definitions = list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
+            try:  # what is returned may be no list, or a generator that fails
+                definitions = guarded("register_routes()", partial(self._routes_of, owner))
             except PluginProblem as problem:
                 problems.append(self._problem(owner, str(problem)))
                 continue
-            except Exception as error:  # no list, or a generator that fails
-                problems.append(self._problem(owner, f"register_routes(): {own_frames(error)}"))
-                continue
             for definition in definitions:
-                if wrong := _mistake_in(definition):
+                if not isinstance(definition, web.RouteDef):
+                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                    problems.append(self._problem(owner, wrong))
+                elif wrong := _mistake_in(definition):
                     problems.append(self._problem(owner, wrong))
                 else:
                     routes.append(Route(owner, definition))
@@ -235,6 +236,9 @@ class Server:
         routes.append(Route("server", web.get("/-/live", self._live)))
         routes.append(Route("server", web.get("/-/ready", self._ready)))
         return routes
+
+    def _routes_of(self, owner: str) -> list[object]:
+        return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
 
     def path_of(self, route: Route) -> str:
         """The path as its owner wrote it."""
@@ -301,10 +305,8 @@ class Server:
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
 
 
-def _mistake_in(definition: object) -> str:
-    """Why what a plugin returned as a route cannot be one; nothing if it can."""
-    if not isinstance(definition, web.RouteDef):
-        return f"register_routes() returned {definition!r}, which is no web.RouteDef"
+def _mistake_in(definition: web.RouteDef) -> str:
+    """Why a plugin's route cannot be served; nothing if it can."""
     if is_reserved(definition.path):
         return f"{definition.path}: paths under /-/ are the server's own"
     try:

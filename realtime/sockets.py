@@ -52,16 +52,16 @@ def bind(address: Address, mode: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that is none, in any encoding
         for sock in sockets:
             sock.close()
         raise cannot_listen(address, error) from None
     return sockets
 
 
-def cannot_listen(address: Address, error: OSError) -> StartError:
+def cannot_listen(address: Address, error: OSError | ValueError) -> StartError:
     """What an error of the system means to the person who chose the address."""
-    if isinstance(error, socket.gaierror):
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return StartError(f"{address} is no address that can be found")
     other = f"cannot be listened on: {error.strerror or error}"
     return StartError(f"{address} {_REASONS.get(error.errno or 0, other)}")

@@ -27,13 +27,20 @@ MAX_FILE = 1024 * 1024
 #: The most nodes a config may have, as it stands and once its aliases are followed: bounds the
 #: time to read it, and an alias bomb.
 MAX_NODES = 20_000
+#: How deep they may be nested; a config needs five.
+MAX_DEPTH = 50
 
 #: The keys and indices that lead to a value.
 KeyPath = tuple[str | int, ...]
 
 M = TypeVar("M", bound=BaseModel)
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+#: Its parts are bounded, for in a text full of openings each would be followed to the end.
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,4096}))?\}")
+#: What no text may have: a half of a character, and what ends one in C.
+_UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
+#: Keys and environment variables whose value is a secret by their name.
+SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
 _TAGS = "tag:yaml.org,2002:"
 #: What a YAML author calls the kinds of values, by the types of pydantic's errors.
 _EXPECTED = {
@@ -43,7 +50,6 @@ _EXPECTED = {
     "string_type": "expected text",
     "int_type": "expected a whole number",
     "bool_type": "expected true or false",
-    "too_short": "the list has too few items",
 }
 #: How a text from the environment is read where another type is wanted, by pydantic's errors.
 _FROM_TEXT: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -75,14 +81,18 @@ _IN_WORDS = {
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, with a bound on what it reads."""
 
-    nodes = 0
+    nodes = depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.nodes += 1
-        if self.nodes > MAX_NODES:
+        self.depth += 1
+        if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="from here on it is too large", problem_mark=mark)
-        return super().compose_node(parent, index)
+            wrong = "from here on it is too large" if self.nodes > MAX_NODES else "it is nested too deeply"
+            raise yaml.MarkedYAMLError(problem=wrong, problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 @dataclass
@@ -91,12 +101,13 @@ class Source:
 
     name: str
     file: Path | None = None
-    root: yaml.Node | None = None
+    root: yaml.Node | None = field(default=None, repr=False)  # has secrets, too
     problems: list[Problem] = field(default_factory=list)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)  # has secrets
     #: The environment variables that stand in a value.
     variables: dict[KeyPath, tuple[str, ...]] = field(default_factory=dict)
     _nodes: int = 0
+    _children: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = field(default_factory=dict, repr=False)
     _refused: set[str] = field(default_factory=set)  # the paths of values that could not be read
 
     # Places
@@ -105,6 +116,12 @@ class Source:
         """A problem at a path in the document; at its key, or else at its value."""
         _, key_node, value_node = self._follow(path)
         node = key_node if key else value_node
+        if path in self.variables and isinstance(value_node, yaml.ScalarNode):
+            # What came from the environment may be a secret: it is told as it is written.
+            value = re.escape(self._expand(value_node.value, lambda _: None))
+            message = (
+                re.sub(rf"(?<!\w){value}(?!\w)", lambda _: value_node.value, message) if value else message
+            )
         return self._at(node.start_mark if node else None, message, _spell(path))
 
     def origin(self, path: KeyPath) -> str:
@@ -112,8 +129,10 @@ class Source:
         found, _, node = self._follow(path)
         if node is None or found != path:
             return "default"
-        variables = self.variables.get(path, ())
-        return ", ".join([self._at(node.start_mark, "").place, *(f"${{{name}}}" for name in variables)])
+        names = dict.fromkeys(
+            name for place, found in self.variables.items() if place[: len(path)] == path for name in found
+        )
+        return ", ".join([self._at(node.start_mark, "").place, *(f"${{{name}}}" for name in names)])
 
     def validate(self, model: type[M], values: Any, prefix: KeyPath = ()) -> M:
         """The values at a path as a model. Raises :exc:`pydantic.ValidationError`, for :meth:`explain`.
@@ -173,7 +192,15 @@ class Source:
         key = value = self.root
         for part in path:
             if isinstance(value, yaml.MappingNode):
-                pair = next((pair for pair in value.value if pair[0].value == part), None)
+                children = self._children.get(id(value))
+                if children is None:  # the first of a key that is there twice counts
+                    children = {
+                        pair[0].value: pair
+                        for pair in reversed(value.value)
+                        if isinstance(pair[0], yaml.ScalarNode)
+                    }
+                    self._children[id(value)] = children
+                pair = children.get(str(part))
             elif isinstance(value, yaml.SequenceNode) and isinstance(part, int) and part < len(value.value):
                 pair = (value.value[part],) * 2
             else:
@@ -248,14 +275,19 @@ class Source:
             if not isinstance(node, yaml.ScalarNode):
                 raise ValueError
             value = loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except Exception:  # PyYAML raises whatever its constructors do: of `!!int ""` an IndexError
             tag = node.tag.replace(_TAGS, "!!")[:60]
             return self._refuse(f"a value of the kind {tag} is not allowed here", path)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            return self._refuse("a number has at most 64 bits", path)
         if type(value) in (int, float) and _MISREAD.match(node.value):
-            written = f"YAML reads {node.value[:60]} as the number {value}"
-            return self._refuse(f"{written}; write that, or put it in quotes to mean text", path)
+            secret = path and SECRET_NAME.search(str(path[-1]))
+            read = "this as a number" if secret else f"{node.value[:60]} as the number {value}"
+            return self._refuse(f"YAML reads {read}; write that, or put it in quotes to mean text", path)
         if isinstance(value, str):
-            return _VARIABLE.sub(lambda match: self._variable(match, path), value)
+            value = self._expand(value, lambda match: self._unset(match, path), path)
+            if unspeakable := _UNSPEAKABLE.search(value):
+                return self._refuse(f"the character U+{ord(unspeakable[0]):04X} is not allowed here", path)
         return value
 
     def _mapping(
@@ -265,7 +297,11 @@ class Source:
         lines: dict[str, int] = {}
         for key, value in node.value:
             name = key.value
-            if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAGS}merge":
+            if (
+                not isinstance(key, yaml.ScalarNode)
+                or key.tag == f"{_TAGS}merge"
+                or _UNSPEAKABLE.search(name)
+            ):
                 self.problems.append(self._at(key.start_mark, "a key is a plain word", _spell(path)))
             elif name in lines:
                 twice = f"the key is there twice, first in line {lines[name]}"
@@ -275,14 +311,25 @@ class Source:
                 values[name] = self._value(loader, value, (*path, name), above)
         return values
 
-    def _variable(self, match: re.Match[str], path: KeyPath) -> str:
-        default: str | None = match[2]
-        value = self.environment.get(match[1], default)
-        self.variables[path] = (*self.variables.get(path, ()), match[1])
-        if value is None:
-            hint = f"${{{match[1]}:-default}} gives one"
-            self._refuse(f"the environment variable {match[1]} is not set ({hint})", path)
-        return value or ""
+    def _expand(
+        self, text: str, unset: Callable[[re.Match[str]], object], path: KeyPath | None = None
+    ) -> str:
+        """The text with its variables filled in; ``unset`` is called for what has no value."""
+
+        def value(match: re.Match[str]) -> str:
+            if path is not None:
+                self.variables[path] = (*self.variables.get(path, ()), match[1])
+            default: str | None = match[2]
+            found = self.environment.get(match[1], default)
+            if found is None:
+                unset(match)
+            return found or ""
+
+        return _VARIABLE.sub(value, text)
+
+    def _unset(self, match: re.Match[str], path: KeyPath) -> None:
+        hint = f"${{{match[1]}:-default}} gives one"
+        self._refuse(f"the environment variable {match[1]} is not set ({hint})", path)
 
     def _refuse(self, wrong: str, path: KeyPath) -> None:
         self.problems.append(self.problem(wrong, path))
@@ -315,10 +362,14 @@ def _meaning(model: type[BaseModel], path: KeyPath) -> str:
 
 
 def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
-    """Whether a secret stands there, which no message may show."""
-    *above, last = path or ("",)
-    fields = [inner.model_fields.get(str(last)) for inner in _models_at(model, tuple(above))]
-    return any(field and SecretStr in _types_in(field.annotation) for field in fields)
+    """Whether a secret stands there, or in the list or mapping there, which no message may show."""
+    for end in range(len(path), 0, -1):
+        fields = [
+            inner.model_fields.get(str(path[end - 1])) for inner in _models_at(model, path[: end - 1])
+        ]
+        if any(fields):
+            return any(field and SecretStr in _types_in(field.annotation) for field in fields)
+    return False
 
 
 def _as_written(node: yaml.Node | None, message: str) -> str:

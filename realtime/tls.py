@@ -54,9 +54,12 @@ def context(config: Config) -> tuple[ssl.SSLContext | None, list[Problem]]:
         files[key] = (config.directory or Path()) / name
         try:
             texts[key] = files[key].read_text(errors="replace")
-        except OSError as error:
-            reason = "not found" if isinstance(error, FileNotFoundError) else str(error.strerror).lower()
-            wrong(key, f"{name}: {reason}")
+        except (OSError, ValueError) as error:
+            reason = "not found" if isinstance(error, FileNotFoundError) else str(error).partition("] ")[2]
+            if "-----BEGIN" in name:
+                wrong(key, "the path of a file is wanted, and this is what should be in it")
+            else:
+                wrong(key, f"{name}: {reason.partition(':')[0].lower() or 'no path'}")
     certificates = _CERTIFICATE.findall(texts.get("cert", ""))
     if "cert" in texts and not (certificates and _is_certificate(certificates)):
         wrong("cert", f"{settings.cert} has no certificate that can be read (PEM)")

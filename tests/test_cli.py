@@ -137,3 +137,45 @@ def test_another_distribution_of_the_name(tmp_path: Path) -> None:
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     assert re.fullmatch("realtime: the distribution 'realtime' is installed too, .*\n", ended.stderr)
+
+
+# Where the output goes
+
+
+def shell(directory: Path, line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of shell; ``realtime`` in it is the command."""
+    return subprocess.run(
+        ["bash", "-c", line.replace("realtime", '"$0" -m realtime'), sys.executable],
+        cwd=directory,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        timeout=20,
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "plugins", "routes", "config", "schema"])
+def test_full_disk(tmp_path: Path, command: str) -> None:
+    """Output that cannot be written is a line, and no success."""
+    ended = shell(tmp_path, f"realtime {command} > /dev/full")
+    assert (ended.returncode, ended.stderr) == (3, b"python -m realtime: no space left on device\n")
+
+
+def test_without_standard_error(tmp_path: Path) -> None:
+    """Without standard error nothing of it gets into standard output."""
+    (tmp_path / "config.yaml").write_text("server: {drain: 10}\n")
+    ended = shell(tmp_path, "realtime check 2>&-")
+    assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("command", ["plugins", "schema", "config"])
+def test_narrow_encoding(tmp_path: Path, command: str) -> None:
+    """What the output's encoding cannot say is escaped."""
+    ended = shell(tmp_path, f"realtime {command}", PYTHONIOENCODING="ascii")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """A config.yaml that is a broken link is no reason to serve something else."""
+    (tmp_path / "config.yaml").symlink_to("nowhere.yaml")
+    ended = run(tmp_path, "check")
+    assert (ended.returncode, ended.stderr) == (1, "config.yaml: not found\n")

@@ -80,7 +80,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("plugins: dice\n", "1:10", "plugins", "expected a list, not 'dice'"),
         ("plugins: [dice, 7]\n", "1:17", "plugins[1]", "expected text, not '7'"),
         (SERVER + "  listen: a:1\n", "2:11", "server.listen", "expected a list, not 'a:1'"),
-        (SERVER + "  listen: []\n", "2:11", "server.listen", "the list has too few items"),
+        (SERVER + "  listen: []\n", "2:11", "server.listen", "list should have at least 1 item"),
         (LIMITS + "    topics: many\n", "3:13", "server.limits.topics", "a whole number, not 'many'"),
         (LIMITS + "    topics: '7'\n", "3:13", "server.limits.topics", "expected a whole number, not '7'"),
         (LIMITS + "    topics: -1\n", "3:13", "server.limits.topics", "than or equal to 0, not '-1'"),
@@ -472,3 +472,15 @@ def test_path_that_is_too_long_with_its_directory(tmp_path: Path) -> None:
     source = Source("c.yaml", tmp_path / ("d" * 100) / "c.yaml")
     (problem,) = parse("server: {listen: ['unix:a.sock']}", source).source.problems
     assert "at most 107 bytes" in str(problem)
+
+
+def test_config_does_not_show_itself() -> None:
+    """The representation of a config has no values of channels, where secrets are."""
+    config = parse("channels: {a: {plugin: echo, path: /a, token: hunter2}}")
+    assert "hunter2" not in repr(config)
+
+
+def test_address_of_the_other_kind() -> None:
+    """An IPv4 address in IPv6 clothes would match nobody, and is told."""
+    [problem] = mistakes("server: {trusted_proxies: ['::ffff:127.0.0.1']}")
+    assert problem.message.startswith("expected 127.0.0.1: an IPv4 address is written as such")

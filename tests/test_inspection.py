@@ -405,7 +405,7 @@ def test_init_where_nothing_can_be_written(tmp_path: Path) -> None:
     ended = run(tmp_path, "init", "no/config.yaml")
     assert (ended.returncode, ended.stderr) == (
         1,
-        "no/config.yaml cannot be written: no such file or directory\n",
+        "no/config.schema.json cannot be written: no such file or directory\n",
     )
 
 
@@ -435,3 +435,47 @@ def test_without_standard_error(tmp_path: Path, command: str) -> None:
         timeout=20,
     )
     assert (ended.returncode, ended.stdout) == (2 if "publish" in command else 1, "")
+
+
+def test_config_hides_whatever_a_secret_variable_brings(tmp_path: Path) -> None:
+    """A variable that is called a secret is hidden whatever the key makes of it."""
+    source = POLL.replace("question: str", "question: int")
+    config = "channels: {a: {plugin: poll, path: /a, question: '${DOOR_PASS}'}}\n"
+    write(tmp_path, config, {"poll.py": source})
+    assert "4242" not in printed(tmp_path, "config", DOOR_PASS="4242")
+
+
+def test_config_hides_what_is_off(tmp_path: Path) -> None:
+    """Of a channel that is off nobody knows what is a secret, so little of it is shown."""
+    write(tmp_path, "channels: {a: {plugin: poll, path: /a, enabled: false, key: hunter2}}\n")
+    shown = parsed(tmp_path, "config")["config"]["channels"]["a"]
+    assert shown == {"plugin": "poll", "path": "/a", "enabled": False}
+
+
+def test_config_with_several_lines(tmp_path: Path) -> None:
+    """A text of several lines is printed so that it can be read again."""
+    write(tmp_path, 'channels: {a: {plugin: echo, path: /a, keep_alive_text: "a\\nb: c"}}\n')
+    assert yaml.safe_load(printed(tmp_path, "config"))["channels"]["a"]["keep_alive_text"] == "a\nb: c"
+
+
+def test_init_leaves_a_schema_that_is_there(tmp_path: Path) -> None:
+    """A file in the place of the schema is not touched either, nor what a link there leads to."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "k.schema.json").symlink_to("precious")
+    ended = run(tmp_path, "init", "k.yaml")
+    assert (ended.returncode, ended.stderr) == (1, "k.schema.json is there already; --force replaces it\n")
+    assert ((tmp_path / "precious").read_text(), (tmp_path / "k.yaml").exists()) == ("mine", False)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_init_of_no_name(tmp_path: Path, name: str) -> None:
+    """What is no name of a file is told."""
+    ended = run(tmp_path, "init", name)
+    assert (ended.returncode, ended.stderr.endswith("is no name of a file\n")) == (2, True)
+
+
+def test_schema_beside_a_plugin_that_ends_the_process(tmp_path: Path) -> None:
+    """A plugin that wants to end the process is left out like any other that is broken."""
+    write(tmp_path, "", {"bad.py": "class Odd(BaseException): pass\nraise Odd\n"})
+    ended = run(tmp_path, "schema")
+    assert (ended.returncode, "left out: plugin 'bad'" in ended.stderr) == (0, True)

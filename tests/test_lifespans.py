@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -228,3 +229,16 @@ async def test_end_that_hangs_takes_nobody_elses_time() -> None:
     await running.start("hanging", hanging())
     await soon(running.stop(0.2))
     assert diary.lines == ["said goodbye"]
+
+
+async def test_exit_at_the_start() -> None:
+    """A lifespan that wants to end the process is an error like any other."""
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        sys.exit(3)
+        yield  # type: ignore[unreachable]  # it makes it a generator
+
+    running = Lifespans()
+    with pytest.raises(RuntimeError, match="it raised SystemExit"):
+        await running.start("a", lifespan())

@@ -689,3 +689,106 @@ def test_hooks_are_those_of_the_page() -> None:
         for name, value in vars(hookspecs).items()
         if getattr(value, "__module__", None) == hookspecs.__name__ and callable(value)
     }
+
+
+# What a plugin raises
+
+
+HOSTILE = """\
+import asyncio
+from pydantic import field_validator
+from realtime import Channel, hookimpl
+
+
+class Odd(BaseException):
+    pass
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+class Dice(Channel):
+    class Settings(Channel.Settings):
+        sides: int = 6
+
+        @field_validator("sides")
+        @classmethod
+        def check(cls, value):
+            {validator}
+            return value
+
+    def __init__(self, name, settings, bus):
+        super().__init__(name, settings, bus)
+        {init}
+
+    def topic_options(self):
+        {options}
+        return super().topic_options()
+
+    @hookimpl
+    def register_routes(self, bus):
+        {routes}
+        return super().register_routes(bus)
+
+
+{top}
+
+
+@hookimpl
+def register_channels():
+    return {{"dice": Dice}}
+"""
+PLACES = ("validator", "init", "options", "routes", "top")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "raised",
+    ["SystemExit(0)", "GeneratorExit()", "asyncio.CancelledError()", "Odd()", "Mute()", "KeyError(1)"],
+)
+async def test_whatever_a_plugin_raises(mistakes: Mistakes, place: str, raised: str) -> None:
+    """Whatever a plugin raises, and wherever, is its mistake, and hides no other."""
+    parts = dict.fromkeys(PLACES, "pass")
+    parts[place] = f"raise {raised}"
+    config = "channels:\n  a: {plugin: dice, path: /a, sides: 5}\n  b: {plugin: echo, path: /b, zebra: 1}\n"
+    said = await mistakes(config, {"dice.py": HOSTILE.format(**parts)})
+    assert len(said) == 2
+    assert raised.partition("(")[0].rpartition(".")[2] in said[0]
+    assert said[1] == "c.yaml:3:31: channels.b.zebra: unknown key"
+
+
+async def test_module_that_hides_its_names(mistakes: Mistakes) -> None:
+    """A module whose names cannot be asked for is told with its own lines."""
+    [said] = await mistakes("plugins: [dice]\n", {"dice.py": "def __dir__():\n    return 1 / 0\n"})
+    assert said.startswith("c.yaml:1:11: plugins[0]: dice: ZeroDivisionError: division by zero")
+
+
+async def test_entry_that_may_not_be_looked_at(write: Write) -> None:
+    """A directory among the plugins that cannot be read hides none of the others."""
+    directory = write({"dice.py": channel_type(), "private/__init__.py": ""})
+    (directory / "plugins" / "private").chmod(0)
+    (directory / "plugins" / "loop").symlink_to("loop")
+    assert "dice" in [found.name for found in Plugins(directory).found]
+
+
+async def test_switched_off_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that a variable switches off is as if it were not there, whatever else it says."""
+    monkeypatch.setenv("DICE", "false")
+    config = """
+        channels:
+          a: {plugin: nowhere, path: /a, enabled: "${DICE}"}
+          b: {plugin: echo, path: /b}
+    """
+    async with serve(config) as serving:
+        assert list(serving.server.channels) == ["b"]
+
+
+async def test_name_of_a_plugin_from_the_environment(
+    mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a variable brought is told as it is written."""
+    monkeypatch.setenv("WHICH", "hunter2")
+    [said] = await mistakes("plugins: ['${WHICH}']\n")
+    assert said.startswith("c.yaml:1:11: plugins[0]: there is no plugin '${WHICH}'\n")

@@ -130,3 +130,9 @@ def test_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
 def test_no_conflict(first: web.RouteDef, second: web.RouteDef) -> None:
     """Different paths, and different methods of one path, go together."""
     assert list(conflicts([Route("channel:a", first), Route("channel:b", second)])) == []
+
+
+def test_many_alike_are_told_once_each() -> None:
+    """Of many routes on one path each is told once, with the first."""
+    routes = [Route(f"channel:{name}", web.get("/a", says(""))) for name in "abcd"]
+    assert list(conflicts(routes)) == [(routes[0], other) for other in routes[1:]]

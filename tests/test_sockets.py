@@ -13,6 +13,8 @@ import pytest
 from conftest import make
 from wire import UPGRADE, close, dial, eventually, request, soon, text, websocket
 
+from realtime import sockets
+from realtime.config import Address
 from realtime.errors import StartError
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
@@ -159,3 +161,10 @@ async def test_file_of_the_next_server_stays(tmp_path: Path) -> None:
             await first.stop()
             async with dial(0, request("/-/live"), path=str(path)) as other:
                 assert (await other.response())[0].status == 200
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_name_that_is_none(host: str) -> None:
+    """A name that no DNS could have cannot be listened on, and says so."""
+    with pytest.raises(StartError, match="is no address that can be found"):
+        sockets.bind(Address(host, 80))

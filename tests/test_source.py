@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from realtime.config import Model
 from realtime.errors import ConfigError, Problem
@@ -152,7 +152,8 @@ def test_number_of_values_is_bounded() -> None:
 @pytest.mark.parametrize("opening", ["[", "{", "- ", "? ", "[a: "])
 def test_nesting_is_bounded(opening: str) -> None:
     """A hundred thousand brackets are no traceback."""
-    assert list(map(str, mistakes(opening * 100_000))) == ["c.yaml: it is nested too deeply"]
+    [problem] = mistakes(opening * 100_000)
+    assert problem.message == "it is nested too deeply"
 
 
 def test_long_line_takes_no_long_time() -> None:
@@ -218,3 +219,66 @@ def test_environment() -> None:
     source = Source("c.yaml", environment={"A": "1"})
     values = source.load("['${A}-${B:-b}', '${C:-}', '${A:-a}', $A]")
     assert (values, source.problems) == (["1-b", "", "1", "$A"], [])
+
+
+# What a value must not be
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ('!!int ""', "a value of the kind !!int is not allowed here"),
+        ('!!float ""', "a value of the kind !!float is not allowed here"),
+        ("!!bool x", "a value of the kind !!bool is not allowed here"),
+        ("!!timestamp x", "a value of the kind !!timestamp is not allowed here"),
+        ('"\\ud800"', "the character U+D800 is not allowed here"),
+        ('"a\\0b"', "the character U+0000 is not allowed here"),
+        ("0x" + "f" * 5000, "a number has at most 64 bits"),
+        ("0" + "7" * 9000, "a number has at most 64 bits"),
+        ("9223372036854775808", "a number has at most 64 bits"),
+    ],
+)
+def test_value_that_cannot_be(value: str, wrong: str) -> None:
+    """A value that nothing could take is a mistake in its place, and hides no other."""
+    told = mistakes(f"a: {value}\nb: !x y\n")
+    assert [(problem.place, problem.message) for problem in told] == [
+        ("c.yaml:1:4", wrong),
+        ("c.yaml:2:4", "a value of the kind !x is not allowed here"),
+    ]
+
+
+def test_key_that_cannot_be() -> None:
+    """A key with half a character is told in its place."""
+    [problem] = mistakes('"\\ud800": 1\n')
+    assert str(problem) == "c.yaml:1:1: a key is a plain word"
+
+
+def test_variables_without_an_end_take_no_time() -> None:
+    """A text full of openings of variables is read in one go."""
+    source = Source("c.yaml", environment={})
+    text = "${A:-" * 20_000
+    assert source.load(f"'{text}'") == text
+
+
+def test_misread_secret_is_not_told() -> None:
+    """A number that YAML misreads is not shown where the key speaks of a secret."""
+    [problem] = mistakes("password: 0123456\n")
+    assert "0123456" not in problem.message
+    assert "42798" not in problem.message
+
+
+class Safe(Model):
+    """Settings with secrets in all kinds of places."""
+
+    keys: list[SecretStr] | None = None
+    more: dict[str, SecretStr] | None = None
+
+
+@pytest.mark.parametrize("text", ["keys: [12345678]", "more: {a: 12345678}", "keys: 12345678"])
+def test_secret_in_a_list_is_not_told(text: str) -> None:
+    """A secret that is wrong is not shown, in a list or a mapping either."""
+    source = Source("c.yaml", environment={})
+    with pytest.raises(ValidationError) as caught:
+        Safe.model_validate(source.load(text))
+    [problem] = source.explain(caught.value, Safe, ())
+    assert "12345678" not in problem.message

@@ -216,7 +216,7 @@ UNREADABLE = [
         "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [{', '.join(['*a'] * 9)}]\n" for n in range(3000)),
         "too large",
     ),
-    ("[" * 100_000, "config.yaml: it is nested too deeply"),
+    ("[" * 100_000, "config.yaml:1:51: it is nested too deeply"),
     (b"channels: {caf\xe9: {}}\n", "config.yaml:1:15: this byte is not UTF-8"),
     ("channels: {}\n".encode("utf-16"), "config.yaml: this is UTF-16; save it as UTF-8"),
 ]
