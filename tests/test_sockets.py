@@ -167,4 +167,4 @@ async def test_file_of_the_next_server_stays(tmp_path: Path) -> None:
 def test_name_that_is_none(host: str) -> None:
     """A name that no DNS could have cannot be listened on, and says so."""
     with pytest.raises(StartError, match="is no address that can be found"):
-        sockets.bind(Address(host, 80))
+        sockets.bind(Address(host, 80), 0o660)
