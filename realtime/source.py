@@ -36,7 +36,7 @@ KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 #: Its parts are bounded, for in a text full of openings each would be followed to the end.
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,4096}))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1024}))?\}")
 #: What no text may have: a half of a character, and what ends one in C.
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 #: Keys and environment variables whose value is a secret by their name.
