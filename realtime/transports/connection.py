@@ -404,26 +404,30 @@ class Connection(asyncio.Protocol):
             self.abort()
             if self._grace is not None:
                 self._grace.cancel()
-            client, (code, reason) = self.client, self.outcome
-            seconds = self._loop.time() - self._began
-            fields = {
-                "client": client.id,
-                "channel": self.channel.name,
-                "transport": client.transport,
-                "topic": client.topic,
-                "name": client.name,
-                "remote": client.remote,
-                "code": int(code),
-                "reason": reason,
-                "seconds": round(seconds, 3),
-            }
-            who = f"{client.id} ({client.name})" if client.name else client.id
-            whence = client.remote or "an unknown address"
-            end = f"left after {seconds:.1f}s: {code:d} {reason}".rstrip()
-            self.channel.log.info(
-                "%s %s from %s %s", client.transport, who, whence, end, extra={"fields": fields}
-            )
+            (code, reason), seconds = self.outcome, self._loop.time() - self._began
+            facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
+            log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
             request.protocol.connection_lost(self._error)
+
+
+def log_end(
+    client: Client, channel: Channel, end: str, facts: dict[str, object], level: int = logging.INFO
+) -> None:
+    """The one line that the log has of a client, at its end; the facts are fields of it in JSON."""
+    who = f"{client.id} ({client.name})" if client.name else client.id
+    whence = client.remote or "an unknown address"
+    fields = {
+        "client": client.id,
+        "channel": channel.name,
+        "transport": client.transport,
+        "topic": client.topic,
+        "name": client.name,
+        "remote": client.remote,
+        **facts,
+    }
+    channel.log.log(
+        level, "%s %s from %s %s", client.transport, who, whence, end.rstrip(), extra={"fields": fields}
+    )
 
 
 def not_the_plugins(error: BaseException) -> bool:

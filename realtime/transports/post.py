@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from http import HTTPStatus
 
 import orjson
 from aiohttp import hdrs, web
@@ -14,7 +16,7 @@ from realtime.errors import Disconnected, TooManyTopics
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
-from realtime.transports.connection import LEAVE_GRACE, End, not_the_plugins
+from realtime.transports.connection import LEAVE_GRACE, End, log_end, not_the_plugins
 
 #: How long a body may take to come, in seconds. aiohttp then reads for ten more, so that the client can
 #: see the answer, and closes.
@@ -135,14 +137,10 @@ class Post:
             raise
         self.closed = True
         response = self._response(position)
-        self._channel.log.info(
-            "post %s%s from %s: %d%s",
-            client.id,
-            f" ({client.name})" if client.name else "",
-            client.remote or "a socket",
-            response.status,
-            f" {self._end.reason}" if self._end.reason else "",
-        )
+        # A backend may say thousands of things a second; of those that went well few want to read.
+        level = logging.DEBUG if response.status == HTTPStatus.ACCEPTED else logging.INFO
+        facts = {"status": response.status, "reason": self._end.reason}
+        log_end(client, self._channel, f"was answered {response.status} {self._end.reason}", facts, level)
         return response
 
     async def _hear(self, client: Client, message: Message) -> Position | None:
