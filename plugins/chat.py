@@ -41,7 +41,14 @@ class Chat(Channel):
         elif "name" in client.query:
             name = client.query["name"]
         else:
-            greeting = await client.receive(timeout=self.settings.name_timeout)
+            try:
+                greeting = await client.receive(timeout=self.settings.name_timeout)
+            except TimeoutError:
+                waited = f"{self.settings.name_timeout:g}s"
+                await client.close(
+                    CloseCode.POLICY, f"no name came within {waited}: the first text is the name"
+                )
+                return
             if greeting.kind != "text":
                 await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
                 return

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,14 +68,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until what is imported here is there: extensions in C do not survive it."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _run(arguments: argparse.Namespace) -> int:
     options = vars(arguments)
     command: str = options.pop("command")
     given: Path | None = options.pop("config", None)
     if command in ("connect", "publish"):
-        import asyncio
+        with _undisturbed():
+            import asyncio
 
-        from realtime import terminal
+            from realtime import terminal
 
         # A command is the function of its name, and its options are the parameters.
         client: Callable[..., Coroutine[Any, Any, int]] = getattr(terminal, command)
@@ -83,10 +97,12 @@ def _run(arguments: argparse.Namespace) -> int:
     # A link that leads nowhere is there, too: it is no reason to serve something else.
     file = given or (Path("config.yaml") if os.path.lexists("config.yaml") else None)
     if command == "serve":
-        from realtime.serving import serve
+        with _undisturbed():
+            from realtime.serving import serve
 
         return serve(file, **options)
-    from realtime import inspection
+    with _undisturbed():
+        from realtime import inspection
 
     if command == "init":
         return inspection.init(options["file"] or given or Path("config.yaml"), force=options["force"])
@@ -118,6 +134,12 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser, commands = _parsers()
     parsed, rest = parser.parse_known_args(_with_command(arguments))
+    if parsed.command == "publish" and parsed.data is None and rest:
+        # argparse takes DATA for left out as soon as an option stands before it.
+        first = rest.pop(0)
+        parsed.data = rest.pop(0) if first == "--" and rest else first
+        if first.startswith("-") and first != "--":
+            parsed.data, rest = None, [first, *rest]
     if rest:
         from realtime.errors import did_you_mean
 
@@ -231,7 +253,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     connect = command(
         "connect",
         "connect to a channel: lines in, messages out",
-        "Send the lines of standard input, print each message as 'Received: …'.",
+        "Send the lines of standard input, print each message as 'Received: …'. The end of the input\n"
+        "does not end it: Ctrl-C does, --count, or the server.",
         "connect ws://127.0.0.1:8080/ws",
         "connect ws://127.0.0.1:8080/chat --name alice",
         "connect http://127.0.0.1:8080/chat --since earliest --json",

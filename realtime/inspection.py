@@ -190,6 +190,7 @@ def init(file: Path, *, force: bool) -> ExitCode:
 
 def _loaded(file: Path | None) -> tuple[Server | None, list[Problem]]:
     """A server that is loaded as far as that is possible, and all that is wrong."""
+    logs.configure("warning", "text")
     # What a plugin prints while it is imported is not to stand among the results.
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -50,6 +50,10 @@ HOOKS: dict[str, Callable[..., Any]] = {
 class PluginProblem(Exception):
     """What is wrong with one plugin, for the person who wrote or enabled it."""
 
+    def __init__(self, text: str) -> None:
+        # The package that a plugins directory is imported as has a name of ours only.
+        super().__init__(re.sub(r"\brealtime_plugins_[0-9a-f]{12}\.", "", text))
+
 
 class Found(NamedTuple):
     """A plugin that could be loaded: a file in a directory, or an entry point of a distribution.
@@ -65,7 +69,9 @@ class Found(NamedTuple):
 
     def matches(self, name: str) -> bool:
         """Whether a config that names ``name`` means this; a file has no hyphens in its name."""
-        return self.name == (name if self.directory is None else name.replace("-", "_"))
+        if self.directory is None:
+            return self.name == name
+        return self.name.replace("-", "_") == name.replace("-", "_")
 
     def described(self) -> str:
         """The first line of its docstring, which is read without importing it."""

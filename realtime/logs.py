@@ -49,17 +49,17 @@ def configure(level: str, format: str) -> None:
     logging.captureWarnings(True)  # Python's own would be no line of the log
 
 
-def say(*lines: str) -> None:
-    """Tell people something on standard error; where the log is JSON, as lines of it."""
+def say(*lines: str, level: int = logging.INFO) -> None:
+    """Tell people something on standard error; where the log is JSON, as lines of it of this level."""
     handlers = [one for one in logging.getLogger().handlers if isinstance(one.formatter, JSONLines)]
     if lines and sys.stderr and not handlers:  # None: it was closed from the start
         with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
             print(*lines, sep="\n", file=sys.stderr, flush=True)
     for line in lines:
-        level = logging.WARNING if line.startswith("WARNING: ") else logging.INFO
+        grade = logging.WARNING if line.startswith("WARNING: ") else level
         text = line.removeprefix("WARNING: ").strip()
         for handler in handlers:
-            handler.handle(logging.LogRecord("realtime", level, "", 0, text, None, None))
+            handler.handle(logging.LogRecord("realtime", grade, "", 0, text, None, None))
 
 
 class TextLines(logging.Formatter):

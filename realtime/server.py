@@ -76,13 +76,16 @@ class Server:
         Raises :exc:`ConfigError` with all that is wrong with the config and its plugins.
         """
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
-        self._tls, problems = tls.context(self.config)
+        problems = list(self.config.source.problems)
+        if not any(problem.path.startswith("server.tls") for problem in problems):
+            self._tls, wrong = tls.context(self.config)
+            problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._connections = Connections(loop, min(limits.max_clients, descriptors()))
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
-        problems = [*self.config.source.problems, *problems, *more]
+        problems.extend(more)
         if problems:
             raise ConfigError(*problems)
         self._table.replace(self.routes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -26,7 +27,7 @@ def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_forma
     try:
         addresses = [Address.parse(text) for text in listen]
     except ValueError as error:
-        logs.say(f"python -m realtime: --listen {' '.join(listen)}: {error}")
+        logs.say(f"python -m realtime: --listen {' '.join(listen)}: {error}", level=logging.ERROR)
         return ExitCode.USAGE
     try:
         config = load(file)
@@ -39,10 +40,10 @@ def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_forma
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
     except ConfigError as error:
-        logs.say(str(error))
+        logs.say(*map(str, error.problems), level=logging.ERROR)
         return ExitCode.BAD_CONFIG
     except StartError as error:
-        logs.say(f"could not start: {error}")
+        logs.say(f"could not start: {error}", level=logging.ERROR)
         return ExitCode.NOT_STARTED
 
 

@@ -19,6 +19,7 @@ SPARE_DESCRIPTORS = 100
 
 _REASONS = {
     errno.EADDRINUSE: "is in use",
+    errno.EEXIST: "is a file, and no socket",
     errno.EACCES: "may not be listened on: permission denied",
     errno.EADDRNOTAVAIL: "is no address of this machine",
     errno.ENOENT: "cannot be made: there is no such directory",
@@ -89,7 +90,7 @@ def _remove_stale(path: str) -> None:
     """A server that was killed leaves its socket's file: it goes if nobody answers there."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
+            raise OSError(errno.EEXIST, "")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)

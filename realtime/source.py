@@ -12,7 +12,7 @@ import functools
 import operator
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -36,7 +36,7 @@ KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 #: Its parts are bounded, for in a text full of openings each would be followed to the end.
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1024}))?\}")
+_VARIABLE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1024}))?\}")
 #: What no text may have: a half of a character, and what ends one in C.
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 #: Keys and environment variables whose value is a secret by their name.
@@ -74,6 +74,7 @@ _IN_WORDS = {
     "could not find expected ':'": "a key is followed by a colon and a space",
     "expected a single document": "a second document begins here (---), and a config is one",
     "cannot start any token": "no text begins with this character; put it in quotes",
+    "expected the node content": 'a text with brackets or colons needs quotes here: "[::1]:8080"',
     "expected alphabetic or numeric": "* and & begin aliases and anchors; put the text in quotes",
 }
 
@@ -177,7 +178,11 @@ class Source:
                 message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
                 message = re.sub("^Input should be", "expected", message)
                 message = message[:1].lower() + message[1:]
-                if not _is_secret(model, below):
+                if _is_secret(model, below):
+                    message += " (in quotes, if it looks like a number)" * (kind == "string_type")
+                elif names := self.variables.get(path):
+                    message += _as_written(node, message) + self._of_environment(names)
+                else:
                     message += _as_written(node, message)
                     if kind == "literal_error" and node is not None:
                         words = re.findall("'([^']+)'", item["ctx"]["expected"])
@@ -283,9 +288,11 @@ class Source:
         if type(value) in (int, float) and _MISREAD.match(node.value):
             secret = path and SECRET_NAME.search(str(path[-1]))
             read = "this as a number" if secret else f"{node.value[:60]} as the number {value}"
-            return self._refuse(f"YAML reads {read}; write that, or put it in quotes to mean text", path)
+            return self._refuse(f"YAML reads {read}; write that number, or put quotes around a text", path)
         if isinstance(value, str):
-            value = self._expand(value, lambda match: self._unset(match, path), path)
+            if re.search(r"(?<!\$)\$\{", _VARIABLE.sub("", value)):
+                return self._refuse("a variable is ${NAME} or ${NAME:-default}; $${ is no variable", path)
+            value = self._expand(value, lambda match: self._unset(match, path), path).replace("$${", "${")
             if unspeakable := _UNSPEAKABLE.search(value):
                 return self._refuse(f"the character U+{ord(unspeakable[0]):04X} is not allowed here", path)
         return value
@@ -326,6 +333,12 @@ class Source:
             return found or ""
 
         return _VARIABLE.sub(value, text)
+
+    def _of_environment(self, names: Iterable[str]) -> str:
+        """What is known of the variables in a value that is wrong, without showing it."""
+        found = (name for name in names if name in self.environment)
+        told = [f"{name} is set{'' if self.environment[name] else ', but empty'}" for name in found]
+        return f" (in the environment {', '.join(told)})" if told else ""
 
     def _unset(self, match: re.Match[str], path: KeyPath) -> None:
         hint = f"${{{match[1]}:-default}} gives one"
@@ -374,18 +387,25 @@ def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
 
 def _as_written(node: yaml.Node | None, message: str) -> str:
     """How a value is written; what came from the environment may be a secret and is not shown."""
+    if isinstance(node, yaml.SequenceNode) and message.startswith("expected a section"):
+        return ", not a list: begin its parts with a name and a colon, not with a dash"
     if not isinstance(node, yaml.ScalarNode):
         return ""
     value, read_as = node.value, _READ_AS.get(node.tag)
     if not value and read_as:
         return ", but nothing is there"
     shown = f"{', not' if message.startswith('expected') else ':'} {value!r}" if len(value) <= 60 else ""
+    if message.startswith("expected a list"):
+        return f"{shown}: write [{value}]" if shown else ""
+    plain = {"expected a whole number": "[0-9]+", "expected true or false": "true|false|yes|no|on|off"}
+    if node.style and re.fullmatch(plain.get(message, ""), value):
+        return f"{shown}: write it without the quotes"
+    if message == "expected a whole number" and read_as is None and re.fullmatch("[0-9.]+e[0-9]+", value):
+        return f"{shown} (YAML reads this as text)"
+    if message.startswith("expected a section"):
+        return shown + (" (a key is followed by a colon and a space)" if re.match(r"\w+:\S", value) else "")
     if read_as in ("true or false", "a date") or (read_as and message.startswith("expected text")):
         return f"{shown} (YAML reads this as {read_as}; put it in quotes to mean text)"
-    if read_as is None and message == "expected a whole number" and re.fullmatch(r"[0-9.]+e[0-9]+", value):
-        return f"{shown} (YAML reads this as text)"
-    if read_as is None and message.startswith("expected a section") and re.match(r"\w+:\S", value):
-        return f"{shown} (a key is followed by a colon and a space)"
     return shown
 
 
@@ -413,4 +433,32 @@ def _yaml_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mar
     said = next((words for phrase, words in _IN_WORDS.items() if phrase in said), said)
     if re.search(r"[:\[,]\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):
         said = 'inside braces a value with a {variable} needs quotes: "/rooms/{room}"'
+    elif "while parsing a flow" in context and "expected ',' or" in problem:
+        return "the bracket that begins here does not end, or lacks a comma", error.context_mark
+    elif mark and "mapping values" in problem and line[: mark.column].count(":") == 0:
+        return _before(lines, mark) or (said, mark)
     return said, mark
+
+
+def _before(lines: list[str], mark: yaml.Mark) -> tuple[str, yaml.Mark] | None:
+    """A key that YAML takes for the rest of the text before it: what is wrong there, and where."""
+    number = next((n for n in range(mark.line - 1, -1, -1) if lines[n].partition("#")[0].strip()), None)
+    if number is None:
+        return None
+    line = lines[number].partition("#")[0].rstrip()
+    indent = len(line) - len(line.lstrip(" "))
+
+    def there(column: int, row: int = number) -> yaml.Mark:
+        return yaml.Mark(mark.name, 0, row, column, None, 0)
+
+    for row in (number, mark.line):
+        if "\u00a0" in lines[row]:
+            wrong = "a no-break space (U+00A0); YAML takes plain spaces only"
+            return wrong, there(lines[row].index("\u00a0"), row)
+    if glued := re.fullmatch(r"\s*[\w.-]+:(?=[^\s:])\S.*", line):
+        return "a space is missing after the colon", there(glued[0].index(":"))
+    if ":" not in line:
+        return f"a colon is missing after {line.strip()[:60]!r}", there(indent)
+    if len(lines[mark.line]) - len(lines[mark.line].lstrip(" ")) > indent:
+        return "this line is indented deeper than the one above", mark
+    return None

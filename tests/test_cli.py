@@ -139,6 +139,38 @@ def test_another_distribution_of_the_name(tmp_path: Path) -> None:
     assert re.fullmatch("realtime: the distribution 'realtime' is installed too, .*\n", ended.stderr)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["URL", "DATA", "--name", "x"],
+        ["URL", "--name", "x", "DATA"],
+        ["--name", "x", "URL", "DATA"],
+        ["URL", "--name", "x", "--", "-DATA"],
+        ["URL", "--json", "--event", "e", "1"],
+    ],
+)
+def test_data_stands_anywhere(tmp_path: Path, arguments: list[str]) -> None:
+    """What is published may stand before the options and behind them."""
+    words = [word.replace("URL", "http://127.0.0.1:9/") for word in arguments]
+    ended = run(tmp_path, "publish", *words)
+    assert (ended.returncode, "cannot connect" in ended.stderr) == (3, True)
+
+
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path) -> None:
+    """Ctrl-C at the moments of importing ends it with exit code 0, and never with a crash."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pydantic':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    ended = run(tmp_path, "check", PYTHONPATH=path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 # Where the output goes
 
 

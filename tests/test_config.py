@@ -158,7 +158,7 @@ def test_place_behind_an_alias_is_where_the_value_stands() -> None:
 def test_mistake_in_an_environment_variable_shows_no_value() -> None:
     """What came from the environment may be a secret: the message shows how it is written."""
     [problem] = mistakes(SERVER + "  drain: ${DRAIN}\n", {"DRAIN": "hunter2"})
-    assert problem.message.endswith("not '${DRAIN}'")
+    assert problem.message.endswith("not '${DRAIN}' (in the environment DRAIN is set)")
 
 
 def test_directory_of_a_file_is_where_plugins_may_stand(tmp_path: Path) -> None:
@@ -426,7 +426,9 @@ def test_url(written: str, url: str) -> None:
 def test_password_is_not_shown() -> None:
     """A password that is no text is a mistake, but not one that shows it."""
     (problem,) = mistakes("server: {tls: {cert: c, password: 4711}}")
-    assert str(problem) == "c.yaml:1:35: server.tls.password: expected text"
+    assert str(problem) == (
+        "c.yaml:1:35: server.tls.password: expected text (in quotes, if it looks like a number)"
+    )
 
 
 @pytest.mark.parametrize(

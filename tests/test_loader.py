@@ -519,7 +519,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
     """
     assert sorted(await mistakes(config, {"dice.py": channel_type(body=body)})) == [
         "c.yaml:4:5: channels.a: the key 'key' is missing",
-        "c.yaml:5:11: channels.a.path: expected a path that begins with a slash, such as /dice, not 'dice'",
+        "c.yaml:5:11: channels.a.path: expected a path that begins with a slash, such as /chat, not 'dice'",
         "c.yaml:6:12: channels.a.sides: expected a whole number, not 'six'",
         "c.yaml:7:18: channels.a.faces[1]: expected text, not '2' (YAML reads this as a number; "
         "put it in quotes to mean text)",
@@ -555,7 +555,8 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         ),
         (
             "{plugin: echo, path: /a, enabled: 'no'}",
-            "c.yaml:1:49: channels.a.enabled: expected true or false, not 'no'",
+            "c.yaml:1:49: channels.a.enabled: expected true or false, not 'no': "
+            "write it without the quotes",
         ),
         (
             "{plugin: echo, path: /a, overflow: drop}",
@@ -771,6 +772,11 @@ async def test_entry_that_may_not_be_looked_at(write: Write) -> None:
     (directory / "plugins" / "private").chmod(0)
     (directory / "plugins" / "loop").symlink_to("loop")
     assert "dice" in [found.name for found in Plugins(directory).found]
+
+
+def test_file_with_a_hyphen(write: Write) -> None:
+    """A file may be called as the config calls it, or with an underline."""
+    assert Plugins(write({"my-dice.py": channel_type("my-dice")})).channel_type("my-dice")
 
 
 async def test_switched_off_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

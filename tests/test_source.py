@@ -39,7 +39,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("server:\n  <<: {drain: 1s}\n", "2:3", "server", "a key is a plain word"),
         # The traps of YAML 1.1
         (SERVER + "  drain: 12:30\n", "2:10", "server.drain", "reads 12:30 as the number 750; write"),
-        (SERVER + "  listen: [12:30]\n", "2:12", "server.listen[0]", "put it in quotes to mean text"),
+        (SERVER + "  listen: [12:30]\n", "2:12", "server.listen[0]", "put quotes around a text"),
         (LIMITS + "    topics: 010\n", "3:13", "server.limits.topics", "YAML reads 010 as the number 8"),
         (LIMITS + "    topics: 1:00\n", "3:13", "server.limits.topics", "YAML reads 1:00 as the number 60"),
         (CHANNEL + "    history: 0100\n", "5:14", "channels.a.history", "reads 0100 as the number 64"),
@@ -73,6 +73,29 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         ("channels:\n  a: {path: /t/{topic...}, history: 1}\n", "2:16", "", "needs quotes"),
         ("server:\n  listen: [${LISTEN}]\n", "2:13", "", "needs quotes"),
         ("server: *x\n", "1:9", "", "found undefined alias 'x'"),
+        (
+            "channels:\n  a:\n    plugin:chat\n    path: /a\n",
+            "3:11",
+            "",
+            "a space is missing after the colon",
+        ),
+        ("channels:\n  lobby\n    plugin: chat\n", "2:3", "", "a colon is missing after 'lobby'"),
+        (
+            "channels:\n  a:\n    plugin: x\n     path: /a\n",
+            "4:10",
+            "",
+            "indented deeper than",
+        ),
+        ("channels:\n  a:\n    plugin:\u00a0x\n    path: /a\n", "3:12", "", "a no-break space (U+00A0)"),
+        ("server:\n  listen: [a:1\n  drain: 1s\n", "2:11", "", "the bracket that begins here does not end"),
+        ("server:\n  listen: [[::1]:80]\n", "2:13", "", "with brackets or colons needs quotes"),
+        (
+            SERVER + "  drain: ${DRAIN\n",
+            "2:10",
+            "server.drain",
+            "a variable is ${NAME} or ${NAME:-default}",
+        ),
+        (SERVER + "  drain: ${1}\n", "2:10", "server.drain", "a variable is ${NAME}"),
         ("server: {}\n---\nserver: {}\n", "2:1", "", "a second document begins here (---)"),
         ("server: {}\nplugins: \0\n", "2:10", "", "the character U+0000 is not allowed here"),
         # More than values
@@ -256,8 +279,8 @@ def test_key_that_cannot_be() -> None:
 def test_variables_without_an_end_take_no_time() -> None:
     """A text full of openings of variables is read in one go."""
     source = Source("c.yaml", environment={})
-    text = "${A:-" * 20_000
-    assert source.load(f"'{text}'") == text
+    assert source.load("'" + "${A:-" * 20_000 + "'") is None
+    assert [problem.place for problem in source.problems] == ["c.yaml:1:1"]
 
 
 def test_misread_secret_is_not_told() -> None:
@@ -282,3 +305,8 @@ def test_secret_in_a_list_is_not_told(text: str) -> None:
         Safe.model_validate(source.load(text))
     [problem] = source.explain(caught.value, Safe, ())
     assert "12345678" not in problem.message
+
+
+def test_doubled_dollar_is_one() -> None:
+    """``$${`` is the text ``${``."""
+    assert Source("c.yaml", environment={}).load("'$${A}'") == "${A}"

@@ -93,7 +93,7 @@ channels:
     enabled: 'yes'                   #> 14 channels.e.enabled | expected true or false, not 'yes'
   f: {{plugin: chat, path: /f, max_name: 0, name_timeout: 1 s}} #> 41 channels.f.max_name | expected a number greater than 0 #> 58 channels.f.name_timeout | expected a duration
   g: {{plugin: clock, path: "/{{x}}/{{x}}"}} #> 28 channels.g.path | a variable stands in it twice
-  h: {{plugin: clock, path: "/{{x...}}/y", interval: }} #> 28 channels.h.path | takes the rest of the path, so it stands last #> 50 channels.h.interval | but nothing is there
+  h: {{plugin: clock, path: "/{{x...}}/y", interval: }} #> 28 channels.h.path | a variable that takes the rest of the path stands last #> 50 channels.h.interval | but nothing is there
   i:
     plugin: {PLUGIN}
     path: /i
