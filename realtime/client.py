@@ -29,10 +29,10 @@ from realtime.links import (
     Link,
     WebSocket,
     facts_of,
+    not_connected,
     parse_url,
     refused,
     shown,
-    why,
 )
 from realtime.message import Message, Position, Since
 
@@ -364,8 +364,8 @@ class Connection:
             if error.status == 101:
                 raise NotConnected(f"{what}: {error.message[:1].lower()}{error.message[1:]}") from None
             raise Refused(what, error.status) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise NotConnected(f"{self._where}: cannot connect: {why(error)}") from error
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            not_connected(self._where, error)
 
     async def _look_at_answer(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

@@ -451,6 +451,19 @@ async def test_bye_says_more_than_the_close() -> None:
             await soon(anext(channel))
 
 
+@pytest.mark.parametrize("code", [-1, 0, True, 999, 5000, 99999999999999, "4403", None])
+async def test_bye_whose_code_is_none(code: object) -> None:
+    """What cannot be a close code does not say how it ended: the close does."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:bye", {"code": code, "reason": "not you", "retry": None}))
+        await server.close(4401, "truly")
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Closed, match=r"^4401 not authenticated: truly$"):
+            await soon(anext(channel))
+
+
 async def test_message_that_is_too_large() -> None:
     """A message beyond ``max_message`` is not taken: Closed with 1009."""
 
@@ -602,6 +615,7 @@ async def test_comes_back_to_a_plain_channel() -> None:
         ([], 4509, (1, 4509, None)),
         ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": 1500})], 1001, (1, 1012, 1.5)),
         ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": None})], 1001, (1, 1012, None)),
+        ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": 1e300})], 1001, (1, 1012, None)),
     ],
 )
 async def test_advice_of_the_server(
@@ -663,6 +677,12 @@ async def test_refused_for_good(status: HTTPStatus) -> None:
     with pytest.raises(Refused) as caught:
         await refused_later((status, {}))
     assert (caught.value.status, caught.value.body) == (status, "not now\n")
+
+
+async def test_redirect_to_no_host_when_it_comes_back() -> None:
+    """Once connected, a server that sends it to no host is asked again, like one that is away."""
+    nowhere = (HTTPStatus.FOUND, {"Location": "http://a..b/"})
+    assert await soon(refused_later(nowhere, waits=Waits())) == ["back"]
 
 
 async def test_server_that_is_away_for_a_while() -> None:
