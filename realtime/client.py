@@ -26,6 +26,7 @@ from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconf
 from realtime.links import (
     CLOSE_TIMEOUT,
     EventSource,
+    FairWebSocket,
     Link,
     WebSocket,
     facts_of,
@@ -171,6 +172,7 @@ class Connection:
             skip_auto_headers=("Accept-Encoding",),
             timeout=aiohttp.ClientTimeout(total=None),
             middlewares=(self._look_at_answer,),
+            ws_response_class=FairWebSocket,
         )
         try:
             self._set_link(await self._open())

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import aiohttp
 import orjson
@@ -33,6 +33,8 @@ from realtime.message import Kind, Message, Position
 
 #: How long the closing handshake, or the body of a refusal, may take, in seconds.
 CLOSE_TIMEOUT = 1.0
+#: After so many frames in a row everything else has its turn.
+TURN_FRAMES = 32
 #: The most that is read of the body of a refusal, in bytes: it is for a person.
 MAX_BODY = 2000
 #: The most that is read of the answer to a POST, in bytes: it may bring messages.
@@ -76,6 +78,32 @@ class Link(ABC):
     @abstractmethod
     async def close(self, code: int = CloseCode.DONE) -> None:
         """Close it, or answer the close with ``code``."""
+
+
+class FairWebSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
+    """aiohttp's WebSocket, which gives the loop a turn now and then, whatever the server sends.
+
+    One read brings up to 131,072 frames, and aiohttp takes them, or waits for the last of them, in one
+    turn of the loop: a time-out is not heard meanwhile.
+    """
+
+    def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_Turns(reader), *args, **kwargs)  # type: ignore[arg-type]
+
+
+class _Turns:
+    """The queue of frames, as much of it as aiohttp's WebSocket uses."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self._in_a_row = 0
+        self.feed_data = queue.feed_data
+
+    async def read(self) -> Any:
+        self._in_a_row = (self._in_a_row + 1) % TURN_FRAMES
+        if not self._in_a_row:
+            await asyncio.sleep(0)
+        return await self._queue.read()
 
 
 class WebSocket(Link):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import random
 import ssl
@@ -917,6 +919,38 @@ async def test_leaving_whatever_the_server_does(rude: str) -> None:
                         await channel.send(b"x" * 100_000, timeout=0.2)
             began = loop.time()
         assert loop.time() - began < 2.0
+
+
+@pytest.mark.parametrize("doing", ["listening", "leaving"])
+async def test_flood(doing: str) -> None:
+    """However many frames a server sends at once, everything else has its turn in between."""
+    count, frames = 0, 50_000
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = asked.partition("Sec-WebSocket-Key: ")[2].partition("\r")[0]
+        accept = base64.b64encode(
+            hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        )
+        writer.write(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        kind, end = (b"\x89", b"\x81\x03end") if doing == "listening" else (b"\x81", b"\x88\x02\x03\xe8")
+        writer.write((kind + b"\0") * frames + end)  # pings, or empty texts
+        await reader.read()
+
+    async def turns() -> None:
+        nonlocal count
+        while True:
+            count += 1
+            await asyncio.sleep(0)
+
+    async with http(handle) as address:
+        async with realtime.connect(f"ws://{address}/", subprotocols=()) as channel:
+            counting = asyncio.create_task(turns())
+            if doing == "listening":
+                assert await take(channel, 1) == ["end"]
+        counting.cancel()
+    assert count > frames / 100
 
 
 async def test_cancelled_while_connecting() -> None:
