@@ -26,13 +26,14 @@ from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconf
 from realtime.links import (
     CLOSE_TIMEOUT,
     EventSource,
+    FairWebSocket,
     Link,
     WebSocket,
     facts_of,
+    not_connected,
     parse_url,
     refused,
     shown,
-    why,
 )
 from realtime.message import Message, Position, Since
 
@@ -171,6 +172,7 @@ class Connection:
             skip_auto_headers=("Accept-Encoding",),
             timeout=aiohttp.ClientTimeout(total=None),
             middlewares=(self._look_at_answer,),
+            ws_response_class=FairWebSocket,
         )
         try:
             self._set_link(await self._open())
@@ -364,8 +366,8 @@ class Connection:
             if error.status == 101:
                 raise NotConnected(f"{what}: {error.message[:1].lower()}{error.message[1:]}") from None
             raise Refused(what, error.status) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise NotConnected(f"{self._where}: cannot connect: {why(error)}") from error
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
+            not_connected(self._where, error)
 
     async def _look_at_answer(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

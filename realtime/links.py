@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import aiohttp
 import orjson
@@ -33,6 +33,8 @@ from realtime.message import Kind, Message, Position
 
 #: How long the closing handshake, or the body of a refusal, may take, in seconds.
 CLOSE_TIMEOUT = 1.0
+#: After so many frames in a row everything else has its turn.
+TURN_FRAMES = 32
 #: The most that is read of the body of a refusal, in bytes: it is for a person.
 MAX_BODY = 2000
 #: The most that is read of the answer to a POST, in bytes: it may bring messages.
@@ -60,9 +62,9 @@ class Link(ABC):
     def said_goodbye(self, facts: Mapping[str, Any]) -> None:
         """The end is announced, with more than the transport itself can say."""
         code, reason, retry = facts.get("code"), facts.get("reason"), facts.get("retry")
-        if isinstance(code, int):
+        if type(code) is int and 1000 <= code <= 4999:  # true is an int, too
             self.goodbye = Closed(code, reason if isinstance(reason, str) else "")
-        if isinstance(retry, int | float) and retry >= 0:
+        if isinstance(retry, int | float) and 0 <= retry < 1e9:  # as a stream's own
             self.retry = retry / 1000
 
     @abstractmethod
@@ -76,6 +78,32 @@ class Link(ABC):
     @abstractmethod
     async def close(self, code: int = CloseCode.DONE) -> None:
         """Close it, or answer the close with ``code``."""
+
+
+class FairWebSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
+    """aiohttp's WebSocket, which gives the loop a turn now and then, whatever the server sends.
+
+    One read brings up to 131,072 frames, and aiohttp takes them, or waits for the last of them, in one
+    turn of the loop: a time-out is not heard meanwhile.
+    """
+
+    def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_Turns(reader), *args, **kwargs)  # type: ignore[arg-type]
+
+
+class _Turns:
+    """The queue of frames, as much of it as aiohttp's WebSocket uses."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self._in_a_row = 0
+        self.feed_data = queue.feed_data
+
+    async def read(self) -> Any:
+        self._in_a_row = (self._in_a_row + 1) % TURN_FRAMES
+        if not self._in_a_row:
+            await asyncio.sleep(0)
+        return await self._queue.read()
 
 
 class WebSocket(Link):
@@ -247,8 +275,8 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
             body = b""
             while len(body) <= MAX_ANSWER and (chunk := await response.content.readany()):
                 body += chunk
-    except aiohttp.ClientConnectorError as error:
-        raise NotConnected(f"{where}: cannot connect: {why(error)}") from error
+    except (aiohttp.ClientConnectorError, UnicodeError) as error:
+        not_connected(where, error)
     except (aiohttp.ClientError, OSError):
         raise Unconfirmed("the connection was lost") from None
     try:
@@ -295,9 +323,8 @@ def _event(event: str, data: str, id: str) -> Message:
     payload = data.encode()
     kind: Kind = "text"
     if event.startswith("realtime:"):
-        with suppress(ValueError):
-            orjson.loads(payload)
-            kind = "json"
+        with suppress(ValueError, TypeError):  # no JSON, or nested too deep to be written
+            payload, kind = orjson.dumps(orjson.loads(payload)), "json"
     elif bytes_ := _BYTES_IN_EVENT.fullmatch(payload):
         with suppress(ValueError):
             kind, payload = "bytes", base64.b64decode(bytes_[1], validate=True)
@@ -320,9 +347,9 @@ def parse_url(url: str, name: str | None = None) -> URL:
     except ValueError:
         parsed = URL()
     if parsed.scheme not in ("ws", "wss", "http", "https"):
-        raise ValueError(f"{url}: a URL begins with ws://, wss://, http:// or https://")
+        raise ValueError(f"{_shown(url)}: a URL begins with ws://, wss://, http:// or https://")
     if not parsed.host:
-        raise ValueError(f"{url}: this is no URL")
+        raise ValueError(f"{_shown(url)}: this is no URL")
     return parsed if name is None else parsed.update_query(name=name)
 
 
@@ -331,8 +358,34 @@ def shown(url: URL) -> str:
     return str(url.with_user(None).with_query(None).with_fragment(None))
 
 
+def _shown(text: str) -> str:
+    """The same of what is no URL, where nobody knows what is secret: what may be is left out."""
+    match = re.fullmatch(r"([\w+.-]*:?//)?([^?#]*)(.*)", text, re.DOTALL)
+    assert match is not None
+    scheme, place, more = match.groups("")
+    return f"{scheme}…" if "@" in more else scheme + place.rpartition("@")[2]
+
+
+def not_connected(where: str, error: Exception) -> NoReturn:
+    """Raise :exc:`NotConnected` for what aiohttp raised while it connected.
+
+    Of its errors only those that say no more than host and port are a cause: others have the whole URL.
+    """
+    cause = error if isinstance(error, aiohttp.ClientConnectorError) else None
+    raise NotConnected(f"{where}: cannot connect: {why(error)}") from cause
+
+
 def why(error: Exception) -> str:
     """Why there is no connection, in words."""
+    if isinstance(error, UnicodeError) and getattr(error, "encoding", "idna") == "idna":
+        return "this can be no name of a host"
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.RedirectClientError):  # ours was looked at before
+        return "it redirects to what is no URL"
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "it redirects too often"
+    if isinstance(error, aiohttp.ClientResponseError):
+        # What follows the colon is the server's, which may have sent the request back.
+        return f"its answer is no HTTP: {error.message.partition(':')[0].lower()}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "there is no such host"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

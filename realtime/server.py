@@ -112,6 +112,7 @@ class Server:
             keepalive_timeout=KEEPALIVE,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN,
+            auto_decompress=False,  # it would unpack bodies that nobody reads, a thousandfold
         )
         sockets: list[socket.socket] = []
         try:
@@ -328,12 +329,10 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for each malformed request of a stranger."""
-    http_log = logging.getLogger("realtime.http")
+    """aiohttp's own log, without a traceback for each malformed request or body of a stranger."""
+    http_log, theirs = logging.getLogger("realtime.http"), (HttpProcessingError, web.RequestPayloadError)
     if not http_log.filters:
-        http_log.addFilter(
-            lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-        )
+        http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], theirs)))
     return http_log
 
 

@@ -65,6 +65,7 @@ async def connect(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for what the terminal cannot show
     try:
+        _check_text(URL=url, name=name, subprotocol="".join(subprotocols))
         websocket = parse_url(url).scheme in ("ws", "wss")
         connection = Connection(
             url,
@@ -117,6 +118,7 @@ async def publish(
     """
     published: int | None = None
     try:
+        _check_text(URL=url, name=name, event=event, DATA=data)
         sender = _posting if parse_url(url).scheme in ("http", "https") else _sending
         async with sender(url, name, headers, trusting(cafile), timeout) as send:
             published = 0
@@ -281,6 +283,15 @@ async def _lines() -> AsyncIterator[str]:
 
 
 # What is said
+
+
+def _check_text(**given: str | None) -> None:
+    """Raise :exc:`ValueError` for an argument that was no text, of which some would be lost on the way."""
+    for what, text in given.items():
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the {what} is not UTF-8: {text!a:.60}") from None
 
 
 def trusting(cafile: str | None) -> tls.SSLContext | None:

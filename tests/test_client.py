@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import random
 import ssl
@@ -451,6 +453,19 @@ async def test_bye_says_more_than_the_close() -> None:
             await soon(anext(channel))
 
 
+@pytest.mark.parametrize("code", [-1, 0, True, 999, 5000, 99999999999999, "4403", None])
+async def test_bye_whose_code_is_none(code: object) -> None:
+    """What cannot be a close code does not say how it ended: the close does."""
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(frame("realtime:bye", {"code": code, "reason": "not you", "retry": None}))
+        await server.close(4401, "truly")
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Closed, match=r"^4401 not authenticated: truly$"):
+            await soon(anext(channel))
+
+
 async def test_message_that_is_too_large() -> None:
     """A message beyond ``max_message`` is not taken: Closed with 1009."""
 
@@ -602,6 +617,7 @@ async def test_comes_back_to_a_plain_channel() -> None:
         ([], 4509, (1, 4509, None)),
         ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": 1500})], 1001, (1, 1012, 1.5)),
         ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": None})], 1001, (1, 1012, None)),
+        ([frame("realtime:bye", {"code": 1012, "reason": "x", "retry": 1e300})], 1001, (1, 1012, None)),
     ],
 )
 async def test_advice_of_the_server(
@@ -663,6 +679,12 @@ async def test_refused_for_good(status: HTTPStatus) -> None:
     with pytest.raises(Refused) as caught:
         await refused_later((status, {}))
     assert (caught.value.status, caught.value.body) == (status, "not now\n")
+
+
+async def test_redirect_to_no_host_when_it_comes_back() -> None:
+    """Once connected, a server that sends it to no host is asked again, like one that is away."""
+    nowhere = (HTTPStatus.FOUND, {"Location": "http://a..b/"})
+    assert await soon(refused_later(nowhere, waits=Waits())) == ["back"]
 
 
 async def test_server_that_is_away_for_a_while() -> None:
@@ -897,6 +919,38 @@ async def test_leaving_whatever_the_server_does(rude: str) -> None:
                         await channel.send(b"x" * 100_000, timeout=0.2)
             began = loop.time()
         assert loop.time() - began < 2.0
+
+
+@pytest.mark.parametrize("doing", ["listening", "leaving"])
+async def test_flood(doing: str) -> None:
+    """However many frames a server sends at once, everything else has its turn in between."""
+    count, frames = 0, 50_000
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = asked.partition("Sec-WebSocket-Key: ")[2].partition("\r")[0]
+        accept = base64.b64encode(
+            hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        )
+        writer.write(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+        writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        kind, end = (b"\x89", b"\x81\x03end") if doing == "listening" else (b"\x81", b"\x88\x02\x03\xe8")
+        writer.write((kind + b"\0") * frames + end)  # pings, or empty texts
+        await reader.read()
+
+    async def turns() -> None:
+        nonlocal count
+        while True:
+            count += 1
+            await asyncio.sleep(0)
+
+    async with http(handle) as address:
+        async with realtime.connect(f"ws://{address}/", subprotocols=()) as channel:
+            counting = asyncio.create_task(turns())
+            if doing == "listening":
+                assert await take(channel, 1) == ["end"]
+        counting.cancel()
+    assert count > frames / 100
 
 
 async def test_cancelled_while_connecting() -> None:

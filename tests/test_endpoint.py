@@ -238,6 +238,40 @@ async def test_method(serve: Serve, path: str, method: str, allowed: str, says: 
     assert says in body or method == "HEAD"
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/both", [("Origin", "https://evil.com")], 403),
+        ("/both?since=yesterday", [], 400),
+        ("/rooms/a%2Fb", [], 400),
+        ("/both?token=wrong", [], 401),
+    ],
+)
+async def test_head_is_refused_like_get(serve: Serve, path: str, headers: Headers, status: int) -> None:
+    """HEAD is answered with the status that GET would be."""
+    keys = {
+        "keys.py": """
+            from aiohttp import web
+            from realtime import hookimpl
+
+            @hookimpl
+            def authenticate(request):
+                if request.query.get("token"):
+                    raise web.HTTPUnauthorized
+        """
+    }
+    config = """
+        plugins: [keys]
+        channels:
+          both: {plugin: both, path: /both}
+          rooms: {plugin: both, path: "/rooms/{room}"}
+    """
+    async with serve(config, {**KINDS, **keys}) as serving:
+        for method in ("GET", "HEAD"):
+            head = (await ask(serving.port, path, [*EVENTS, *headers], method=method))[0]
+            assert head.status == status, method
+
+
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json, text/plain;q=0.5"])
 async def test_not_acceptable(serve: Serve, accept: str) -> None:
     """Who accepts nothing that there is gets told what there is."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import traceback
 from itertools import pairwise
 
 import pytest
@@ -55,6 +57,11 @@ async def read(*chunks: bytes) -> list[tuple[str, str, str]]:
         ("data: unfinished", []),
         ("retry: soon\n\ndata: one\n\n", [("message", "one", "")]),
         ("event: realtime:x\ndata: no JSON\n\n", [("realtime:x", "no JSON", "")]),
+        ('event: realtime:x\ndata: {"a":\ndata: 1}\n\n', [("realtime:x", '{"a":1}', "")]),
+        (
+            f"event: realtime:x\ndata: {'[' * 500}{']' * 500}\n\n",
+            [("realtime:x", "[" * 500 + "]" * 500, "")],
+        ),
     ],
 )
 async def test_stream(body: str, messages: list[tuple[str, str, str]]) -> None:
@@ -128,3 +135,66 @@ async def test_no_tls() -> None:
 def test_what_is_secret_is_not_shown() -> None:
     """A URL in an error has no password, query or fragment."""
     assert shown(parse_url("wss://me:pass@h:1/a%20b?token=x#y")) == "wss://h:1/a%20b"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("wss//me:S3CR3T@h/x?token=S3CR3T", "wss//h/x"),
+        ("me:S3CR3T@h", "h"),
+        ("ws:/me:S3CR3T@h/", "h/"),
+        ("ws://me:S3/CR3T@h:x/#S3CR3T", "ws://h:x/"),
+        ("ws://me:S3?CR3T@h/", "ws://…"),
+        ("http://[::1?token=S3CR3T", "http://[::1"),
+        ("ws://?token=S3CR3T", "ws://"),
+    ],
+)
+def test_what_may_be_secret_is_not_shown(url: str, shown: str) -> None:
+    """The error for what is no URL has none of it either."""
+    with pytest.raises(ValueError, match=f"^{re.escape(shown)}: [at]"):
+        parse_url(url)
+
+
+def redirect(location: str) -> bytes:
+    """A redirect."""
+    return f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {location}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "its answer is no HTTP: bad status line"),
+        (b"HTTP/1.1 200 OK\r\nA\0: ", "its answer is no HTTP: invalid header token"),
+        (b"HTTP/1.1 400 X\r\nTransfer-Encoding: chunked\r\n\r\n", "invalid character in chunk size"),
+        (redirect("http://[::1?token=S3CR3T"), "it redirects to what is no URL"),
+        (redirect("ftp://h/?token=S3CR3T"), "it redirects to what is no URL"),
+        (redirect("http:///?token=S3CR3T"), "it redirects to what is no URL"),
+        (redirect("/?token=S3CR3T"), "it redirects too often"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_error_has_no_secrets(scheme: str, answer: bytes, why: str) -> None:
+    """Whatever a server answers, be it the request itself: no password and no token is in the traceback."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            asked = await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer + (b"" if answer.endswith(b"\r\n\r\n") and b"302" in answer else asked))
+
+    secret = "S3CR3T"
+    async with http(handle) as address:
+        with pytest.raises(realtime.NotConnected, match=rf"/x: cannot connect: .*{why}$") as caught:
+            await soon(
+                realtime.connect(f"{scheme}://{secret}:{secret}@{address}/x?t={secret}").__aenter__()
+            )
+    assert secret not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_no_name_of_a_host(scheme: str, host: str) -> None:
+    """A host whose name cannot be one is NotConnected, given or redirected to."""
+    async with answering(redirect(f"http://{host}/")) as address:
+        for place in (host, address):
+            with pytest.raises(realtime.NotConnected, match=r"connect: this can be no name of a host$"):
+                await realtime.connect(f"{scheme}://{place}/").__aenter__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -15,7 +16,20 @@ import pytest
 from conftest import Serve, make
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from wire import UPGRADE, ask, close, dial, eventually, request, soon, stream, text, websocket
+from wire import (
+    UPGRADE,
+    ask,
+    close,
+    dial,
+    eventually,
+    post,
+    posting,
+    request,
+    soon,
+    stream,
+    text,
+    websocket,
+)
 
 from realtime.errors import ConfigError
 from realtime.transports import connection
@@ -140,6 +154,20 @@ async def test_garbage(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("path", ["/ws", "/nowhere", "/-/ready"])
+async def test_body_that_is_not_what_it_says(
+    serve: Serve, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A body that is not encoded as it says is nothing to log, and leaves the connection in order."""
+    data = posting(path, b"hi", [("Content-Encoding", "gzip")]) + request("/-/live")
+    async with serve(ECHO) as serving, dial(serving.port, data) as wire:
+        first = (await wire.response())[0]
+        if first.headers.get("connection") != "close":
+            assert (await wire.response())[0].status == 200
+    assert first.status in (404, 405, 415)
+    assert caplog.text == ""
+
+
 # Routes of plugins
 
 
@@ -187,6 +215,26 @@ async def test_routes_of_a_plugin_without_channels(serve: Serve) -> None:
     }
     async with serve("plugins: [hello]\n" + ECHO, files) as serving:
         assert (await ask(serving.port, "/hello"))[1] == "0 topics"
+
+
+async def test_raw_handler_gets_what_was_sent(serve: Serve) -> None:
+    """A body is not decompressed: a little of it could become a gigabyte."""
+    files = {
+        "size.py": """
+            from aiohttp import web
+            from realtime import hookimpl
+
+            @hookimpl
+            def register_routes(bus):
+                async def size(request):
+                    return web.Response(text=str(len(await request.read())))
+                return [web.post("/size", size)]
+        """
+    }
+    body = gzip.compress(bytes(100_000))
+    async with serve("plugins: [size]\n" + ECHO, files) as serving:
+        head, text = await post(serving.port, "/size", body, [("Content-Encoding", "gzip")])
+    assert (head.status, text) == (200, str(len(body)))
 
 
 @pytest.mark.parametrize(

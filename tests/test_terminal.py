@@ -356,6 +356,34 @@ async def test_bad_url(url: str, why: str) -> None:
     assert await ended(url) == (2, "", f"{url}: {why}\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("connect", "ws://127.0.0.1:1/", "--name", "\udcff"),
+        ("connect", "http://127.0.0.1:1/", "--name", "\udcff"),
+        ("connect", "ws://127.0.0.1:1/\udcff"),
+        ("connect", "ws://127.0.0.1:1/", "--subprotocol", "\udcff"),
+        ("publish", "ws://127.0.0.1:1/", "\udcff"),
+        ("publish", "http://127.0.0.1:1/", "hi", "--name", "\udcff"),
+        ("publish", "http://127.0.0.1:1/", "hi", "--event", "\udcff"),
+    ],
+    ids=" ".join,
+)
+async def test_argument_that_is_no_text(arguments: tuple[str, ...]) -> None:
+    """An argument whose bytes are not UTF-8 is exit code 2 and a line, and nothing is connected to."""
+    async with running(*arguments) as process:
+        code, out, said = await process.end()
+    assert (code, out, said.count("\n")) == (2, "", 1)
+    assert " is not UTF-8: '" in said
+    assert "\\udcff'" in said
+
+
+async def test_no_name_of_a_host() -> None:
+    """A host whose name cannot be one is exit code 3 and a line."""
+    url = "ws://a..b/"
+    assert await ended(url) == (3, "", f"{url}: cannot connect: this can be no name of a host\n")
+
+
 async def test_path_that_is_not_there(serve: Serve) -> None:
     """A path that nothing serves is said with what the server answers."""
     async with serve(ECHO) as serving:
@@ -539,6 +567,31 @@ async def test_json(serve: Serve) -> None:
             score, binary = map(json.loads, out.splitlines())
             assert (score["id"], score["event"], score["data"]) == (str(position), "score", data)
             assert (binary["data"], binary["encoding"]) == ("/w==", "base64")
+
+
+@pytest.mark.parametrize("event", ["realtime:x", "x"])
+async def test_json_is_one_line(event: str) -> None:
+    """A message is one line of JSON, however many its sender wrote it in."""
+    body = f'event: {event}\ndata: {{"a":\ndata: {{"forged": true}}\ndata: }}\n\n'
+    async with answering(stream(body)) as address:
+        code, out, _ = await ended(f"http://{address}/", "--json")
+    assert (code, out.count("\n")) == (0, 1)
+    assert json.loads(out)["event"] == event
+
+
+async def test_without_standard_error(serve: Serve) -> None:
+    """Where standard error is closed, nothing but messages is on standard output."""
+    async with serve(ECHO) as serving:
+        command = [sys.executable, "-m", "realtime", "connect", serving.ws("/ws"), "--count", "1"]
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", 'exec "$@" 2>&-', "sh", *command),
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        async with asyncio.timeout(10):
+            out, _ = await process.communicate(b"hi\n")
+    assert out == b"Received: Echo: hi\n"
 
 
 async def test_subprotocol(serve: Serve) -> None:

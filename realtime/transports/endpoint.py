@@ -44,8 +44,6 @@ class Endpoint:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request, which for a stream lasts as long as the stream."""
         transport = self._choose(request)
-        if request.method == hdrs.METH_HEAD:
-            return web.Response(headers=sse.HEADERS)  # a WebSocket has no HEAD
         try:
             name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
             since = None if transport == "post" else _since(request)
@@ -57,6 +55,8 @@ class Endpoint:
         self._check_room()
         if transport == "post":
             return await self._post(request, name, identity)
+        if request.method == hdrs.METH_HEAD:  # a WebSocket has none
+            return web.Response(headers=self._stream_headers(request))
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
@@ -69,9 +69,7 @@ class Endpoint:
             form = websocket.JSON_FRAMES if with_json else self._plain
             connection = kind(self._connections, self._channel, topic, form, self._max_message)
         else:
-            response = web.StreamResponse(headers=sse.HEADERS)
-            if origin := request.headers.get(hdrs.ORIGIN):
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response = web.StreamResponse(headers=self._stream_headers(request))
             connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
         connection.client = self._client(request, connection, name, transport, identity)
         if request.transport is None:
@@ -154,6 +152,10 @@ class Endpoint:
                 + f"{also}\n"
             )
         return "sse"
+
+    def _stream_headers(self, request: web.Request) -> dict[str, str]:
+        origin = request.headers.get(hdrs.ORIGIN)
+        return {**sse.HEADERS, **({hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin} if origin else {})}
 
     def _introduction(self, request: web.Request) -> str:
         if "text/event-stream" in request.headers.get(hdrs.ACCEPT, ""):
