@@ -38,6 +38,10 @@ from acceptance.world import (
 )
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}, lobby: {plugin: chat, path: /chat, history: 10}}\n"
+#: How a WebSocket is opened at the site, and the site by another scheme and by another port.
+WS_SITE = SITE.replace("http", "ws", 1)
+OTHER_SCHEME = f"http{SITE[5:]}" if SITE[4] == "s" else f"https{SITE[4:]}"
+OTHER_PORT = f"{SITE}0" if SITE[-1].isdigit() else f"{SITE}:8443"
 #: The first address that a config names: a port of its own choice, and a socket's file.
 HERE = f'"{HOST}:{PORT}"'
 
@@ -67,7 +71,7 @@ async def asked(
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
-        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("Content-Length", str(len(body.encode())))
         connection.endheaders(body.encode())
         with closing(connection.getresponse()) as response:
             return Answer(response.status, response.read().decode())
@@ -124,7 +128,8 @@ async def test_https(home: Home, authority: Authority) -> None:
             await reading.line(lambda line: line == "event: realtime:join")
             async with started(curl(), *options, "-d", GREETING, url, cwd=home.directory) as posting:
                 assert await posting.ended() == 0
-            await reading.line(lambda line: line.startswith("data: ") and GREETING in line)
+            said = await reading.line(lambda line: '"text"' in line)
+            assert json.loads(said.removeprefix("data: ")) == {"from": NAMES[0], "text": GREETING}
 
 
 async def test_no_http_where_there_is_tls(home: Home, authority: Authority) -> None:
@@ -277,8 +282,7 @@ async def test_url_in_the_banner(home: Home) -> None:
     home.write(server(url=SITE))
     async with home.server() as process:
         banner = process.text
-    host = SITE.partition("://")[2]
-    assert re.search(rf"lobby +(https|wss)://{re.escape(host)}/chat", banner)
+    assert re.search(f"lobby +{re.escape(WS_SITE)}/chat", banner)
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
@@ -289,8 +293,7 @@ async def test_url_on_the_front_page(home: Home, accept: str) -> None:
         with peer(address) as sock:
             page = await asked(sock, "GET", "/", [("Host", address), ("Accept", accept)])
     assert page.status == 200
-    host = SITE.partition("://")[2]
-    assert re.search(rf"lobby: (https|wss)://{re.escape(host)}/chat", page.text)
+    assert f"lobby: {WS_SITE}/chat" in page.text
     assert address not in page.text
 
 
@@ -399,8 +402,8 @@ PAGES = [
     ("any", FOREIGN, True),
     ("any", "null", True),
     (f"[{SITE}]", SITE, True),
-    (f"[{SITE}]", f"{SITE}:8443", False),
-    (f"[{SITE}]", SITE.replace("https:", "http:"), False),
+    (f"[{SITE}]", OTHER_PORT, False),
+    (f"[{SITE}]", OTHER_SCHEME, False),
     (f"[{SITE}]", FOREIGN, False),
 ]
 
