@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 #: A wheel to test; without it one is built from a fresh copy of the checkout.
 WHEEL = os.environ.get("REALTIME_WHEEL", "")
@@ -29,6 +32,19 @@ MESSAGES = int(os.environ.get("REALTIME_MESSAGES", "150"))
 SIZE = int(os.environ.get("REALTIME_SIZE", "60000"))
 #: What a `websockets` client sends to the echo.
 GREETING = os.environ.get("REALTIME_GREETING", "Hello, Server!")
+#: What is to be seen in no log: a token, and what opens the key of a certificate.
+TOKEN = os.environ.get("REALTIME_TOKEN", "t0ken-of-somebody")
+PASSWORD = os.environ.get("REALTIME_PASSWORD", "open-sesame-0451")
+#: Addresses of which a proxy tells: a client's, and one that a client has made up.
+REMOTE = os.environ.get("REALTIME_REMOTE", "203.0.113.7")
+FORGED = os.environ.get("REALTIME_FORGED", "198.51.100.66")
+#: Another address of this machine than the one where servers listen.
+OTHER_HOST = os.environ.get("REALTIME_OTHER_HOST", "127.0.0.2")
+#: How the server is reached from outside, as it is told; and a page of somebody else.
+SITE = os.environ.get("REALTIME_SITE", "https://rt.example")
+FOREIGN = os.environ.get("REALTIME_FOREIGN", "https://evil.example")
+#: How many messages are published around an interruption.
+COUNT = int(os.environ.get("REALTIME_COUNT", "20"))
 #: The name of a plugin that does not come with the server.
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
 #: The file of that plugin.
@@ -105,15 +121,29 @@ class Process:
         raise AssertionError(f"it ended without saying it:\n{self.text}")
 
     async def ready(self, within: float = PATIENCE) -> str:
-        """Where it listens, once it says that it is ready."""
-        line = await self.line(lambda line: line.startswith("ready on "), within)
-        return line.removeprefix("ready on ").partition(",")[0].strip()
+        """Where it listens first, once it says that it is ready."""
+        return (await self.addresses(within))[0]
+
+    async def addresses(self, within: float = PATIENCE) -> list[str]:
+        """Everywhere it listens, once it says that it is ready."""
+        said = re.search('ready on ([^"]+)', await self.line(lambda line: "ready on " in line, within))
+        assert said
+        return said[1].split(", ")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    async def killed(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.process.kill()
+        await self.ended()
 
     async def ended(self, within: float = PATIENCE) -> int:
         """The exit code, once it has ended and everything it said is read."""
         async with asyncio.timeout(within):
             if self.process.stderr is not None:
-                self.errors = (await self.process.stderr.read()).decode()
+                self.errors += (await self.process.stderr.read()).decode()
             code = await self.process.wait()
             await self._reading
         return code
@@ -153,6 +183,14 @@ async def started(
         await process.ended()
 
 
+class Ran(NamedTuple):
+    """What a command has said when it had ended."""
+
+    code: int
+    said: list[str]
+    errors: str
+
+
 class Home:
     """A directory with a config, and the environment with the wheel to run it in."""
 
@@ -175,11 +213,34 @@ class Home:
         async with started(*command, cwd=self.directory, path=path, together=together) as process:
             yield process
 
+    async def ran(self, *arguments: str, typed: str = "") -> Ran:
+        """The same until it has ended, with what is typed and then the end of it."""
+        async with self.realtime(*arguments, together=False) as process:
+            assert process.process.stdin is not None
+            process.type(typed)
+            process.process.stdin.close()
+            return Ran(await process.ended(), process.said, process.errors)
+
+    @asynccontextmanager
+    async def server(
+        self, *arguments: str, listen: Sequence[str] = (f"{HOST}:{PORT}",), path: Sequence[Path] = ()
+    ) -> AsyncIterator[Process]:
+        """A server that is ready, and is ended in order unless it is killed before.
+
+        ``listen``: where; nowhere but as the config says if it is empty.
+        """
+        listening = [word for address in listen for word in ("--listen", address)]
+        async with self.realtime("serve", *listening, *arguments, path=path) as process:
+            await process.ready()
+            yield process
+            if process.process.returncode is None:
+                process.process.terminate()
+            code = await process.ended(INSTALLING)
+            assert code in (0, -signal.SIGKILL), process.text
+            assert "Traceback" not in process.text, process.text
+
     @asynccontextmanager
     async def serving(self, *, path: Sequence[Path] = ()) -> AsyncIterator[str]:
         """A server that is ready; gives ``HOST:PORT``, and ends it in order."""
-        async with self.realtime("--listen", f"{HOST}:{PORT}", path=path) as process:
+        async with self.server(path=path) as process:
             yield await process.ready()
-            process.process.terminate()
-            code = await process.ended(INSTALLING)
-            assert (code, "Traceback" in process.text) == (0, False), process.text
