@@ -261,7 +261,7 @@ class Connection:
                 began = loop.time()
                 end = await self._read(link)
                 self._set_link(None)
-                await link.close(end.code)
+                await link.close(end)
                 code, advice = end.code, link.retry
                 failures = 0 if loop.time() - began >= self._backoff.stood else failures + 1
                 while self._link is None:

@@ -76,8 +76,8 @@ class Link(ABC):
         """Send it, and wait for what the server says to it; raises :exc:`Unconfirmed` or :exc:`Refused`."""
 
     @abstractmethod
-    async def close(self, code: int = CloseCode.DONE) -> None:
-        """Close it, or answer the close with ``code``."""
+    async def close(self, end: Closed | None = None) -> None:
+        """Close it, or answer the close with which the server has ended it."""
 
 
 class FairWebSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
@@ -178,13 +178,21 @@ class WebSocket(Link):
             raise result
         return Answer(result)
 
-    async def close(self, code: int = CloseCode.DONE) -> None:
+    async def close(self, end: Closed | None = None) -> None:
+        what = (
+            "the connection has ended"
+            if end is None or end.code == LOST
+            else f"closed by the server: {end}"
+        )
+        # What the server will never take is no question of whether it has arrived.
+        final = end if end is not None and not end.comes_back and end.code != CloseCode.DONE else None
         for waiting in self._acks.values():
             if not waiting.done():
-                waiting.set_result(Unconfirmed("the connection has ended"))
+                waiting.set_result(final or Unconfirmed(what))
+        code = CloseCode.DONE if end is None or not may_be_sent(end.code) else end.code
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._ws.close(code=code if may_be_sent(code) else CloseCode.DONE)
+                await self._ws.close(code=code)
         except TimeoutError:
             pass
         finally:
@@ -251,7 +259,7 @@ class EventSource(Link):
     async def send(self, message: Message) -> Answer:
         return await post(self._session, self._url, message)
 
-    async def close(self, code: int = CloseCode.DONE) -> None:
+    async def close(self, end: Closed | None = None) -> None:
         self._response.close()
 
 

@@ -40,6 +40,7 @@ from realtime.message import Message, Position, Since
 TIMEOUT = 10.0
 #: With these codes the server has not ended the connection for an error.
 _FINE = (CloseCode.DONE, *RESTARTS, NO_CODE)
+_NOTHING = "the server took it, and published nothing"
 _HINT = {True: "connecting again makes sense", False: "connecting again will not help"}
 
 Send = Callable[[Message], Awaitable[Position | None]]
@@ -67,14 +68,15 @@ async def connect(
     try:
         _check_text(URL=url, name=name, subprotocol="".join(subprotocols))
         websocket = parse_url(url).scheme in ("ws", "wss")
+        offered = subprotocols or ([V1_JSON] if as_json else [])  # whose object is asked for
         connection = Connection(
             url,
             # Somebody else's server, and ours where frames are plain, takes it as a line.
-            name=None if websocket and V1_JSON not in subprotocols else name,
+            name=None if websocket and V1_JSON not in offered else name,
             since=since,
             headers=headers,
             ssl=trusting(cafile),
-            subprotocols=subprotocols,
+            subprotocols=offered,
             reconnect=False,
             timeout=timeout,
         )
@@ -85,7 +87,7 @@ async def connect(
             _say("WebSocket connected" if websocket else "stream of events connected")
             sending = asyncio.create_task(_copy_input(connection, name, websocket))
             try:
-                await _show(connection, count, as_json)
+                await _show(connection, count, as_json, websocket)
             finally:
                 sending.cancel()
     except Closed as end:
@@ -148,13 +150,13 @@ async def publish(
 # Receiving
 
 
-async def _show(connection: Connection, count: int | None, as_json: bool) -> None:
+async def _show(connection: Connection, count: int | None, as_json: bool, websocket: bool) -> None:
     """Print what comes. Raises :exc:`Closed` at the end, whatever it is, but not after ``count``."""
     received = 0
     async for message in connection:
         marker = message.event in MARKERS
         if as_json:
-            _print(envelope.write(message).decode())
+            _print(_object(message, websocket))
         elif marker:
             _say(f"messages were missed: {facts_of(message).get('missed', 'nobody knows how many')}")
         else:
@@ -163,6 +165,18 @@ async def _show(connection: Connection, count: int | None, as_json: bool) -> Non
         if received == count:
             return
     raise connection.closed or Closed(CloseCode.DONE)
+
+
+def _object(message: Message, websocket: bool) -> str:
+    """The message as an object of ``realtime.v1.json``, in a line."""
+    fields = orjson.loads(envelope.write(message))
+    if not websocket:
+        # A stream of events does not tell text from JSON, nor when a message was published.
+        del fields["time"]
+        with contextlib.suppress(ValueError):
+            data = orjson.loads(message.payload) if message.kind == "text" else None
+            fields["data"] = data if isinstance(data, dict | list) else fields["data"]
+    return orjson.dumps(fields).decode()
 
 
 def _ended(end: Closed) -> int:
@@ -215,9 +229,12 @@ async def _posting(
         async def send(message: Message) -> Position | None:
             try:
                 async with asyncio.timeout(timeout):
-                    return (await post(session, target, message)).position
+                    position = (await post(session, target, message)).position
             except TimeoutError:
                 raise Unconfirmed(f"no answer within {timeout:g}s") from None
+            if position is None:
+                _say(_NOTHING)
+            return position
 
         yield send
 
@@ -237,8 +254,15 @@ async def _sending(
         if name is not None and connection.subprotocol != V1_JSON:
             await connection.send(name)
         draining = asyncio.create_task(drain())
+
+        async def send(message: Message) -> Position | None:
+            position = await connection.send(message.data, event=message.event)
+            if position is None and connection.subprotocol == V1_JSON:
+                _say(_NOTHING if name else f"{_NOTHING}; where the first text is a name, --name gives it")
+            return position
+
         try:
-            yield lambda message: connection.send(message.data, event=message.event)
+            yield send
         finally:
             draining.cancel()
 

@@ -1311,3 +1311,13 @@ async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
                     expected = number + 1
             await publishing
     assert lost > 0
+
+
+async def test_message_that_is_never_taken(serve: Serve) -> None:
+    """What the server closes for is raised by the very send, with the code and the reason."""
+    async with (
+        serve("channels: {chat: {plugin: chat, path: /chat}}") as serving,
+        realtime.connect(serving.ws("/chat"), name="alice") as chat,
+    ):
+        with pytest.raises(Closed, match="1003 wrong kind: the chat takes text only"):
+            await chat.send({"a": 1})

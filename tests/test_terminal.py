@@ -563,9 +563,9 @@ async def test_json(serve: Serve) -> None:
         _, over_sse, _ = await ended(serving.http("/chat"), *options)
         options += ["--name", "al", "--subprotocol", "realtime.v1.json"]
         _, over_v1, _ = await ended(serving.ws("/chat"), *options)
-        for out, data in ((over_v1, {"a": 1}), (over_sse, '{"a":1}')):
+        for out in (over_v1, over_sse):
             score, binary = map(json.loads, out.splitlines())
-            assert (score["id"], score["event"], score["data"]) == (str(position), "score", data)
+            assert (score["id"], score["event"], score["data"]) == (str(position), "score", {"a": 1})
             assert (binary["data"], binary["encoding"]) == ("/w==", "base64")
 
 
@@ -845,3 +845,23 @@ async def test_publish_in_a_pipe(serve: Serve) -> None:
         async with asyncio.timeout(10):
             out, said = await process.communicate()
         assert (out.count(b"\n"), said.decode()) == (1, "code 0\n")
+
+
+async def test_publish_of_what_is_too_large(serve: Serve) -> None:
+    """``publish`` says why the server closed for what it was sent."""
+    async with serve(CHAT) as serving:
+        code, out, said = await published(serving.ws("/chat"), "x" * 70_000, "--name", "al")
+    assert (code, out) == (4, "")
+    assert said.startswith(
+        "closed by the server: 1009 too big: the message is larger than limits.max_message"
+    )
+
+
+async def test_publish_that_is_a_greeting(serve: Serve) -> None:
+    """``publish`` says when a message was taken and nothing was published."""
+    async with serve(CHAT) as serving:
+        _, out, said = await published(serving.ws("/chat"), "hi")
+    assert out == ""
+    assert said.startswith(
+        "the server took it, and published nothing; where the first text is a name, --name"
+    )

@@ -101,7 +101,7 @@ async def test_a_name(home: Home, scheme: str) -> None:
         )
     [said] = [one for one in map(json.loads, shown.said) if one["event"] == "message"]
     assert (ran.code, said["id"]) == (0, position)
-    assert json.loads(said["data"]) == {"from": NAMES[1], "text": GREETING}
+    assert said["data"] == {"from": NAMES[1], "text": GREETING}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
