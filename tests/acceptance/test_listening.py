@@ -308,6 +308,9 @@ async def test_front_page_without_url(home: Home) -> None:
 
 # Proxies
 
+#: At this level the log has the requests that went well, too.
+DEBUG = ("--log-level", "debug")
+
 
 async def logged(process: Process, sock: socket.socket, *headers: tuple[str, str]) -> str:
     """The address that stands in the log for a client, of whom a proxy has told with these headers."""
@@ -316,7 +319,7 @@ async def logged(process: Process, sock: socket.socket, *headers: tuple[str, str
     assert answer.status == 202
     assert json.loads(answer.text)["id"]
     line = await process.line(lambda line: " lobby: post c" in line)
-    found = re.search(r" from (.*): 202$", line)
+    found = re.search(r" from (.*) was answered 202$", line)
     assert found, line
     return found[1]
 
@@ -324,7 +327,7 @@ async def logged(process: Process, sock: socket.socket, *headers: tuple[str, str
 async def test_a_client_that_plays_the_proxy(home: Home) -> None:
     """``X-Forwarded-For`` from somebody who is not trusted is nothing: the log has whence it came."""
     home.write(server(trusted_proxies=f'["{HOST}"]'))
-    async with home.server() as process:
+    async with home.server(*DEBUG) as process:
         with peer(await process.ready(), OTHER_HOST) as sock:
             assert await logged(process, sock, ("X-Forwarded-For", FORGED)) == OTHER_HOST
 
@@ -332,7 +335,7 @@ async def test_a_client_that_plays_the_proxy(home: Home) -> None:
 async def test_nobody_is_trusted_by_default(home: Home) -> None:
     """Without ``trusted_proxies`` nobody is believed, on the same machine neither."""
     home.write(server())
-    async with home.server() as process:
+    async with home.server(*DEBUG) as process:
         with peer(await process.ready()) as sock:
             assert await logged(process, sock, ("X-Forwarded-For", FORGED)) == HOST
 
@@ -340,7 +343,7 @@ async def test_nobody_is_trusted_by_default(home: Home) -> None:
 async def test_a_trusted_proxy(home: Home) -> None:
     """A trusted proxy is believed: the log has the client's own address."""
     home.write(server(trusted_proxies=f'["{HOST}/32"]'))
-    async with home.server() as process:
+    async with home.server(*DEBUG) as process:
         with peer(await process.ready()) as sock:
             assert await logged(process, sock, ("X-Forwarded-For", REMOTE)) == REMOTE
 
@@ -353,7 +356,7 @@ async def test_a_trusted_proxy(home: Home) -> None:
 async def test_what_the_client_has_made_up(home: Home, values: list[str]) -> None:
     """What a client tells its proxy of where it comes from is not believed, but what the proxy adds."""
     home.write(server(trusted_proxies=f'["{HOST}", "{OTHER_HOST}"]'))
-    async with home.server() as process:
+    async with home.server(*DEBUG) as process:
         with peer(await process.ready()) as sock:
             headers = [("X-Forwarded-For", value) for value in values]
             assert await logged(process, sock, *headers) == REMOTE
@@ -362,7 +365,7 @@ async def test_what_the_client_has_made_up(home: Home, values: list[str]) -> Non
 async def test_a_proxy_at_a_unix_socket(home: Home) -> None:
     """With ``unix`` in the list a proxy at the unix socket is believed."""
     home.write(server(listen='["unix:s"]', trusted_proxies="[unix]"))
-    async with home.server(listen=()) as process:
+    async with home.server(*DEBUG, listen=()) as process:
         with unix_peer(home.directory / "s") as sock:
             assert await logged(process, sock, ("X-Forwarded-For", REMOTE)) == REMOTE
 
@@ -370,7 +373,7 @@ async def test_a_proxy_at_a_unix_socket(home: Home) -> None:
 async def test_a_websocket_behind_a_proxy(home: Home) -> None:
     """The log of a WebSocket behind a trusted proxy has the client's own address."""
     home.write(server(trusted_proxies=f'["{HOST}"]'))
-    async with home.server() as process:
+    async with home.server(*DEBUG) as process:
         address = await process.ready()
         async with connect(f"ws://{address}/ws", additional_headers={"X-Forwarded-For": REMOTE}):
             pass
