@@ -210,7 +210,7 @@ def test_plugins_of_installed_packages(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-poll\nVersion: 2.1\n")
     (info / "entry_points.txt").write_text("[realtime]\npoll = somebodys_poll\n")
     (tmp_path / "somebodys_poll.py").write_text('"""Their polls."""\n1 / 0\n')
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), str(PLUGINS.parent)])
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
     listed = parsed(tmp_path, "plugins", PYTHONPATH=path)["plugins"]
     [row] = [row for row in listed if row["name"] == "poll"]
     assert {key: row[key] for key in ("kind", "distribution", "version", "description", "loaded")} == {
