@@ -27,6 +27,8 @@ SLICE = 0.010
 #: After so many bytes published and not yet flushed, a publisher lets the flush run before it goes
 #: on: a burst then becomes several writes instead of pushing healthy readers off the log.
 TURN_BYTES = 512 * 1024
+#: After so many flushes that carried one message each, at most, a pause is tried anew.
+MAX_PATIENCE = 32
 #: How often topics are looked at for what has aged out, in seconds.
 SWEEP = 1.0
 
@@ -37,6 +39,34 @@ class Scheduler(Protocol):
     def time(self) -> float: ...
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
+
+
+class Pace:
+    """When the next flush may begin, by the loop's clock.
+
+    After a flush that took a while the next one waits as long, at most a slice, so that a storm gathers
+    and leaves as few writes: a thousand joins, ten people talking at once. Where one message comes at
+    a time waiting would gain nothing. So a pause is made after a flush that carried more messages than
+    topics, and after others now and then, ever more seldom, to see whether one gathers something.
+    """
+
+    __slots__ = ("_left", "_patience", "until")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._patience = self._left = 1
+
+    def flushed(self, began: float, ended: float, gathered: bool) -> None:
+        """A flush is over; ``gathered``: it carried more than one message of a topic."""
+        self._left -= 1
+        if gathered:
+            self._patience = self._left = 1
+        elif self._left <= 0:
+            self._patience = self._left = min(self._patience * 2, MAX_PATIENCE)
+        else:
+            self.until = 0.0
+            return
+        self.until = ended + min(ended - began, SLICE)
 
 
 class Bus:
@@ -68,6 +98,9 @@ class Bus:
         self._topics: dict[str, Topic] = {}
         self._dirty: dict[Topic, None] = {}
         self._scheduled = False
+        self._waiting = False  # for the end of a pause
+        self._pace = Pace()
+        self._published = 0  # messages since the last flush
         self._sweeping = False
         self._unflushed = 0  # bytes published that the flush has not brought to everybody
 
@@ -159,10 +192,14 @@ class Bus:
         message = Message.of(data, event=event, time=self.wall_time(), exclude=exclude)
         log_of_topic = self.topic(topic)
         position = log_of_topic.append(message)
+        self._published += 1
         if self.size > self._max_size:
             self._shed()
         self._unflushed += len(message.payload) + OVERHEAD  # as the log counts
         if self._unflushed > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
+            if self._waiting:  # there is enough to be written
+                self._waiting = False
+                self._loop.call_soon(self._flush)
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
         return position
 
@@ -195,25 +232,35 @@ class Bus:
     # Delivery
 
     def wake(self, topic: Topic) -> None:
-        """A topic has something to write: it is flushed at the end of this turn of the loop."""
+        """A topic has something to write: it is flushed at the end of this turn, or of a pause."""
         self._dirty[topic] = None
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            pause = self._pace.until - self.now()
+            if pause > 0:
+                self._waiting = True
+                self._loop.call_later(pause, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._scheduled = False
-        deadline = self.now() + SLICE
+        self._scheduled = self._waiting = False
+        began = self.now()
+        deadline = began + SLICE
+        messages, self._published = self._published, 0
+        topics = 0
         try:
             for topic in list(self._dirty):
                 if topic not in self._dirty:
                     continue  # what was just written made it go
                 del self._dirty[topic]
+                topics += 1
                 if not topic.flush(deadline):
                     self.wake(topic)  # at the end of the line: the others come first
                 if self.now() > deadline:
                     break
         finally:  # one topic's error is not to stop the others
+            self._pace.flushed(began, self.now(), messages > topics)
             if self._dirty and not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from realtime.bus import Bus
+from realtime.bus import SLICE, Bus
 from realtime.encodings import EventStream, Form, PlainFrames
 from realtime.message import Message, Position, Since
 from realtime.subscriber import State, Subscriber
@@ -44,6 +44,10 @@ class Loop:
         """Whether something waits for the next turn."""
         return bool(self._ready)
 
+    def soon(self, seconds: float) -> bool:
+        """Whether a timer is due within so many seconds."""
+        return bool(self._timers) and self._timers[0][0] <= self.clock + seconds
+
     def turn(self) -> None:
         """One turn: the timers that are due, and what was ready when it began."""
         while self._timers and self._timers[0][0] <= self.clock:
@@ -66,7 +70,7 @@ class Loop:
             self.clock = max(self.clock, self._timers[0][0])
             self.turn()
             self.idle()
-        self.clock = until
+        self.clock = max(self.clock, until)  # what was written may have taken longer
 
 
 class Lines(Form):
@@ -282,8 +286,10 @@ class Bed:
         return wire
 
     def idle(self) -> None:
-        """Let the bus finish what it has begun; no time passes but that of the writes."""
+        """Let the bus finish what it has begun; no time passes but that of its writes and pauses."""
         self.loop.idle()
+        while self.loop.soon(2 * SLICE):  # a pause is a slice at the most
+            self.loop.advance(2 * SLICE)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -8,7 +8,7 @@ import logging
 import pytest
 from busdrive import LINES, PLAIN, Bed, Lines
 
-from realtime.bus import SLICE, TURN_BYTES, Bus, Subscription
+from realtime.bus import SLICE, TURN_BYTES, Bus, Pace, Subscription
 from realtime.errors import BusError, TooManyTopics, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
@@ -529,3 +529,72 @@ def test_two_buses_know_nothing_of_each_other() -> None:
     one.publish("x")
     other.idle()
     assert wire.writes == []
+
+
+# The pace of flushes
+
+
+def pauses(*gathered: bool) -> list[bool]:
+    """Whether there is a pause after each of some flushes that took a millisecond."""
+    pace, now, paused = Pace(), 0.0, []
+    for one in gathered:
+        pace.flushed(now, now + 0.001, one)
+        paused.append(pace.until > now + 0.001)
+        now += 1.0
+    return paused
+
+
+def test_storm_is_paced() -> None:
+    """After each flush that carried more than one message there is a pause."""
+    assert pauses(*[True] * 5) == [True] * 5
+
+
+def test_quiet_room_is_seldom_paced() -> None:
+    """Where one message comes at a time a pause is tried ever more seldom, at last after 32 flushes."""
+    paused = pauses(*[False] * 100)
+    tries = [number for number, pause in enumerate(paused, 1) if pause]
+    assert tries == [1, 3, 7, 15, 31, 63, 95]
+
+
+def test_storm_in_a_quiet_room_is_paced_at_once() -> None:
+    """One flush that has gathered something is enough for the pauses to come back."""
+    assert pauses(*[False] * 40, True, True, False) == [*pauses(*[False] * 40), True, True, True]
+
+
+def test_pause_is_as_long_as_the_flush() -> None:
+    """The next flush begins no sooner after the last than that took."""
+    pace = Pace()
+    pace.flushed(5.0, 5.004, True)
+    assert pace.until == pytest.approx(5.008)
+
+
+def test_pause_is_no_longer_than_a_slice() -> None:
+    """A flush that held the loop for long holds back the next for a slice at the most."""
+    pace = Pace()
+    pace.flushed(5.0, 6.0, True)
+    assert pace.until == 6.0 + SLICE
+
+
+def test_what_is_published_in_a_pause_leaves_together() -> None:
+    """Messages of a pause are one write for each reader."""
+    bed = Bed()
+    wire = bed.join(cost=0.001)
+    bed.publish("1", "2")
+    bed.loop.idle()
+    bed.publish("3")
+    bed.loop.idle()
+    bed.publish("4")
+    bed.loop.idle()
+    assert wire.texts == ["1", "2"]
+    bed.advance(SLICE)
+    assert (wire.texts, len(wire.writes)) == (["1", "2", "3", "4"], 2)
+
+
+def test_publisher_with_much_to_say_ends_a_pause() -> None:
+    """A pause ends when so much waits that it would push readers off the log."""
+    bed = Bed()
+    wire = bed.join(cost=0.001)
+    bed.publish("1", "2")
+    bed.loop.idle()
+    bed.publish(*["x" * 100_000] * 8)
+    assert len(wire.texts) >= 6
