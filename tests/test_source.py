@@ -176,7 +176,7 @@ def test_number_of_values_is_bounded() -> None:
 def test_nesting_is_bounded(opening: str) -> None:
     """A hundred thousand brackets are no traceback."""
     [problem] = mistakes(opening * 100_000)
-    assert problem.message == "it is nested too deeply"
+    assert (problem.message, problem.line) == ("it is nested too deeply", 1)
 
 
 def test_long_line_takes_no_long_time() -> None:
@@ -281,6 +281,14 @@ def test_variables_without_an_end_take_no_time() -> None:
     source = Source("c.yaml", environment={})
     assert source.load("'" + "${A:-" * 20_000 + "'") is None
     assert [problem.place for problem in source.problems] == ["c.yaml:1:1"]
+
+
+@pytest.mark.parametrize(("size", "mistakes"), [(1024, 0), (1025, 1)])
+def test_default_of_a_variable_is_bounded(size: int, mistakes: int) -> None:
+    """The default of a variable has at most 1,024 characters."""
+    source = Source("c.yaml", environment={})
+    source.load("'${A:-" + "x" * size + "}'")
+    assert len(source.problems) == mistakes
 
 
 def test_misread_secret_is_not_told() -> None:
