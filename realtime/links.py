@@ -102,7 +102,7 @@ class _Turns:
     async def read(self) -> Any:
         self._in_a_row = (self._in_a_row + 1) % TURN_FRAMES
         if not self._in_a_row:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # time-outs and the application have their turn
         return await self._queue.read()
 
 

@@ -164,7 +164,7 @@ class Server:
             await self._runner.cleanup()
             for transport in filter(None, transports):
                 transport.abort()  # over TLS a close waits for the client's answer
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the transports that were cut say so in the next turn
         self.bus.close()
 
     @property

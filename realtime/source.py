@@ -36,7 +36,7 @@ KeyPath = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 #: Its parts are bounded, for in a text full of openings each would be followed to the end.
-_VARIABLE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1024}))?\}")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1024}))?\}")
 #: What no text may have: a half of a character, and what ends one in C.
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 #: Keys and environment variables whose value is a secret by their name.
@@ -290,9 +290,9 @@ class Source:
             read = "this as a number" if secret else f"{node.value[:60]} as the number {value}"
             return self._refuse(f"YAML reads {read}; write that number, or put quotes around a text", path)
         if isinstance(value, str):
-            if re.search(r"(?<!\$)\$\{", _VARIABLE.sub("", value)):
+            if "${" in _VARIABLE.sub(" ", value):
                 return self._refuse("a variable is ${NAME} or ${NAME:-default}; $${ is no variable", path)
-            value = self._expand(value, lambda match: self._unset(match, path), path).replace("$${", "${")
+            value = self._expand(value, lambda match: self._unset(match, path), path)
             if unspeakable := _UNSPEAKABLE.search(value):
                 return self._refuse(f"the character U+{ord(unspeakable[0]):04X} is not allowed here", path)
         return value
@@ -304,11 +304,10 @@ class Source:
         lines: dict[str, int] = {}
         for key, value in node.value:
             name = key.value
-            if (
-                not isinstance(key, yaml.ScalarNode)
-                or key.tag == f"{_TAGS}merge"
-                or _UNSPEAKABLE.search(name)
-            ):
+            if key.tag == f"{_TAGS}merge":
+                wrong = "merging (<<) is not supported: write the keys themselves"
+                self.problems.append(self._at(key.start_mark, wrong, _spell(path)))
+            elif not isinstance(key, yaml.ScalarNode) or _UNSPEAKABLE.search(name):
                 self.problems.append(self._at(key.start_mark, "a key is a plain word", _spell(path)))
             elif name in lines:
                 twice = f"the key is there twice, first in line {lines[name]}"
@@ -324,6 +323,8 @@ class Source:
         """The text with its variables filled in; ``unset`` is called for what has no value."""
 
         def value(match: re.Match[str]) -> str:
+            if match[0] == "$${":
+                return "${"
             if path is not None:
                 self.variables[path] = (*self.variables.get(path, ()), match[1])
             default: str | None = match[2]

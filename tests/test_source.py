@@ -36,7 +36,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         (CHANNEL + "    path: /b\n", "5:5", "channels.a.path", "there twice, first in line 4"),
         (CHANNEL + "  a: {plugin: chat}\n", "5:3", "channels.a", "there twice, first in line 2"),
         ("? [a]\n: 1\n", "1:3", "", "a key is a plain word"),
-        ("server:\n  <<: {drain: 1s}\n", "2:3", "server", "a key is a plain word"),
+        ("server:\n  <<: {drain: 1s}\n", "2:3", "server", "merging (<<) is not supported"),
         # The traps of YAML 1.1
         (SERVER + "  drain: 12:30\n", "2:10", "server.drain", "reads 12:30 as the number 750; write"),
         (SERVER + "  listen: [12:30]\n", "2:12", "server.listen[0]", "put quotes around a text"),
@@ -318,3 +318,9 @@ def test_secret_in_a_list_is_not_told(text: str) -> None:
 def test_doubled_dollar_is_one() -> None:
     """``$${`` is the text ``${``."""
     assert Source("c.yaml", environment={}).load("'$${A}'") == "${A}"
+
+
+def test_what_a_variable_brings_is_not_read_again() -> None:
+    """Dollars and braces in the value of a variable are what they are."""
+    source = Source("c.yaml", environment={"A": "$${B} ${C}"})
+    assert (source.load("'${A}'"), source.problems) == ("$${B} ${C}", [])

@@ -374,7 +374,7 @@ class Connection(asyncio.Protocol):
             in_a_row += 1
             if in_a_row == TURN_MESSAGES:
                 in_a_row = 0
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # the other clients have their turn
 
     async def _leave(self) -> None:
         channel, client = self.channel, self.client
