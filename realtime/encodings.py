@@ -11,12 +11,14 @@ import base64
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from struct import Struct
 from typing import ClassVar
 
 from realtime import envelope
 from realtime.message import Message
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_SHORT, _MEDIUM, _LONG = Struct(">BB").pack, Struct(">BBH").pack, Struct(">BBQ").pack
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -24,12 +26,10 @@ def frame(opcode: int, payload: bytes) -> bytes:
     """One unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
-        head = bytes((0x80 | opcode, size))
-    elif size < 65536:
-        head = bytes((0x80 | opcode, 126)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
-    return head + payload
+        return _SHORT(0x80 | opcode, size) + payload
+    if size < 65536:
+        return _MEDIUM(0x80 | opcode, 126, size) + payload
+    return _LONG(0x80 | opcode, 127, size) + payload
 
 
 class Form(ABC):

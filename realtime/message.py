@@ -13,6 +13,8 @@ Kind = Literal["text", "json", "bytes"]
 MAX_EVENT = 255
 #: How the names of the host's own events begin; no client may send one.
 RESERVED = "realtime:"
+# Half of what the constructor of a named tuple takes; messages are made all the time.
+_new = tuple.__new__
 _POSITION = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
 
 
@@ -96,7 +98,7 @@ class Message(NamedTuple):
                 kind, payload = "json", orjson.dumps(data)
             except TypeError as error:  # orjson's errors are TypeErrors
                 raise ValueError(f"this data is no JSON: {error}") from None
-        return cls(event, kind, payload, time, id, exclude)
+        return _new(cls, (event, kind, payload, time, id, exclude))
 
     @property
     def data(self) -> Any:
@@ -106,6 +108,11 @@ class Message(NamedTuple):
         if self.kind == "bytes":
             return self.payload
         return orjson.loads(self.payload)
+
+
+def heard(kind: Kind, payload: bytes) -> Message:
+    """A message as it comes in a frame: a text, or bytes."""
+    return _new(Message, ("message", kind, payload, 0.0, None, None))
 
 
 def said(data: Any, *, event: str = "message") -> Message:

@@ -29,7 +29,7 @@ from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.transports.connection import Connections
+from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.websocket import wants_websocket
 

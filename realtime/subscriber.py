@@ -40,6 +40,10 @@ class State(StrEnum):  # its hash is that of a str, and ten times as fast as an 
     GONE = "gone"
 
 
+# To look a state up in its class takes as long as all else that is done for one client.
+HELD, LIVE, BEHIND, LAGGING, GONE = State
+
+
 @dataclass(slots=True, eq=False)
 class Subscriber:
     """One cursor into a topic, and the sink that its messages are written to.
@@ -54,7 +58,7 @@ class Subscriber:
     owner: object
     cursor: int
     resumed: Resume
-    state: State = State.HELD
+    state: State = HELD
     _outbox: list[tuple[int, bytes]] | None = None
     _outbox_size: int = 0
 
@@ -63,7 +67,7 @@ class Subscriber:
 
         A form without marks cannot say it, so its subscriber is given up.
         """
-        if self.state is not State.HELD:
+        if self.state is not HELD:
             return
         topic = self.topic
         if self.resumed.lossy:
@@ -71,7 +75,7 @@ class Subscriber:
                 topic.overrun(self, "the position cannot be resumed")
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
-        topic.move(self, State.BEHIND)
+        topic.move(self, BEHIND)
         topic.catch_up(self)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
@@ -82,36 +86,36 @@ class Subscriber:
         connection.
         """
         state = self.state
-        if state is State.LIVE and self.cursor == self.topic.head and not self.sink.paused:
+        if state is LIVE and self.cursor == self.topic.head and not self.sink.paused:
             self.sink.write(data)
-        elif state is State.HELD:
+        elif state is HELD:
             # Nothing is delivered before start(), so nothing but direct data comes before this.
             if self._outbox or self.sink.paused:
                 self._wait(self.cursor, data)
             else:
                 self.sink.write(data)
-        elif state is not State.GONE:
+        elif state is not GONE:
             self._wait(self.topic.head, data)
-            if state is State.LIVE:
-                self.topic.move(self, State.BEHIND)
-            while self.state is State.BEHIND:  # each round writes, until the sink pauses
+            if state is LIVE:
+                self.topic.move(self, BEHIND)
+            while self.state is BEHIND:  # each round writes, until the sink pauses
                 self.topic.catch_up(self)
-        if self._outbox_size > MAX_OUTBOX and self.state is not State.GONE:
+        if self._outbox_size > MAX_OUTBOX and self.state is not GONE:
             self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
 
     def resume(self) -> None:
         """The sink has drained."""
-        if self.state is State.LAGGING:
-            self.topic.move(self, State.BEHIND)
+        if self.state is LAGGING:
+            self.topic.move(self, BEHIND)
             self.topic.bus.wake(self.topic)
-        elif self.state is State.HELD and not self.sink.paused:
+        elif self.state is HELD and not self.sink.paused:
             data = self.take_direct()
             if data is not None:
                 self.sink.write(data)
 
     def detach(self) -> None:
         """Let go of the place. Nothing is written any more."""
-        if self.state is not State.GONE:
+        if self.state is not GONE:
             self.topic.remove(self)
 
     def _wait(self, offset: int, data: bytes) -> None:

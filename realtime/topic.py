@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from realtime.encodings import Form
 from realtime.log import Log, Resume
 from realtime.message import Message, Position, Since
-from realtime.subscriber import Sink, State, Subscriber
+from realtime.subscriber import BEHIND, GONE, HELD, LAGGING, LIVE, Sink, State, Subscriber
 
 if TYPE_CHECKING:
     from realtime.bus import Bus
@@ -78,10 +78,10 @@ class Topic(Log):
         self.lagging: dict[Subscriber, None] = {}
         self.held: dict[Subscriber, None] = {}
         self._in = {
-            State.HELD: self.held,
-            State.LIVE: self.live,
-            State.BEHIND: self.behind,
-            State.LAGGING: self.lagging,
+            HELD: self.held,
+            LIVE: self.live,
+            BEHIND: self.behind,
+            LAGGING: self.lagging,
         }
         #: Plugin code that reads at its own pace: what is set when there is something new.
         self.readers: dict[asyncio.Event, None] = {}
@@ -188,12 +188,12 @@ class Topic(Log):
         """Change what a subscriber does; it becomes the last of those who do the same."""
         del self._in[subscriber.state][subscriber]
         subscriber.state = state
-        if state is not State.GONE:
+        if state is not GONE:
             self._in[state][subscriber] = None
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, whatever it was doing."""
-        self.move(subscriber, State.GONE)
+        self.move(subscriber, GONE)
         self.bus.left(self)
 
     def overrun(self, subscriber: Subscriber, reason: str) -> None:
@@ -222,7 +222,7 @@ class Topic(Log):
         # Those who replay get at most half of the slice, so that the live ones never wait for them.
         half = (self.bus.now() + deadline) / 2
         for subscriber in list(self.behind):
-            if subscriber.state is State.BEHIND:
+            if subscriber.state is BEHIND:
                 self.catch_up(subscriber)
                 if self.bus.now() > half:
                     break
@@ -249,7 +249,7 @@ class Topic(Log):
         writes = size = 0
         try:
             for subscriber in subscribers:
-                if subscriber.state is not State.LIVE or subscriber.cursor == self.head:
+                if subscriber.state is not LIVE or subscriber.cursor == self.head:
                     continue
                 if subscriber.sink.paused:
                     self._lag(subscriber)
@@ -286,14 +286,14 @@ class Topic(Log):
                 self._lapped(subscriber)
             elif subscriber.cursor < self.head:
                 self._step(subscriber)
-        if subscriber.state is not State.BEHIND:
+        if subscriber.state is not BEHIND:
             return
         if subscriber.sink.paused:
             self._lag(subscriber)
         elif subscriber.cursor == self.head and subscriber.next_direct is None:
-            self.move(subscriber, State.LIVE)
+            self.move(subscriber, LIVE)
         else:
-            self.move(subscriber, State.BEHIND)  # to the end of the line
+            self.move(subscriber, BEHIND)  # to the end of the line
             self.bus.wake(self)
 
     def _step(self, subscriber: Subscriber) -> None:
@@ -348,7 +348,7 @@ class Topic(Log):
         self.bus.counters["bytes"] += size
 
     def _lag(self, subscriber: Subscriber) -> None:
-        self.move(subscriber, State.LAGGING)
+        self.move(subscriber, LAGGING)
         self.bus.counters["lags"] += 1
         self._slowest = min(self._slowest, subscriber.cursor)
         self._leave_behind()

@@ -788,8 +788,8 @@ async def test_reader_hands_on_every_kind_of_frame(serve: Serve) -> None:
     async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
         await wire.send(data)
         frames = [await wire.frame() for _ in range(5)]
-    assert frames[0] == Frame(PONG, b"p")  # it overtakes
-    assert [f.payload for f in frames[1:4]] == [b"Echo: a", b"\x00\xff", b"Echo: bc"]
+    assert [f.payload for f in frames[:3]] == [b"Echo: a", b"\x00\xff", b"Echo: bc"]
+    assert frames[3] == Frame(PONG, b"p")
     assert (frames[4].code, frames[4].reason) == (4321, "reason")
 
 
@@ -802,10 +802,8 @@ async def test_flood_of_pings_is_answered_in_few_writes(serve: Serve) -> None:
         pings = [frame(PING, b"%d" % number) for number in range(10_000)]
         await wire.send(b"".join(pings) + frame(TEXT, b"end"))
         answered = []
-        while (got := await wire.frame())[0] == PONG:
-            answered.append(got[1])
-        assert got[1] == b"Echo: end"
-    assert answered[-1] == b"9999"
+        while b"9999" not in answered or b"Echo: end" not in answered:
+            answered.append((await wire.frame()).payload)
     assert len(answered) < 5000
 
 

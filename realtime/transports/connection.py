@@ -1,17 +1,17 @@
 """A connection: one client's socket, from the end of the handshake to the end.
 
-After the handshake a connection takes the place of aiohttp's own protocol on the transport, so
-bytes come and go without a layer between: what arrives is handed to the client's one task, and the
-bus writes joined batches straight to the transport. There is no writing task and no queue of what
-is to be written; a transport that holds too much pauses the connection, and the cursor waits.
+After the handshake a connection takes the place of aiohttp's own protocol on the transport, and
+aiohttp is let go of: bytes come and go without a layer between. What arrives is handed to
+``on_message`` at once, and only what that leaves unfinished to the client's one task; the bus writes
+joined batches straight to the transport. There is no writing task and no queue of what is to be
+written; a transport that holds too much pauses the connection, and the cursor waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextvars
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,15 +19,14 @@ from aiohttp import web
 
 from realtime.channel import Channel, Client
 from realtime.close_codes import LOST, CloseCode
+from realtime.eager import Begun, begin, go_on
 from realtime.encodings import Form
 from realtime.envelope import Ref
 from realtime.errors import Disconnected
-from realtime.heartbeat import Heartbeat
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-
-log = logging.getLogger("realtime.connection")
+from realtime.transports.connections import Connections, log_end, not_the_plugins
 
 #: What a transport may hold before its cursor waits, and where it goes on, in bytes.
 HIGH_WATER = 128 * 1024
@@ -35,7 +34,7 @@ LOW_WATER = 32 * 1024
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
 MAX_INBOX = 8
 LOW_INBOX = 2
-#: After so many messages of one client in a row the others have their turn.
+#: After so many messages of one client in one turn of the loop the others have theirs.
 TURN_MESSAGES = 32
 #: How long a connection that is being closed may take, in seconds; then it is cut.
 CLOSE_GRACE = 2.0
@@ -54,64 +53,57 @@ class End(NamedTuple):
     reason: str
 
 
-class Connections:
-    """All connections of a server, and what they share."""
+class Opening(web.StreamResponse):
+    """The head of a response whose rest is a connection's to write, not aiohttp's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int) -> None:
-        self.heartbeat = Heartbeat(loop)
-        self.max_clients = max_clients
-        self.draining = False
-        #: How many clients are there that say one thing and wait for the answer.
-        self.posts = 0
-        self._all: dict[Connection, None] = {}
-        self._ids = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def next_id(self) -> str:
-        """An id for a client: public, unique in this process, no capability."""
-        self._ids += 1
-        return f"c{self._ids}"
-
-    def add(self, connection: Connection) -> None:
-        """A connection begins."""
-        self._all[connection] = None
-        self._empty.clear()
-
-    def remove(self, connection: Connection) -> None:
-        """It is over, ``on_leave`` included."""
-        self._all.pop(connection, None)
-        self.heartbeat.forget(connection)
-        if not self._all:
-            self._empty.set()
-
-    async def close_all(self, code: int, reason: str, grace: float) -> None:
-        """Tell every client and wait until all are gone; cut what is not gone in time."""
-        for connection in list(self._all):
-            connection.close(code, reason)
-        try:
-            async with asyncio.timeout(grace):
-                await self._empty.wait()
-        except TimeoutError:
-            log.warning("%d connections did not end within %gs and are cut", len(self), grace)
-            for connection in list(self._all):
-                connection.abort()
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: the connection ends what it writes."""
 
 
 class Connection(asyncio.Protocol):
     """What all streaming transports share: a sink for the bus, and a link for the client."""
+
+    # A connection is most of what an idle client costs, so it has no dictionary.
+    __slots__ = (
+        "_began",
+        "_begun",
+        "_budget",
+        "_context",
+        "_grace",
+        "_idle",
+        "_inbox",
+        "_loop",
+        "_lost",
+        "_paused_at",
+        "_reading",
+        "_ref",
+        "_task",
+        "_unsent",
+        "_waiter",
+        "_working",
+        "_written_at",
+        "channel",
+        "client",
+        "closed",
+        "connections",
+        "form",
+        "outcome",
+        "paused",
+        "slot",
+        "subscriber",
+        "topic",
+        "transport",
+    )
+
+    client: Client
+    subscriber: Subscriber
+    transport: asyncio.Transport
 
     def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
         self.connections = connections
         self.channel = channel
         self.topic = topic
         self.form = form
-        self.client: Client
-        self.subscriber: Subscriber
-        self.transport: asyncio.Transport
         #: The bus does not write while this is set (``topic.Sink``).
         self.paused = False
         #: Whether a close has begun, from whichever side; nothing is written any more.
@@ -122,15 +114,21 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._lost = False
-        self._error: Exception | None = None
         self._paused_at = 0.0
+        self._written_at = 0.0
         self._unsent = 0  # what the transport held at the last look while paused
-        self._inbox: deque[Message | End] = deque()
-        self._ref: Ref | None = None  # by what the message taken last is to be answered
+        # Whoever waits for the client: its task between two messages (idle), or what that is doing.
+        self._inbox: list[Message | End] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._idle = False
+        self._begun: Begun | None = None
+        self._budget = 0  # how many messages may still be answered at once in this turn
+        self._ref: Ref | None = None  # by what the message taken last is to be answered
         self._reading = True
         self._grace: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
+        self._working = False  # the task does what the client has begun
+        self._task: asyncio.Task[None]
+        self._context = contextvars.copy_context()
 
     # The socket
 
@@ -148,8 +146,13 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
         # names its own reader; it calls feed_data and feed_eof.
-        request.protocol.set_parser(_Tail(self))  # type: ignore[arg-type]
+        http = request.protocol
+        http.set_parser(_Tail(self))  # type: ignore[arg-type]
         transport.set_protocol(self)
+        # To aiohttp the connection is gone, and with it all that a request takes to be handled; it
+        # would close the transport. The request's own task ends in its own time.
+        http.transport = None
+        http.connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client (``asyncio.Protocol``)."""
@@ -171,7 +174,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone; what was said before is still heard."""
         self._lost = True
-        self._error = error
         self.subscriber.detach()
         self.closed = True
         self.paused = False
@@ -185,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._grace = self._loop.call_later(grace, action)
 
     def _give_up(self) -> None:
-        if self._task is not None:
+        if self._working:
             self.channel.log.error(
                 "what %r had begun did not end within %gs of its leaving and is cancelled",
                 self.client,
@@ -196,8 +198,9 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport (``topic.Sink``)."""
         # A transport that has failed, but not said so yet, would warn of every write.
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        transport = self.transport
+        if not transport.is_closing():
+            transport.write(data)
 
     def overrun(self, reason: str) -> None:
         """The client was too slow (``topic.Sink``)."""
@@ -217,9 +220,11 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Write a message to this client alone, in its place (``channel.Link``)."""
-        data = self.form.encode(message)
-        if data and not self.closed:
-            self.subscriber.send(self.form.wrap(data))
+        if not self.closed:
+            form = self.form
+            data = form.encode(message)
+            if data:
+                self.subscriber.send(form.wrap(data))
 
     def close(self, code: int, reason: str) -> None:
         """Close, with a code and a reason. What the client said and was not heard is dropped."""
@@ -257,27 +262,70 @@ class Connection(asyncio.Protocol):
         """The next message of the client."""
         if self._waiter is not None:
             raise RuntimeError("somebody else is receiving from this client already")
-        while not self._inbox or (self.paused and not self.closed):
-            # A client that does not read what it is sent is not listened to either.
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
+        while True:
+            while not self.has_news:
+                await self._wait()
+            item = self._inbox[0]
+            if isinstance(item, End):  # it stays the end, however often it is asked for
+                self.close(*item)
+                raise Disconnected(item.reason)
+            del self._inbox[0]
+            self._regulate()
+            message = self.understand(item)
+            if message is not None:
+                return message
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something of the client is to be heard.
+
+        A client that does not read what it is sent is not listened to either.
+        """
+        return bool(self._inbox) and (self.closed or not self.paused)
+
+    async def _wait(self) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:
                 self._waiter = None
-        item = self._inbox.popleft()
-        if isinstance(item, End):
-            self._inbox.append(item)  # it stays the end, however often it is asked for
-            self.close(*item)
-            raise Disconnected(item.reason)
-        self._regulate()
+
+    def understand(self, item: Message) -> Message | None:
+        """The message in what came; None if there is none, which has been answered then."""
         return item
 
-    def hear(self, item: Message | End) -> None:
-        """Something came from the client."""
+    def hear(self, item: Message) -> None:
+        """Something came from the client.
+
+        While the client's task is idle ``on_message`` is called here and now, in the name of that task:
+        it spares a future and a turn of the event loop per message. Where it has to wait, or fails, the
+        task goes on with it.
+        """
+        waiter = self._waiter
+        if not self._idle or self._budget <= 0 or self.paused or waiter is None:
+            self._queue(item)
+            if len(self._inbox) >= MAX_INBOX:
+                self._regulate()
+            return
+        self._budget -= 1
+        message, ref = self.understand(item), self._ref
+        if message is None:
+            return
+        self._waiter, self._idle = None, False  # on_message may receive() from the client itself
+        result = begin(self._task, self._context, self.channel.on_message, self.client, message)
+        if type(result) is Begun:
+            self._begun = result
+        elif ref is not None:
+            self.acknowledge(ref, result)
+        if self._begun is None and not self._inbox:
+            self._waiter, self._idle = waiter, True
+        elif not waiter.done():  # else the task was cancelled
+            waiter.set_result(None)
+
+    def _queue(self, item: Message | End) -> None:
         self._inbox.append(item)
         self._wake()
-        if len(self._inbox) >= MAX_INBOX:
-            self._regulate()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -328,16 +376,35 @@ class Connection(asyncio.Protocol):
 
     # The whole life
 
-    async def live(self) -> None:
-        """From the handshake to the end: connect, join, listen, leave."""
+    def begin(self) -> None:
+        """Live, in a task of its own."""
+        self._task = self._loop.create_task(self._live(), context=self._context)
+
+    async def _live(self) -> None:
+        """From the handshake to the end: connect, join, listen, leave, and go."""
+        try:
+            await self._serve()
+            self.close(CloseCode.DONE, "")
+            while not self._lost:
+                await self._wait()
+        finally:
+            self.abort()
+            if self._grace is not None:
+                self._grace.cancel()
+            (code, reason), seconds = self.outcome, self._loop.time() - self._began
+            facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
+            log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
+            self.connections.remove(self)
+
+    async def _serve(self) -> None:
         channel, client = self.channel, self.client
-        self._task = asyncio.current_task()
         joined = False
         resumed = self.subscriber.resumed
         if resumed.lossy and not self.form.marks:
             lost = f"{resumed.missed} messages are" if resumed.missed else "it is"
             self.close(CloseCode.TRY_AGAIN, f"the position cannot be resumed, {lost} no longer kept")
             return
+        self._working = True
         try:
             try:
                 await channel.on_connect(client)
@@ -359,16 +426,33 @@ class Connection(asyncio.Protocol):
             channel.log.exception("a bug of the channel closes %r", client)
             self.close(CloseCode.BUG, "the channel has a bug")
         finally:
+            self._working = False
             self.subscriber.detach()
             if joined:
                 await self._leave()
 
     async def _listen(self) -> None:
-        on_message, client = self.channel.on_message, self.client
         in_a_row = 0
         while True:
-            message, ref = await self._take(), self._ref
-            position = await on_message(client, message)
+            begun, error = self._begun, None
+            while begun is None and not self.has_news:
+                self._idle = True
+                try:
+                    await self._wait()
+                except asyncio.CancelledError as cancelled:
+                    if self._begun is None:
+                        raise
+                    error = cancelled  # it is for what has begun
+                finally:
+                    self._idle = False
+                begun = self._begun
+            self._begun = None
+            if begun is not None:
+                ref = self._ref
+                position = await go_on(begun, error)
+            else:
+                message, ref = await self._take(), self._ref
+                position = await self.channel.on_message(self.client, message)
             if ref is not None:
                 self.acknowledge(ref, position)
             in_a_row += 1
@@ -378,7 +462,6 @@ class Connection(asyncio.Protocol):
 
     async def _leave(self) -> None:
         channel, client = self.channel, self.client
-        self._task = None  # on_leave has its own time
         channel.left(client)
         self.topic.members.pop(client, None)
         try:
@@ -391,51 +474,6 @@ class Connection(asyncio.Protocol):
                 raise
             channel.log.exception("on_leave of %r failed", client)
         self.topic.bus.left(self.topic)
-
-    async def release(self, request: web.Request) -> None:
-        """Wait for the socket to go, then let aiohttp's protocol know that it has."""
-        self._task = None
-        try:
-            self.close(CloseCode.DONE, "")
-            while not self._lost:
-                self._waiter = self._loop.create_future()
-                await self._waiter
-        finally:
-            self.abort()
-            if self._grace is not None:
-                self._grace.cancel()
-            (code, reason), seconds = self.outcome, self._loop.time() - self._began
-            facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
-            log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
-            request.protocol.connection_lost(self._error)
-
-
-def log_end(
-    client: Client, channel: Channel, end: str, facts: dict[str, object], level: int = logging.INFO
-) -> None:
-    """The one line that the log has of a client, at its end; the facts are fields of it in JSON."""
-    who = f"{client.id} ({client.name})" if client.name else client.id
-    whence = client.remote or "an unknown address"
-    fields = {
-        "client": client.id,
-        "channel": channel.name,
-        "transport": client.transport,
-        "topic": client.topic,
-        "name": client.name,
-        "remote": client.remote,
-        **facts,
-    }
-    channel.log.log(
-        level, "%s %s from %s %s", client.transport, who, whence, end.rstrip(), extra={"fields": fields}
-    )
-
-
-def not_the_plugins(error: BaseException) -> bool:
-    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt | GeneratorExit)
 
 
 class _Tail:

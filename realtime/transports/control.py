@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from realtime.message import Message, Position
-from realtime.subscriber import State
+from realtime.subscriber import HELD
 from realtime.transports.connection import Connection
 
 
 class ControlledConnection(Connection):
     """A connection in whose form there is room for events of the host's own."""
 
-    _written_at = 0.0
+    __slots__ = ()
 
     def say(self, name: str, data: dict[str, Any], id: Position | None = None) -> bytes:
         """An event of the host's own, not wrapped yet."""
@@ -53,7 +53,7 @@ class ControlledConnection(Connection):
         # Not now, for the delay of each look would add up; but what was slept through is over.
         self._written_at = max(due, now - period)
         # An event that is on its way spares it; while the client is greeted none is.
-        on_its_way = self.subscriber.cursor != self.topic.head and self.subscriber.state is not State.HELD
+        on_its_way = self.subscriber.cursor != self.topic.head and self.subscriber.state is not HELD
         if not on_its_way and not self.paused:
             super().write(self.heartbeat())
         return self._written_at + period

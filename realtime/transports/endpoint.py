@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from realtime.channel import Channel, Client, Identity, Link, Transport
-from realtime.encodings import PlainFrames
+from realtime.encodings import BINARY, TEXT, PlainFrames, frame
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed
 from realtime.paths import topic_name
 from realtime.proxies import known_scheme
 from realtime.transports import post, sse, websocket
-from realtime.transports.connection import Connection, Connections
+from realtime.transports.connection import Connection, Opening
+from realtime.transports.connections import Connections
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
 
@@ -39,10 +40,9 @@ class Endpoint:
         self._url = url
         self._max_message = channel.settings.limits.max_message or max_message
         self._plain = _GuardedFrames(channel)
-        self._open = 0  # connections of this channel, those included that have not joined yet
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Handle one request, which for a stream lasts as long as the stream."""
+        """Handle one request; of a stream this is the beginning, which then lives by itself."""
         transport = self._choose(request)
         try:
             name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
@@ -69,7 +69,7 @@ class Endpoint:
             form = websocket.JSON_FRAMES if with_json else self._plain
             connection = kind(self._connections, self._channel, topic, form, self._max_message)
         else:
-            response = web.StreamResponse(headers=self._stream_headers(request))
+            response = Opening(headers=self._stream_headers(request))
             connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
         connection.client = self._client(request, connection, name, transport, identity)
         if request.transport is None:
@@ -79,35 +79,28 @@ class Endpoint:
         # the client knows of the connection is for it.
         connection.subscriber = topic.subscribe(connection, connection.form, connection.client, since)
         self._connections.add(connection)
-        self._open += 1
         try:
-            try:
-                await response.prepare(request)
-            except ConnectionError:
-                return response  # the client went while it was being answered
+            await response.prepare(request)
             connection.take_over(request)
             connection.greet(self._introduction(request))
             connection.watch()
-            try:
-                await connection.live()
-            finally:
-                await connection.release(request)
-        finally:
+            connection.begin()
+        except BaseException as error:
             connection.subscriber.detach()
+            connection.transport.abort()
             self._connections.remove(connection)
-            self._open -= 1
+            if not isinstance(error, ConnectionError):  # the client went while it was being answered
+                raise
         return response
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
-        self._connections.posts += 1
-        self._open += 1
+        self._connections.open[self._channel.name] += 1
         try:
             message = await post.read(request, self._max_message)
             link = post.Post(self._channel, self._max_message)
             return await link.handle(self._client(request, link, topic, "post", identity), message)
         finally:
-            self._connections.posts -= 1
-            self._open -= 1
+            self._connections.open[self._channel.name] -= 1
 
     def _client(
         self, request: web.Request, link: Link, topic: str, transport: Transport, identity: Identity | None
@@ -176,10 +169,10 @@ class Endpoint:
     def _check_room(self) -> None:
         if self._connections.draining:
             raise self._overloaded("the server is shutting down")
-        if len(self._connections) + self._connections.posts >= self._connections.max_clients:
+        if self._connections.open.total() >= self._connections.max_clients:
             raise self._overloaded("the server is full (server.limits.max_clients)")
         limit = self._channel.settings.limits.max_clients
-        if limit is not None and self._open >= limit:
+        if limit is not None and self._connections.open[self._channel.name] >= limit:
             raise self._overloaded("the channel is full (limits.max_clients)")
 
     def _overloaded(self, text: str) -> web.HTTPException:
@@ -196,8 +189,11 @@ class _GuardedFrames(PlainFrames):
         self._log = channel.log
 
     def encode(self, message: Message) -> bytes:
+        if message.kind == "bytes":
+            return frame(BINARY, message.payload)
         try:
-            return super().encode(message)
+            text = self._as_text(message)
+            return b"" if text is None else frame(TEXT, text.encode())
         except KeyboardInterrupt:
             raise
         except BaseException:

@@ -16,7 +16,8 @@ from realtime.errors import Disconnected, TooManyTopics
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
-from realtime.transports.connection import LEAVE_GRACE, End, log_end, not_the_plugins
+from realtime.transports.connection import LEAVE_GRACE, End
+from realtime.transports.connections import log_end, not_the_plugins
 
 #: How long a body may take to come, in seconds. aiohttp then reads for ten more, so that the client can
 #: see the answer, and closes.

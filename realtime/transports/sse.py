@@ -8,7 +8,8 @@ from realtime.channel import Channel
 from realtime.close_codes import CloseCode, retry
 from realtime.encodings import EventStream
 from realtime.topic import Topic
-from realtime.transports.connection import Connections, End
+from realtime.transports.connection import End
+from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
 
 CHUNKED = EventStream(chunked=True)
@@ -25,6 +26,8 @@ HEADERS = {
 
 class EventStreamConnection(ControlledConnection):
     """A stream of events to one client, which says nothing."""
+
+    __slots__ = ()
 
     form: EventStream
 

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections import deque
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -22,9 +21,10 @@ from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
-from realtime.message import Message, Position
+from realtime.message import Message, Position, heard
 from realtime.topic import Topic
-from realtime.transports.connection import LEAVE_GRACE, Connection, Connections, End
+from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End, Opening
+from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
 
 #: After so many seconds without a byte from the client it is pinged, …
@@ -40,6 +40,8 @@ MAX_PONGS = 16
 
 JSON_FRAMES = JsonFrames()
 
+# To look one up in its class takes longer than to parse a frame.
+_TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EXPLAIN = {
     CloseCode.TOO_BIG: "the message is larger than limits.max_message allows",
@@ -90,22 +92,24 @@ def accept(request: web.Request) -> web.StreamResponse:
     }
     if wants_json(request):
         answer["Sec-WebSocket-Protocol"] = V1_JSON
-    return web.StreamResponse(status=101, headers=answer)
+    return Opening(status=101, headers=answer)
 
 
 class WebSocket(Connection):
     """A connection of WebSocket frames, one message a frame."""
+
+    __slots__ = ("_deaf", "_heard_at", "_pinged", "_pong_waiters", "_pongs", "_reader", "_unparsed")
 
     def __init__(
         self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
     ) -> None:
         super().__init__(connections, channel, topic, form)
         # The reader refuses a message of its limit or more; ours is the largest that passes.
-        self._reader = WebSocketReader(_Frames(self, self._loop), max_message + 1, False, True)
+        self._reader = WebSocketReader(_Frames(self), max_message + 1, False, True)
         self._heard_at = self._loop.time()
         self._pinged = False
         self._pong_waiters: list[asyncio.Future[None]] = []
-        self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
+        self._pongs: list[bytes] = []
         self._unparsed = b""
         self._deaf = False  # the client has said its last
 
@@ -113,19 +117,23 @@ class WebSocket(Connection):
         """Bytes from the client."""
         self._heard_at = self._loop.time()
         self._pinged = False
-        self._answer_pings_of_ours()
+        self._budget = TURN_MESSAGES
+        if self._pong_waiters:
+            self._answer_pings_of_ours()
         if self._unparsed or len(data) > PIECE:
             self._unparsed += data
             self._parse()
         elif not self._deaf:
             self._reader.feed_data(data)
-            self._send_pongs()
+            if self._pongs:
+                self._send_pongs()
 
     def _parse(self) -> None:
         """Parse what is left in pieces: a quarter of a mebibyte can be forty thousand frames.
 
         It stops when the client's task does not keep up, and lets others have their turn.
         """
+        self._budget = TURN_MESSAGES
         for _ in range(PIECES):
             if not self._unparsed or not self._reading or self._deaf:
                 break
@@ -170,15 +178,16 @@ class WebSocket(Connection):
 
     def frame_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
         """One frame, or a message put together from several."""
-        if self._deaf or (self.closed and kind is not WSMsgType.CLOSE):
+        if self._deaf or (self.closed and kind is not _CLOSE):
             return
-        if kind is WSMsgType.TEXT:
-            self.hear(Message("message", "text", data.encode(), 0.0))
-        elif kind is WSMsgType.BINARY:
-            self.hear(Message("message", "bytes", data, 0.0))
-        elif kind is WSMsgType.PING:
+        if kind is _TEXT:
+            self.hear(heard("text", data.encode()))
+        elif kind is _BINARY:
+            self.hear(heard("bytes", data))
+        elif kind is _PING:
             self._pongs.append(bytes(data))
-        elif kind is WSMsgType.CLOSE:
+            del self._pongs[:-MAX_PONGS]
+        elif kind is _CLOSE:
             code = data or CloseCode.DONE
             if may_be_sent(code):
                 self._hear_end(End(code, extra))
@@ -194,7 +203,7 @@ class WebSocket(Connection):
         if self.closed:
             self.hang_up()  # the answer to our own close frame: the handshake is complete
         else:
-            self.hear(end)
+            self._queue(end)
             # In its place among the messages; but a handler that hangs does not hold it up.
             self._within(LEAVE_GRACE, lambda: self.close(*end))
 
@@ -257,6 +266,8 @@ class WebSocket(Connection):
 class JsonWebSocket(ControlledConnection, WebSocket):
     """A WebSocket with the subprotocol ``realtime.v1.json``."""
 
+    __slots__ = ()
+
     def greet(self, introduction: str) -> None:
         """The welcome."""
         self.write(self.welcome())
@@ -275,20 +286,19 @@ class JsonWebSocket(ControlledConnection, WebSocket):
         """A frame, for a browser shows no ping to a script."""
         return self.say("heartbeat", {})
 
-    async def _take(self) -> Message:
-        while True:
-            message = await super()._take()
-            if message.kind == "bytes":
-                self._ref = None
-                return message
-            # Here and not when it came: it is answered in its place, and to a client that does
-            # not read the answers nothing more is listened.
-            try:
-                message, self._ref = read(message.payload)
-            except BadEnvelope as error:
-                self.subscriber.send(frame(TEXT, refuse(error)))
-            else:
-                return message
+    def understand(self, item: Message) -> Message | None:
+        """What the object in a frame says, and by what it is to be answered."""
+        self._ref = None
+        if item.kind == "bytes":
+            return item
+        # Here and not when it came: it is answered in its place, and to a client that does
+        # not read the answers nothing more is listened.
+        try:
+            message, self._ref = read(item.payload)
+        except BadEnvelope as error:
+            self.subscriber.send(frame(TEXT, refuse(error)))
+            return None
+        return message
 
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard."""
@@ -302,8 +312,10 @@ class _Frames(WebSocketDataQueue):
     ``set_exception``, as they are in aiohttp 3.14; ``tests/test_websocket.py`` holds it.
     """
 
-    def __init__(self, connection: WebSocket, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(None, 1, loop=loop)  # type: ignore[arg-type]
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: WebSocket) -> None:
+        # Not the base's, which makes a queue.
         self._connection = connection
 
     def feed_data(self, data: Any, size: int) -> None:

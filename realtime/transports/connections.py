@@ -1,0 +1,103 @@
+"""All open connections of a server: how many there are, who looks after them, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Protocol
+
+from realtime.channel import Channel, Client
+from realtime.heartbeat import Beating, Heartbeat
+
+log = logging.getLogger("realtime.connection")
+
+
+class Open(Beating, Protocol):
+    """A connection, as far as all of them together know one."""
+
+    channel: Channel
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close it, with a code and a reason."""
+
+    def abort(self) -> None:
+        """Cut it."""
+
+
+class Connections:
+    """All connections of a server, and what they share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int) -> None:
+        self.heartbeat = Heartbeat(loop)
+        self.max_clients = max_clients
+        self.draining = False
+        #: How many clients each channel has, by its name: connections that have not joined yet
+        #: and POSTs are among them.
+        self.open: Counter[str] = Counter()
+        self._all: dict[Open, None] = {}
+        self._ids = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def next_id(self) -> str:
+        """An id for a client: public, unique in this process, no capability."""
+        self._ids += 1
+        return f"c{self._ids}"
+
+    def add(self, connection: Open) -> None:
+        """A connection begins."""
+        self._all[connection] = None
+        self.open[connection.channel.name] += 1
+        self._empty.clear()
+
+    def remove(self, connection: Open) -> None:
+        """It is over, ``on_leave`` included."""
+        del self._all[connection]
+        self.open[connection.channel.name] -= 1
+        self.heartbeat.forget(connection)
+        if not self._all:
+            self._empty.set()
+
+    async def close_all(self, code: int, reason: str, grace: float) -> None:
+        """Tell every client and wait until all are gone; cut what is not gone in time."""
+        for connection in list(self._all):
+            connection.close(code, reason)
+        try:
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("%d connections did not end within %gs and are cut", len(self), grace)
+            for connection in list(self._all):
+                connection.abort()
+
+
+def log_end(
+    client: Client, channel: Channel, end: str, facts: dict[str, object], level: int = logging.INFO
+) -> None:
+    """The one line that the log has of a client, at its end; the facts are fields of it in JSON."""
+    who = f"{client.id} ({client.name})" if client.name else client.id
+    whence = client.remote or "an unknown address"
+    fields = {
+        "client": client.id,
+        "channel": channel.name,
+        "transport": client.transport,
+        "topic": client.topic,
+        "name": client.name,
+        "remote": client.remote,
+        **facts,
+    }
+    channel.log.log(
+        level, "%s %s from %s %s", client.transport, who, whence, end.rstrip(), extra={"fields": fields}
+    )
+
+
+def not_the_plugins(error: BaseException) -> bool:
+    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

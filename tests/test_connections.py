@@ -1,0 +1,89 @@
+"""All connections together: how many there are, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from realtime.channel import Channel
+from realtime.transports.connections import Connections, not_the_plugins
+
+LOBBY = cast(Channel, SimpleNamespace(name="lobby"))
+
+
+class Visitor:
+    """A connection that goes when it is told to, or only when it is cut."""
+
+    channel = LOBBY
+    slot: int | None = None
+
+    def __init__(self, connections: Connections, *, stubborn: bool = False) -> None:
+        self.connections = connections
+        self.stubborn = stubborn
+        self.ends: list[object] = []
+        connections.add(self)
+
+    def beat(self, now: float) -> float | None:
+        return None
+
+    def close(self, code: int, reason: str) -> None:
+        self.ends.append(code)
+        if not self.stubborn:
+            self.connections.remove(self)
+
+    def abort(self) -> None:
+        self.ends.append("cut")
+        self.connections.remove(self)
+
+
+@pytest.fixture
+async def connections() -> Connections:
+    """None yet."""
+    return Connections(asyncio.get_running_loop(), max_clients=10)
+
+
+async def test_they_are_counted_by_channel(connections: Connections) -> None:
+    """Each channel's connections are counted, until they go."""
+    first, _ = Visitor(connections), Visitor(connections)
+    connections.remove(first)
+    assert (len(connections), connections.open["lobby"]) == (1, 1)
+
+
+async def test_ids_are_never_used_again(connections: Connections) -> None:
+    """No two clients of one process have the same id."""
+    assert len({connections.next_id() for _ in range(100)}) == 100
+
+
+async def test_all_are_told(connections: Connections) -> None:
+    """A shutdown tells everybody the code, and is over when all have gone."""
+    visitors = [Visitor(connections) for _ in range(3)]
+    await connections.close_all(1001, "bye", grace=60)
+    assert [visitor.ends for visitor in visitors] == [[1001]] * 3
+
+
+async def test_who_does_not_go_is_cut(connections: Connections, caplog: pytest.LogCaptureFixture) -> None:
+    """Who has not gone within the grace is cut, which the log counts."""
+    visitor = Visitor(connections, stubborn=True)
+    with caplog.at_level(logging.WARNING):
+        await connections.close_all(1001, "bye", grace=0.01)
+    assert visitor.ends == [1001, "cut"]
+    assert "1 connections did not end within 0.01s and are cut" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "outside"),
+    [(KeyboardInterrupt(), True), (GeneratorExit(), True), (SystemExit(), False), (ValueError(), False)],
+    ids=repr,
+)
+def test_whose_error_it_is(error: BaseException, outside: bool) -> None:
+    """What ends the process or the task is not the plugin's; all else is."""
+    assert not_the_plugins(error) is outside
+
+
+async def test_cancelled_error_that_nobody_asked_for() -> None:
+    """A plugin's own ``CancelledError`` is the plugin's, unlike that of a task that is cancelled."""
+    assert not not_the_plugins(asyncio.CancelledError())
