@@ -23,7 +23,7 @@ class Sink(Protocol):
     #: calls :meth:`Subscriber.resume`.
     paused: bool
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> None:
         """Take these bytes, whole. Never called while paused, so never more than one write over."""
 
     def overrun(self, reason: str) -> None:
@@ -59,6 +59,8 @@ class Subscriber:
     cursor: int
     resumed: Resume
     state: State = HELD
+    #: When the bus last wrote to it, by the loop's clock; what was said to it alone does not count.
+    written_at: float = 0.0
     _outbox: list[tuple[int, bytes]] | None = None
     _outbox_size: int = 0
 

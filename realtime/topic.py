@@ -242,6 +242,8 @@ class Topic(Log):
 
     def _continue_pass(self, subscribers: Iterator[Subscriber], deadline: float) -> bool:
         """Bring the live ones to the head, one write each. False: the time is over."""
+        now, head = self.bus.now, self.head
+        began = now()
         form: Form | None = None
         start = end = -1
         data = b""
@@ -249,18 +251,21 @@ class Topic(Log):
         writes = size = 0
         try:
             for subscriber in subscribers:
-                if subscriber.state is not LIVE or subscriber.cursor == self.head:
+                if subscriber.state is not LIVE:
                     continue
-                if subscriber.sink.paused:
+                sink = subscriber.sink
+                if sink.paused:
                     self._lag(subscriber)
                     continue
                 if subscriber.cursor != start or subscriber.form is not form:
+                    if subscriber.cursor == head:
+                        continue
                     if subscriber.cursor + 1 < self.base:
                         self._lapped(subscriber)
                         continue
                     start, form = subscriber.cursor, subscriber.form
                     data, end, excluded = self._join(form, start)
-                    if end < self.head:
+                    if end < head:
                         self._stale = True
                 subscriber.cursor = end
                 own = data
@@ -269,9 +274,10 @@ class Topic(Log):
                 if own:
                     writes += 1
                     size += len(own)
-                    subscriber.sink.write(own)
-                if writes % _STRIDE == 0 and self.bus.now() > deadline:
-                    return False
+                    subscriber.written_at = began
+                    sink.write(own)
+                    if writes % _STRIDE == 0 and now() > deadline:
+                        return False
         finally:
             self._count(writes, size)
         return True
@@ -341,6 +347,7 @@ class Topic(Log):
     def _write(self, subscriber: Subscriber, data: bytes) -> None:
         if data:  # else all of it is excluded, or not shown in this form
             self._count(1, len(data))
+            subscriber.written_at = self.bus.now()
             subscriber.sink.write(data)
 
     def _count(self, writes: int, size: int) -> None:

@@ -93,11 +93,14 @@ class Connection(asyncio.Protocol):
         "subscriber",
         "topic",
         "transport",
+        "write",
     )
 
     client: Client
     subscriber: Subscriber
     transport: asyncio.Transport
+    #: Hands bytes to the transport (``topic.Sink``): its own method, for it is called most of all.
+    write: Callable[[bytes], None]
 
     def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
         self.connections = connections
@@ -131,6 +134,11 @@ class Connection(asyncio.Protocol):
         self._context = contextvars.copy_context()
 
     # The socket
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """This is the transport of the connection."""
+        self.transport = transport
+        self.write = transport.write
 
     def take_over(self, request: web.Request) -> None:
         """Become the protocol of the transport, once the response's headers are written."""
@@ -195,13 +203,6 @@ class Connection(asyncio.Protocol):
             )
             self._task.cancel()
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport (``topic.Sink``)."""
-        # A transport that has failed, but not said so yet, would warn of every write.
-        transport = self.transport
-        if not transport.is_closing():
-            transport.write(data)
-
     def overrun(self, reason: str) -> None:
         """The client was too slow (``topic.Sink``)."""
         self.close(CloseCode.TRY_AGAIN, reason)
@@ -220,7 +221,8 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Write a message to this client alone, in its place (``channel.Link``)."""
-        if not self.closed:
+        # A transport that has failed, but not said so yet, would warn of every write.
+        if not self.closed and not self.transport.is_closing():
             form = self.form
             data = form.encode(message)
             if data:

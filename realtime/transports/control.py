@@ -39,15 +39,20 @@ class ControlledConnection(Connection):
         """What comes last: the close code, why, and after how many milliseconds to come back."""
         return self.say("bye", {"code": code, "reason": reason, "retry": retry})
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport, and remember when."""
+    def send(self, message: Message) -> None:
+        """Write a message to this client alone, which is a sign of life, too."""
         self._written_at = self._loop.time()
-        super().write(data)
+        super().send(message)
+
+    def watch(self) -> None:
+        """Begin to look after the connection, which has just been welcomed."""
+        self._written_at = self._loop.time()
+        super().watch()
 
     def keep_alive(self, now: float) -> float:
         """Give a sign of life after ``keep_alive`` without one; returns when to look again."""
         period = self.channel.settings.keep_alive
-        due = self._written_at + period
+        due = max(self._written_at, self.subscriber.written_at) + period
         if due > now:
             return due
         # Not now, for the delay of each look would add up; but what was slept through is over.
@@ -55,7 +60,7 @@ class ControlledConnection(Connection):
         # An event that is on its way spares it; while the client is greeted none is.
         on_its_way = self.subscriber.cursor != self.topic.head and self.subscriber.state is not HELD
         if not on_its_way and not self.paused:
-            super().write(self.heartbeat())
+            self.write(self.heartbeat())
         return self._written_at + period
 
     def heartbeat(self) -> bytes:

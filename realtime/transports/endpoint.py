@@ -74,7 +74,7 @@ class Endpoint:
         connection.client = self._client(request, connection, name, transport, identity)
         if request.transport is None:
             raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
-        connection.transport = request.transport
+        connection.attach(request.transport)
         # The place is held before the handshake is answered: what is published from the moment
         # the client knows of the connection is for it.
         connection.subscriber = topic.subscribe(connection, connection.form, connection.client, since)

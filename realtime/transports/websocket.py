@@ -166,8 +166,7 @@ class WebSocket(Connection):
 
     def _send_pongs(self) -> None:
         if self._pongs and not self.paused and not self.closed:
-            # What no script sees is no sign of life to it, and passes by what a subclass counts.
-            super().write(b"".join(frame(PONG, data) for data in self._pongs))
+            self.write(b"".join(frame(PONG, data) for data in self._pongs))
             self._pongs.clear()
 
     def _answer_pings_of_ours(self) -> None:
@@ -232,7 +231,7 @@ class WebSocket(Connection):
         self._pong_waiters.append(waiter)
         paused, unsent = self.paused, self.transport.get_write_buffer_size()
         if not paused:
-            super().write(frame(PING, b""))
+            self.write(frame(PING, b""))
         try:
             async with asyncio.timeout(timeout):
                 await waiter
@@ -256,7 +255,7 @@ class WebSocket(Connection):
             return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
             self._pinged = True
-            super().write(frame(PING, b""))
+            self.write(frame(PING, b""))
             return now + PONG_WITHIN
         self.outcome = End(LOST, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
