@@ -98,7 +98,7 @@ class Log:
     def add(self, message: Message, now: float) -> Entry:
         """Put a message at the head."""
         self.head += 1
-        entry = Entry(message._replace(id=Position(self.epoch, self.head)), now)
+        entry = Entry(message.at(Position(self.epoch, self.head)), now)
         self._entries.append(entry)
         self.size += entry.size
         return entry

@@ -100,6 +100,10 @@ class Message(NamedTuple):
                 raise ValueError(f"this data is no JSON: {error}") from None
         return _new(cls, (event, kind, payload, time, id, exclude))
 
+    def at(self, position: Position) -> Message:
+        """The same message, at its place in a topic."""
+        return _new(Message, (*self[:4], position, self.exclude))
+
     @property
     def data(self) -> Any:
         """The data, decoded anew at each access: to change it changes nobody else's."""

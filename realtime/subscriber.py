@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,8 +20,8 @@ MAX_OUTBOX = 64 * 1024
 class Sink(Protocol):
     """Where a subscriber's bytes go: a connection, as far as the bus knows one."""
 
-    #: Whether it holds more than its bound. When it has drained it sets this to False and then
-    #: calls :meth:`Subscriber.resume`.
+    #: Whether it holds more than its bound. When this becomes so, in the middle of a write, it calls
+    #: :meth:`Subscriber.pause`; when it has drained, :meth:`Subscriber.resume`.
     paused: bool
 
     def write(self, data: bytes, /) -> None:
@@ -61,8 +62,13 @@ class Subscriber:
     state: State = HELD
     #: When the bus last wrote to it, by the loop's clock; what was said to it alone does not count.
     written_at: float = 0.0
+    #: The sink's, at hand.
+    write: Callable[[bytes], None] = field(init=False)
     _outbox: list[tuple[int, bytes]] | None = None
     _outbox_size: int = 0
+
+    def __post_init__(self) -> None:
+        self.write = self.sink.write
 
     def start(self) -> None:
         """Deliver from the held place on; what was missed before it is marked first.
@@ -78,6 +84,9 @@ class Subscriber:
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
         topic.move(self, BEHIND)
+        if self.sink.paused:
+            topic.lag(self)
+            return
         topic.catch_up(self)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
@@ -88,14 +97,14 @@ class Subscriber:
         connection.
         """
         state = self.state
-        if state is LIVE and self.cursor == self.topic.head and not self.sink.paused:
-            self.sink.write(data)
+        if state is LIVE and self.cursor == self.topic.head:
+            self.write(data)
         elif state is HELD:
             # Nothing is delivered before start(), so nothing but direct data comes before this.
             if self._outbox or self.sink.paused:
                 self._wait(self.cursor, data)
             else:
-                self.sink.write(data)
+                self.write(data)
         elif state is not GONE:
             self._wait(self.topic.head, data)
             if state is LIVE:
@@ -105,6 +114,11 @@ class Subscriber:
         if self._outbox_size > MAX_OUTBOX and self.state is not GONE:
             self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
 
+    def pause(self) -> None:
+        """The sink is full."""
+        if self.state is LIVE or self.state is BEHIND:
+            self.topic.lag(self)
+
     def resume(self) -> None:
         """The sink has drained."""
         if self.state is LAGGING:
@@ -113,7 +127,7 @@ class Subscriber:
         elif self.state is HELD and not self.sink.paused:
             data = self.take_direct()
             if data is not None:
-                self.sink.write(data)
+                self.write(data)
 
     def detach(self) -> None:
         """Let go of the place. Nothing is written any more."""

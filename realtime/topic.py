@@ -253,10 +253,6 @@ class Topic(Log):
             for subscriber in subscribers:
                 if subscriber.state is not LIVE:
                     continue
-                sink = subscriber.sink
-                if sink.paused:
-                    self._lag(subscriber)
-                    continue
                 if subscriber.cursor != start or subscriber.form is not form:
                     if subscriber.cursor == head:
                         continue
@@ -275,7 +271,7 @@ class Topic(Log):
                     writes += 1
                     size += len(own)
                     subscriber.written_at = began
-                    sink.write(own)
+                    subscriber.write(own)
                     if writes % _STRIDE == 0 and now() > deadline:
                         return False
         finally:
@@ -284,19 +280,16 @@ class Topic(Log):
 
     def catch_up(self, subscriber: Subscriber) -> None:
         """One write to a subscriber that is behind; it joins the live ones at the head."""
-        if not subscriber.sink.paused:
-            direct = subscriber.take_direct()
-            if direct is not None:
-                self._write(subscriber, direct)
-            elif subscriber.cursor + 1 < self.base:
-                self._lapped(subscriber)
-            elif subscriber.cursor < self.head:
-                self._step(subscriber)
+        direct = subscriber.take_direct()
+        if direct is not None:
+            self._write(subscriber, direct)
+        elif subscriber.cursor + 1 < self.base:
+            self._lapped(subscriber)
+        elif subscriber.cursor < self.head:
+            self._step(subscriber)
         if subscriber.state is not BEHIND:
             return
-        if subscriber.sink.paused:
-            self._lag(subscriber)
-        elif subscriber.cursor == self.head and subscriber.next_direct is None:
+        if subscriber.cursor == self.head and subscriber.next_direct is None:
             self.move(subscriber, LIVE)
         else:
             self.move(subscriber, BEHIND)  # to the end of the line
@@ -348,13 +341,14 @@ class Topic(Log):
         if data:  # else all of it is excluded, or not shown in this form
             self._count(1, len(data))
             subscriber.written_at = self.bus.now()
-            subscriber.sink.write(data)
+            subscriber.write(data)
 
     def _count(self, writes: int, size: int) -> None:
         self.bus.counters["writes"] += writes
         self.bus.counters["bytes"] += size
 
-    def _lag(self, subscriber: Subscriber) -> None:
+    def lag(self, subscriber: Subscriber) -> None:
+        """Its sink is full: it is off the fast path until that has drained."""
         self.move(subscriber, LAGGING)
         self.bus.counters["lags"] += 1
         self._slowest = min(self._slowest, subscriber.cursor)

@@ -195,13 +195,18 @@ class Wire:
         self._loop.clock += self.cost
         self._held += len(data)
         if self.bound is not None and self._held > self.bound:
-            self.paused = True
+            self.pause()
         if self.on_write is not None:
             self.on_write()
 
     def overrun(self, reason: str) -> None:
         assert self.closed is None, "given up twice"
         self.closed = reason
+
+    def pause(self) -> None:
+        """The client does not read, and the transport is full."""
+        self.paused = True
+        self.subscriber.pause()
 
     def drain(self) -> None:
         """The client has read everything that the transport held."""
@@ -301,7 +306,7 @@ def lagging(bed: Bed, form: Form = LINES) -> Wire:
     wire = bed.join(form)
     bed.publish("before")
     bed.idle()
-    wire.paused = True
+    wire.pause()
     bed.publish("first unread")
     bed.idle()
     assert wire.subscriber.state is State.LAGGING

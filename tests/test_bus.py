@@ -151,7 +151,7 @@ def test_close_with_a_lagging_subscriber() -> None:
     """A bus can be closed although somebody had not read everything."""
     bed = Bed()
     wire = bed.join()
-    wire.paused = True
+    wire.pause()
     bed.publish("x")
     bed.idle()
     bed.bus.close()
@@ -192,7 +192,7 @@ def test_publish_never_waits_for_a_subscriber() -> None:
     """A publisher goes on although nobody reads."""
     bed = Bed()
     wire = bed.join()
-    wire.paused = True
+    wire.pause()
     assert bed.publish(*"abc").offset == 3
 
 

@@ -89,7 +89,7 @@ def test_direct_to_a_held_paused_one_waits() -> None:
     """A paused sink is not written to while it is held either; what waits keeps its order."""
     bed = Bed()
     wire = bed.join(start=False)
-    wire.paused = True
+    wire.pause()
     wire.send("1")
     before = list(wire.writes)
     wire.drain()
@@ -101,7 +101,7 @@ def test_direct_to_a_held_one_overtakes_nothing() -> None:
     """What is said between the draining and the word of it comes after what waits."""
     bed = Bed()
     wire = bed.join(start=False)
-    wire.paused = True
+    wire.pause()
     wire.send("1")
     wire.paused = False
     wire.send("2")
@@ -114,7 +114,7 @@ def test_direct_to_a_held_paused_one_survives_the_start() -> None:
     bed = Bed(TopicOptions(history=1))
     bed.publish("1")
     wire = bed.join(since=Position("0badcafe", 1), start=False)
-    wire.paused = True
+    wire.pause()
     wire.send("welcome")
     wire.subscriber.start()
     wire.drain()
@@ -127,7 +127,7 @@ def test_outbox_is_bounded(start: bool) -> None:
     """Who reads nothing and is told more than MAX_OUTBOX is closed."""
     bed = Bed()
     wire = bed.join(start=start)
-    wire.paused = True
+    wire.pause()
     for _ in range(MAX_OUTBOX // 1000):
         wire.send("x" * 900)
     before = wire.closed
@@ -141,7 +141,7 @@ def test_outbox_that_was_read_is_free_again() -> None:
     bed = Bed()
     wire = bed.join()
     for _ in range(10):
-        wire.paused = True
+        wire.pause()
         wire.send("x" * (MAX_OUTBOX // 2))
         wire.drain()
         bed.idle()

@@ -300,7 +300,7 @@ def test_paused_sink_is_never_written_to() -> None:
     wire = bed.join()
     bed.publish("1")
     bed.idle()
-    wire.paused = True
+    wire.pause()
     bed.publish("2")
     wire.send("direct")
     bed.idle()
@@ -313,7 +313,7 @@ def test_newcomer_whose_sink_is_paused_waits() -> None:
     bed = Bed(TopicOptions(history=2))
     bed.publish("1", "2")
     wire = bed.join(since=Position("0badcafe", 1), start=False)
-    wire.paused = True
+    wire.pause()
     wire.subscriber.start()
     bed.idle()
     before = list(wire.writes)
@@ -350,7 +350,7 @@ def test_resume_of_one_that_does_not_lag_is_nothing() -> None:
     wire = bed.join()
     bed.publish("1")
     bed.idle()
-    wire.paused = True
+    wire.pause()
     wire.drain()
     bed.publish("2")
     bed.idle()

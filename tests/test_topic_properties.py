@@ -297,7 +297,7 @@ class World:
         client.wire.subscriber.start()
 
     def stall(self, client: Client) -> None:
-        client.wire.paused = True
+        client.wire.pause()
         client.slow = True
 
     def send(self, client: Client, size: int) -> None:

@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
         self.paused = True
         self._paused_at = self._loop.time()
         self._unsent = self.transport.get_write_buffer_size()
+        self.subscriber.pause()
         self._regulate()
 
     def resume_writing(self) -> None:
