@@ -26,13 +26,19 @@ class Begun(NamedTuple):
     state: Any
 
 
-def begin(task: asyncio.Task[Any], context: Context, function: Callable[..., Any], *args: object) -> Any:
+def begin(
+    loop: asyncio.AbstractEventLoop,
+    task: asyncio.Task[Any],
+    context: Context,
+    function: Callable[..., Any],
+    *args: object,
+) -> Any:
     """Call a function whose result is awaited, and run that to where it waits for the first time.
 
-    It runs in the name of ``task``, which must be waiting, and in ``context``. Returns what it returned, or
-    a :class:`Begun` for :func:`go_on`; raises nothing that it raised, for the task is to hear of it.
+    It runs in the name of ``task`` of this loop, which must be waiting, and in ``context``. Returns what
+    it returned, or a :class:`Begun` for :func:`go_on`; raises nothing that it raised, for the task is to
+    hear of it.
     """
-    loop = task.get_loop()
     # As asyncio's documentation asks of whoever runs tasks ("Extending", section "Task lifetime support").
     _enter_task(loop, task)
     try:

@@ -39,7 +39,7 @@ class Idler:
         self.loop.call_soon(self._call, function, args)
 
     def _call(self, function: Callable[..., Any], args: tuple[object, ...]) -> None:
-        result = begin(self.task, self.context, function, *args)
+        result = begin(self.loop, self.task, self.context, function, *args)
         self.result.set_result(result)
         if isinstance(result, Begun):
             self.begun = result

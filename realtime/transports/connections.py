@@ -10,6 +10,9 @@ from typing import Protocol
 from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
 
+#: How much of what a client sends is read at a time, in bytes.
+READ = 64 * 1024
+
 log = logging.getLogger("realtime.connection")
 
 
@@ -35,6 +38,8 @@ class Connections:
         #: How many clients each channel has, by its name: connections that have not joined yet
         #: and POSTs are among them.
         self.open: Counter[str] = Counter()
+        #: Where every connection reads to: what is read is taken out before anybody else reads.
+        self.buffer = memoryview(bytearray(READ))
         self._all: dict[Open, None] = {}
         self._ids = 0
         self._empty = asyncio.Event()

@@ -187,10 +187,13 @@ class _GuardedFrames(PlainFrames):
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel.as_text)
         self._log = channel.log
+        self._as_it_is = type(channel).as_text is Channel.as_text
 
     def encode(self, message: Message) -> bytes:
         if message.kind == "bytes":
             return frame(BINARY, message.payload)
+        if self._as_it_is and message.event == "message":
+            return frame(TEXT, message.payload)  # what Channel.as_text makes of it
         try:
             text = self._as_text(message)
             return b"" if text is None else frame(TEXT, text.encode())

@@ -98,7 +98,7 @@ def accept(request: web.Request) -> web.StreamResponse:
 class WebSocket(Connection):
     """A connection of WebSocket frames, one message a frame."""
 
-    __slots__ = ("_deaf", "_heard_at", "_pinged", "_pong_waiters", "_pongs", "_reader", "_unparsed")
+    __slots__ = ("_heard_at", "_pinged", "_pong_waiters", "_pongs", "_reader", "_unparsed", "deaf")
 
     def __init__(
         self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
@@ -111,7 +111,8 @@ class WebSocket(Connection):
         self._pong_waiters: list[asyncio.Future[None]] = []
         self._pongs: list[bytes] = []
         self._unparsed = b""
-        self._deaf = False  # the client has said its last
+        #: Whether the client has said its last.
+        self.deaf = False
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -123,7 +124,7 @@ class WebSocket(Connection):
         if self._unparsed or len(data) > PIECE:
             self._unparsed += data
             self._parse()
-        elif not self._deaf:
+        elif not self.deaf:
             self._reader.feed_data(data)
             if self._pongs:
                 self._send_pongs()
@@ -135,12 +136,12 @@ class WebSocket(Connection):
         """
         self._budget = TURN_MESSAGES
         for _ in range(PIECES):
-            if not self._unparsed or not self._reading or self._deaf:
+            if not self._unparsed or not self._reading or self.deaf:
                 break
             piece, self._unparsed = self._unparsed[:PIECE], self._unparsed[PIECE:]
             self._reader.feed_data(piece)
         self._send_pongs()
-        if self._deaf:
+        if self.deaf:
             self._unparsed = b""
         elif self._unparsed:
             self.transport.pause_reading()
@@ -158,7 +159,7 @@ class WebSocket(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone; what was said before is still heard."""
-        if self._unparsed and not self._deaf:
+        if self._unparsed and not self.deaf:
             self._reader.feed_data(self._unparsed)
             self._unparsed = b""
         super().connection_lost(error)
@@ -175,15 +176,9 @@ class WebSocket(Connection):
                 waiter.set_result(None)
         self._pong_waiters.clear()
 
-    def frame_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
-        """One frame, or a message put together from several."""
-        if self._deaf or (self.closed and kind is not _CLOSE):
-            return
-        if kind is _TEXT:
-            self.hear(heard("text", data.encode()))
-        elif kind is _BINARY:
-            self.hear(heard("bytes", data))
-        elif kind is _PING:
+    def control_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
+        """A ping, or a close; a pong has done what it is for by coming."""
+        if kind is _PING:
             self._pongs.append(bytes(data))
             del self._pongs[:-MAX_PONGS]
         elif kind is _CLOSE:
@@ -198,7 +193,7 @@ class WebSocket(Connection):
         self._hear_end(End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:])))
 
     def _hear_end(self, end: End) -> None:
-        self._deaf = True
+        self.deaf = True
         if self.closed:
             self.hang_up()  # the answer to our own close frame: the handshake is complete
         else:
@@ -210,7 +205,7 @@ class WebSocket(Connection):
         """The close frame, after which nothing is written (section 5.5.1)."""
         self._answer_pings_of_ours()
         self.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
-        if self._deaf:
+        if self.deaf:
             self.hang_up()
 
     def resume_writing(self) -> None:
@@ -318,7 +313,17 @@ class _Frames(WebSocketDataQueue):
         self._connection = connection
 
     def feed_data(self, data: Any, size: int) -> None:
-        self._connection.frame_received(*data)
+        """A frame, or a message put together from several."""
+        kind, payload, extra = data
+        connection = self._connection
+        if connection.deaf or (connection.closed and kind is not _CLOSE):
+            return
+        if kind is _TEXT:
+            connection.hear(heard("text", payload.encode()))
+        elif kind is _BINARY:
+            connection.hear(heard("bytes", payload))
+        else:
+            connection.control_received(kind, payload, extra)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         code = getattr(exc, "code", None)
