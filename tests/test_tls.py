@@ -27,7 +27,7 @@ from wire import EVENTS, UPGRADE, Headers, dial, eventually, lines, request, soo
 
 from realtime import tls
 from realtime.errors import ConfigError
-from realtime.transports import connection
+from realtime.transports import connection, takeover
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
 CHAT = "channels: {lobby: {plugin: chat, path: /chat}}"
@@ -239,7 +239,7 @@ async def test_slow_reader(serve: Serve, authority: Authority) -> None:
             await asyncio.sleep(0)
         await eventually(lambda: link.paused)
         held = link.transport.get_write_buffer_size()
-        assert held <= connection.HIGH_WATER + 128 * 1024 + 4096
+        assert held <= takeover.TLS_HIGH_WATER + 128 * 1024 + 4096
 
         def read() -> bytes:
             data = b""

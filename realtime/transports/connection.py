@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import socket
 from collections.abc import Callable
 from typing import NamedTuple
-
-from aiohttp import web
 
 from realtime.channel import Channel, Client
 from realtime.close_codes import LOST, CloseCode
@@ -28,9 +25,6 @@ from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 from realtime.transports.connections import Connections, log_end, not_the_plugins
 
-#: What a transport may hold before its cursor waits, and where it goes on, in bytes.
-HIGH_WATER = 128 * 1024
-LOW_WATER = 32 * 1024
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
 MAX_INBOX = 8
 LOW_INBOX = 2
@@ -40,8 +34,6 @@ TURN_MESSAGES = 32
 CLOSE_GRACE = 2.0
 #: How long a client that takes nothing at all of what is written is kept, in seconds.
 STALL = 30.0
-#: How long the kernel tries to deliver to a peer that acknowledges nothing, in milliseconds.
-TCP_USER_TIMEOUT = 20_000
 #: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
 LEAVE_GRACE = 10.0
 
@@ -53,14 +45,7 @@ class End(NamedTuple):
     reason: str
 
 
-class Opening(web.StreamResponse):
-    """The head of a response whose rest is a connection's to write, not aiohttp's."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: the connection ends what it writes."""
-
-
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """What all streaming transports share: a sink for the bus, and a link for the client."""
 
     # A connection is most of what an idle client costs, so it has no dictionary.
@@ -140,45 +125,11 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = transport
         self.write = transport.write
 
-    def take_over(self, request: web.Request) -> None:
-        """Become the protocol of the transport, once the response's headers are written."""
-        transport = self.transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                # Without it a client that never reads holds four megabytes of kernel memory.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
-        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
-        # names its own reader; it calls feed_data and feed_eof.
-        http = request.protocol
-        http.set_parser(_Tail(self))  # type: ignore[arg-type]
-        transport.set_protocol(self)
-        # To aiohttp the connection is gone, and with it all that a request takes to be handled; it
-        # would close the transport. The request's own task ends in its own time.
-        http.transport = None
-        http.connection_lost(None)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where to read to (``asyncio.BufferedProtocol``).
-
-        To an ``asyncio.Protocol`` asyncio allocates a quarter of a mebibyte for each read, which takes
-        longer than all else that is done for a small message.
-        """
-        return self.connections.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So much was read."""
-        self.data_received(bytes(self.connections.buffer[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
 
     def pause_writing(self) -> None:
-        """The transport holds more than :data:`HIGH_WATER`: the cursor waits from here on."""
+        """The kernel takes no more: the cursor waits from here on."""
         self.paused = True
         self._paused_at = self._loop.time()
         self._unsent = self.transport.get_write_buffer_size()
@@ -489,17 +440,3 @@ class Connection(asyncio.BufferedProtocol):
                 raise
             channel.log.exception("on_leave of %r failed", client)
         self.topic.bus.left(self.topic)
-
-
-class _Tail:
-    """Takes over what aiohttp read beyond the handshake, with the interface of its parsers."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._connection.data_received(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        """aiohttp's protocol hears of the end of the connection after us."""

@@ -9,9 +9,7 @@ from typing import Protocol
 
 from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
-
-#: How much of what a client sends is read at a time, in bytes.
-READ = 64 * 1024
+from realtime.transports.takeover import READ
 
 log = logging.getLogger("realtime.connection")
 

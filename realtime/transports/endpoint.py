@@ -14,8 +14,9 @@ from realtime.origins import origin_allowed
 from realtime.paths import topic_name
 from realtime.proxies import known_scheme
 from realtime.transports import post, sse, websocket
-from realtime.transports.connection import Connection, Opening
+from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections
+from realtime.transports.takeover import Opening, take_over
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
 
@@ -81,7 +82,7 @@ class Endpoint:
         self._connections.add(connection)
         try:
             await response.prepare(request)
-            connection.take_over(request)
+            take_over(request, connection, self._connections.buffer)
             connection.greet(self._introduction(request))
             connection.watch()
             connection.begin()

@@ -2,8 +2,7 @@
 
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
-What aiohttp does not document is used in ``_Frames`` here, and in ``Connection.take_over`` and
-``release``; nowhere else.
+What aiohttp does not document is used in ``_Frames`` here, and in ``takeover.py``; nowhere else.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
-from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End, Opening
+from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
+from realtime.transports.takeover import Opening
 
 #: After so many seconds without a byte from the client it is pinged, …
 PING_AFTER = 25.0

@@ -1,0 +1,117 @@
+"""Taking aiohttp's place: from the head of a response on the transport is a connection's.
+
+What aiohttp does not document is used in :func:`take_over` and in the WebSocket's ``_Frames``; nowhere
+else in the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from aiohttp import web
+
+#: What a transport may hold before its cursor waits, and where it goes on, in bytes: the rest of a write.
+#: uvloop sends at once only what goes over the limit; all else it would keep for the end of the turn,
+#: where no clock of ours sees how long that takes.
+HIGH_WATER, LOW_WATER = 1, 0
+#: The same over TLS, where all that is written is encrypted first and then waits to be sent.
+TLS_HIGH_WATER, TLS_LOW_WATER = 128 * 1024, 32 * 1024
+#: What the kernel may hold unsent, in bytes. Without it a client that never reads takes four megabytes.
+NOTSENT_LOWAT = 128 * 1024
+#: How long the kernel tries to deliver to a peer that acknowledges nothing, in milliseconds.
+TCP_USER_TIMEOUT = 20_000
+#: How much is read at a time, in bytes.
+READ = 64 * 1024
+
+
+class Receiver(Protocol):
+    """Who takes over: an ``asyncio.Protocol`` that has its transport already."""
+
+    transport: asyncio.Transport
+
+    def data_received(self, data: bytes, /) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, error: Exception | None, /) -> None: ...
+
+
+class Opening(web.StreamResponse):
+    """The head of a response whose rest is a connection's to write, not aiohttp's."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: the connection ends what it writes."""
+
+
+def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> None:
+    """Make the receiver the protocol of the transport, once the head of the response is written.
+
+    ``buffer``, of :data:`READ` bytes, is where all of a loop's receivers may read to.
+    """
+    transport = receiver.transport
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+    over_tls = transport.get_extra_info("sslcontext") is not None
+    if over_tls:
+        transport.set_write_buffer_limits(TLS_HIGH_WATER, TLS_LOW_WATER)
+    else:
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+    # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
+    # names its own reader; it calls feed_data and feed_eof.
+    http = request.protocol
+    http.set_parser(_Tail(receiver))  # type: ignore[arg-type]
+    allocates = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) and not over_tls
+    transport.set_protocol(_Reader(receiver, buffer) if allocates else receiver)  # type: ignore[arg-type]
+    # To aiohttp the connection is gone, and with it all that a request takes to be handled; it
+    # would close the transport. The request's own task ends in its own time.
+    http.transport = None
+    http.connection_lost(None)
+
+
+class _Reader(asyncio.BufferedProtocol):
+    """What asyncio's own transports read by: into one buffer for all.
+
+    For an ``asyncio.Protocol`` they allocate a quarter of a mebibyte at each read, which can take longer
+    than all else that is done for a small message.
+    """
+
+    __slots__ = ("_buffer", "_receiver")
+
+    def __init__(self, receiver: Receiver, buffer: memoryview) -> None:
+        self._receiver = receiver
+        self._buffer = buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._receiver.data_received(bytes(self._buffer[:nbytes]))
+
+    def pause_writing(self) -> None:
+        self._receiver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._receiver.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receiver.connection_lost(exc)
+
+
+class _Tail:
+    """Takes over what aiohttp read beyond the handshake, with the interface of its parsers."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._receiver.data_received(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """aiohttp's protocol hears of the end of the connection after us."""
