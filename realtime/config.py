@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic import Field as PydanticField
 
 from realtime.errors import Problem
+from realtime.loops import Choice, chosen
 from realtime.origins import parse_origin
 from realtime.paths import check_path
 from realtime.source import Source
@@ -230,6 +231,11 @@ class TLS(Model):
     """what opens the key, if it is encrypted"""
 
 
+def _loop(choice: Choice) -> Choice:
+    chosen(choice)
+    return choice
+
+
 class ServerSettings(Model):
     """The ``server`` section."""
 
@@ -259,6 +265,9 @@ class ServerSettings(Model):
 
     url: Annotated[str, AfterValidator(_url), *_written(str, "a URL", "https?://[^/]+/?")] | None = None
     """the scheme and host by which it is reached from outside: for links, and as an origin of its own"""
+
+    loop: Annotated[Choice, AfterValidator(_loop)] = "auto"
+    """the event loop: `uvloop`, `asyncio`, or `auto`, which is uvloop where that is installed"""
 
     tls: TLS | None = None
     """its own TLS: every TCP listener then speaks `https://` and `wss://`, and nothing else"""

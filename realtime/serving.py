@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from realtime import logs
+from realtime import logs, loops
 from realtime.config import Address, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
@@ -34,7 +34,8 @@ def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_forma
         if addresses:
             config = config.listening_on(addresses)
         try:
-            return asyncio.run(_run(Server(config)))
+            with asyncio.Runner(loop_factory=loops.factory(config.server.loop)) as runner:
+                return runner.run(_run(Server(config)))
         finally:
             # What was a second signal to the loop is none to the interpreter that ends.
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -93,7 +94,10 @@ def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _banner(server: Server) -> list[str]:
-    lines = [f"Realtime {__version__}, config: {server.config.source.name}, engine: memory"]
+    lines = [
+        f"Realtime {__version__}, config: {server.config.source.name}, "
+        f"engine: memory, loop: {loops.chosen(server.config.server.loop)}"
+    ]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():
         about = (type(channel).__doc__ or "").partition("\n")[0]

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import textwrap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from realtime.config import parse
+from realtime.loops import Choice, factory
 from realtime.server import Server
 from realtime.source import Source
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it starts inherits
 # that; a signal that is handled is reset in them instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: The event loop of the suite: that of a server, unless this names another.
+LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that servers run on (hook of pytest-asyncio)."""
+    return {LOOP: factory(cast(Choice, LOOP))}
 
 
 class Serving:

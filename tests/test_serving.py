@@ -117,7 +117,7 @@ async def test_banner(tmp_path: Path, start: Start) -> None:
     async with start() as server:
         address = await server.ready()
         assert re.fullmatch(
-            r"Realtime \d+\.\d+\.\d+, config: config\.yaml, engine: memory\n"
+            r"Realtime \d+\.\d+\.\d+, config: config\.yaml, engine: memory, loop: uvloop\n"
             rf"  echo  ws://{address}/ws  What a client sends comes back to it\.\n"
             rf"ready on {address}\n",
             server.said,
