@@ -52,7 +52,7 @@ def main(results: Path, directory: Path) -> None:
             axes.margins(x=0.18)
             axes.xaxis.set_visible(False)
             axes.spines[["top", "right", "bottom"]].set_visible(False)
-            better = "" if table.alone else f", {'less' if table.less_is_better else 'more'} is better"
+            better = "" if workload.alone else f", {'less' if table.less_is_better else 'more'} is better"
             fig.suptitle(f"{table.title}: {figure.title}{better}", x=0.01, ha="left", fontsize=11)
             name = table.title.lower().replace(",", "").replace(" ", "-")
             fig.savefig(directory / f"{name}.svg", metadata={"Date": None})

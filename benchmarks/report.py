@@ -76,7 +76,7 @@ def ratios(measured: Mapping[str, Any], name: str, key: str) -> list[float]:
 def rows(table: Table, measured: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[list[str]]:
     """The cells of a table, the titles first."""
     main, *rest = table.figures
-    compared = not table.alone and bool(measured["pairs"])
+    compared = bool(measured["pairs"])
     yield ["", main.title, *(["Realtime ÷ it"] if compared else []), *(figure.title for figure in rest)]
     for name, runs in measured["servers"].items():
         if not runs:

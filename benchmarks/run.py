@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,20 +109,24 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return found
 
 
-def rounds(others: Sequence[str], ours: str, pairs: int) -> Iterator[tuple[str, str, str]]:
-    """Who runs when: a run of ours stands between those of two others, and is compared with both.
+def schedule(workload: Workload, names: Sequence[str], pairs: int) -> list[list[str]]:
+    """Who runs when, in groups; Realtime is the first of the names.
 
-    From round to round the others change places, and the order is turned round. Gives triples, of
-    which the last may be empty.
+    In a group of three a run of Realtime stands between those of two others, and is compared with
+    both. From round to round the others change places, and the order is turned round. Where each is
+    compared with itself everybody runs once in a round, and half as often.
     """
+    ours, *others = (name for name in names if name not in workload.left_out)
+    if workload.alone:
+        return [[name] for _ in range((pairs + 1) // 2) for name in (ours, *others)]
+    groups = []
     for number in range(pairs):
         shift = number % len(others) if others else 0
-        order = [*others[shift:], *others[:shift]]
-        for first, second in zip(order[::2], [*order[1::2], ""], strict=False):
-            left, right = (first, second) if number % 2 == 0 else (second, first)
-            yield left, ours, right
-        if not others:
-            yield "", ours, ""
+        order = others[shift:] + others[:shift]
+        for at in range(0, max(len(order), 1), 2):
+            group = [*order[at : at + 1], ours, *order[at + 1 : at + 2]]
+            groups.append(group if number % 2 == 0 else group[::-1])
+    return groups
 
 
 class Progress:
@@ -147,9 +151,9 @@ def run_workload(
     others = [name for name in by_name if name not in left_out and name != ours]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in [ours, *others]}
     compared: list[tuple[str, int, int]] = []
-    for triple in rounds(others, ours, -(-pairs // workload.fewer)):
+    for group in schedule(workload, list(by_name), pairs):
         done: dict[str, int] = {}
-        for name in filter(None, triple):
+        for name in group:
             if name in left_out:
                 continue
             try:
@@ -165,7 +169,7 @@ def run_workload(
         compared += [(name, done[ours], done[name]) for name in done if name != ours and ours in done]
     for name in left_out:
         runs.pop(name, None)
-    compared = [pair for pair in compared if pair[0] in runs]
+    compared = [pair for pair in compared if pair[0] in runs and ours in runs]
     return {"servers": runs, "pairs": compared, "left_out": left_out}
 
 
@@ -208,17 +212,8 @@ def main(arguments: Sequence[str]) -> int:
         measure, quick=options.quick, rtload=rtload, cores=cores, work=options.work
     )
     names = [one.name for one in servers]
-    progress = Progress(
-        sum(
-            len(list(filter(None, triple)))
-            for one in chosen
-            for triple in rounds(
-                [name for name in names[1:] if name not in one.left_out],
-                names[0],
-                -(-options.pairs // one.fewer),
-            )
-        )
-    )
+    groups = [group for one in chosen for group in schedule(one, names, options.pairs)]
+    progress = Progress(sum(map(len, groups)))
     results: dict[str, Any] = {
         "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "command": shlex.join(["benchmarks/run.py", *arguments]),

@@ -33,8 +33,6 @@ class Table:
     title: str
     figures: tuple[Figure, ...]
     less_is_better: bool = False
-    #: Whether each server is compared with itself already, and not with Realtime.
-    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Workload:
     left_out: Mapping[str, str] = field(default_factory=dict)
     #: Whether it is measured when no workload is named.
     usual: bool = True
-    #: So many times fewer runs than others: it compares within each.
-    fewer: int = 1
+    #: Whether a run compares a server with itself, and not with Realtime.
+    alone: bool = False
 
     def arguments(self, quick: bool, streams_path: str) -> list[str]:
         """The options for ``rtload``."""
@@ -154,10 +152,9 @@ WORKLOADS = (
                     Figure("during.per_s", "per second, with"),
                     Figure("during.p99_ms", "p99, with", "ms"),
                 ),
-                alone=True,
             ),
         ),
-        fewer=2,
+        alone=True,
     ),
     Workload(
         "crowd",
