@@ -114,11 +114,12 @@ def schedule(workload: Workload, names: Sequence[str], pairs: int) -> list[list[
 
     In a group of three a run of Realtime stands between those of two others, and is compared with
     both. From round to round the others change places, and the order is turned round. Where each is
-    compared with itself everybody runs once in a round, and half as often.
+    compared with itself Realtime runs once in a round, and the others in every second.
     """
     ours, *others = (name for name in names if name not in workload.left_out)
     if workload.alone:
-        return [[name] for _ in range((pairs + 1) // 2) for name in (ours, *others)]
+        half = max(pairs // 2, 1)
+        return [[name] for at in range(pairs) for name in (ours, *(others if at < half else []))]
     groups = []
     for number in range(pairs):
         shift = number % len(others) if others else 0

@@ -162,7 +162,7 @@ WORKLOADS = (
         " reached all of them.",
         "room",
         "/chat",
-        {"conns": 10000, "talkers": 10, "size": 128, "rate": 5, "cpu": 1e6, "secs": 15, "warm": 1},
+        {"conns": 10000, "talkers": 10, "size": 128, "rate": 5, "cpu": 1e6, "secs": 12, "warm": 1},
         {"conns": 3000, "secs": 4},
         (
             Table(
