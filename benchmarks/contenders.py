@@ -35,7 +35,7 @@ class Contender:
 
     name: str
     title: str
-    #: The command; PORT stands for the port.
+    #: The command; ``{port}`` stands for the port.
     command: Sequence[str]
     #: What it is made of, by name, and of which version.
     versions: Mapping[str, str]
@@ -99,7 +99,7 @@ def floor(work: Path, mode: str = "batch") -> Contender:
     program = compiled(work, PEERS / "floor.c")
     version = run(need("gcc", "apt-get install build-essential"), "-dumpfullversion").strip()
     name, title = ("floor", "C floor") if mode == "batch" else ("direct", "C floor, a send() a text")
-    return Contender(name, title, [str(program), "PORT", mode], {"gcc": version})
+    return Contender(name, title, [str(program), "{port}", mode], {"gcc": version})
 
 
 def direct(work: Path) -> Contender:
@@ -119,7 +119,7 @@ def axum(work: Path) -> Contender:
         for name in ("axum", "tokio", "hyper", "tokio-tungstenite")
     }
     versions["rustc"] = run(need("rustc", "install Rust"), "--version").split()[1]
-    return Contender("axum", "axum", [str(target / "release" / "on-axum"), "PORT"], versions)
+    return Contender("axum", "axum", [str(target / "release" / "on-axum"), "{port}"], versions)
 
 
 def ws(work: Path) -> Contender:
@@ -136,7 +136,7 @@ def ws(work: Path) -> Contender:
     }
     versions["node"] = run(node, "--version").strip().removeprefix("v")
     environment = {"NODE_PATH": str(modules), "NODE_ENV": "production"}
-    return Contender("ws", "node ws", [node, str(PEERS / "on_ws.cjs"), "PORT"], versions, environment)
+    return Contender("ws", "node ws", [node, str(PEERS / "on_ws.cjs"), "{port}"], versions, environment)
 
 
 # What pip installs
@@ -177,7 +177,7 @@ def on_python(name: str, title: str, *packages: str) -> Callable[[Path], Contend
 
     def make(work: Path) -> Contender:
         python, versions = installed(work, *packages)
-        return Contender(name, title, [str(python), str(PEERS / f"on_{name}.py"), "PORT"], versions)
+        return Contender(name, title, [str(python), str(PEERS / f"on_{name}.py"), "{port}"], versions)
 
     return make
 
@@ -238,7 +238,7 @@ def realtime(
     if shutil.which("git"):
         with suppress(Missing):  # installed, and in no repository
             found["commit"] = run("git", "describe", "--always", "--dirty", cwd=Path(package)).strip()
-    command = [python, "-m", "realtime", "-c", str(config), "--listen", "127.0.0.1:PORT"]
+    command = [python, "-m", "realtime", "-c", str(config), "--listen", "127.0.0.1:{port}"]
     run(python, "-m", "realtime", "check", "-c", config, env=variables)
     return Contender(name, title, command, found, variables, streams="/chat")
 

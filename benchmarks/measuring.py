@@ -97,7 +97,7 @@ def last_lines(log: Path) -> str:
 def serving(contender: Contender, core: int, work: Path) -> Iterator[tuple[int, int]]:
     """A server that listens; gives its port and the id of its process."""
     port, log = free_port(), work / "server.log"
-    command = [part.replace("PORT", str(port)) for part in contender.command]
+    command = [part.replace("{port}", str(port)) for part in contender.command]
     with child(command, core, log, contender.environment) as process:
         until = time.monotonic() + START
         while True:
