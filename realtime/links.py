@@ -197,8 +197,9 @@ class WebSocket(Link):
             pass
         finally:
             if self._socket is not None:
-                with suppress(OSError):  # it is closed already
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                # By a twin, for what uvloop shows of a socket cannot be shut down.
+                with suppress(OSError), socket.socket(fileno=os.dup(self._socket.fileno())) as twin:
+                    twin.shutdown(socket.SHUT_RDWR)  # unless it is closed already
 
 
 class EventSource(Link):
