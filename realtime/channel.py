@@ -162,6 +162,9 @@ class Channel:
         keep_alive_text: str = "keep-alive"
         """the comment"""
 
+        compress: bool = False
+        """`true`: a WebSocket client that offers `permessage-deflate` gets long messages compressed"""
+
         limits: Limits = Limits()
         """bounds of this channel"""
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
-from collections.abc import Generator
+import zlib
+from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.extensions.base import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
 from realtime.encodings import (
     BINARY,
     CLOSE,
+    DEFLATE_END,
+    MIN_DEFLATE,
     PING,
     PONG,
     TEXT,
+    WINDOW_BITS,
+    DeflatedFrames,
     EventStream,
     Form,
     JsonFrames,
@@ -36,21 +44,30 @@ STREAM = EventStream(chunked=False)
 CHUNKED = EventStream(chunked=True)
 JSON = JsonFrames()
 PLAIN = PlainFrames(lambda message: None if message.event == "hidden" else str(message.data))
+DEFLATED = DeflatedFrames(PLAIN)
+#: What makes even a short text long enough to be compressed.
+LONG = "to and fro " * 100
 
 
 def message(data: Any, event: str = "message", id: Position | None = None) -> Message:
     return Message.of(data, event=event, time=0.0, id=id)
 
 
-def parse_frames(data: bytes) -> list[Frame]:
+def parse_frames(data: bytes, extensions: Sequence[Extension] = ()) -> list[Frame]:
     """Every frame in it, as the ``websockets`` library reads them from a server."""
     reader = StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
     frames: list[Frame] = []
     while not finish(reader.at_eof()):
-        frames.append(finish(Frame.parse(reader.read_exact, mask=False)))
+        frames.append(finish(Frame.parse(reader.read_exact, mask=False, extensions=extensions)))
     return frames
+
+
+def inflate(data: bytes) -> list[bytes]:
+    """What a client reads that keeps a window of 4 KiB, and nothing from one message to the next."""
+    reader = PerMessageDeflate(True, True, WINDOW_BITS, 15)
+    return [bytes(parsed.data) for parsed in parse_frames(data, [reader])]
 
 
 def finish(steps: Generator[None, None, Result]) -> Result:
@@ -140,6 +157,82 @@ def test_plain_hides_what_the_channel_hides() -> None:
 def test_plain_forms_do_not_share_their_encodings() -> None:
     """Two channels may show one message differently, so their keys differ."""
     assert PLAIN.key is not PlainFrames(lambda message: "other").key
+
+
+# Compressed frames
+
+
+@pytest.mark.parametrize("data", ["hi", LONG, LONG * 1000, LONG.encode(), os.urandom(5000), ""], ids=len)
+def test_deflated_frame_is_read_back(data: str | bytes) -> None:
+    """Whatever a message is, another implementation reads it back."""
+    assert inflate(DEFLATED.encode(message(data))) == [data.encode() if isinstance(data, str) else data]
+
+
+@given(st.text(st.characters(codec="utf-8")), st.integers(0, 200))
+def test_any_text_can_be_deflated(text: str, times: int) -> None:
+    """Any text whatever is read back, however often it is repeated."""
+    assert inflate(DEFLATED.encode(message(text * times))) == [(text * times).encode()]
+
+
+def test_far_repetition_is_not_referred_to() -> None:
+    """What is repeated farther away than the window is written again: nobody needs to keep more."""
+    noise = os.urandom(2500).hex()
+    data = DEFLATED.encode(message(noise * 3))[4:]
+    reader = zlib.decompressobj(-WINDOW_BITS)
+    text = b""
+    while data:  # byte by byte, or zlib would look for it among what it has just given out
+        text += reader.decompress(data, 1)
+        data = reader.unconsumed_tail
+    assert len(text) > 2 * len(noise)
+    assert (noise * 3).encode().startswith(text)
+
+
+def test_end_of_a_message_is_left_out() -> None:
+    """What every message would end with is not sent, and it is no end of a stream of deflate."""
+    data = DEFLATED.encode(message(LONG))[2:]
+    reader = zlib.decompressobj(-zlib.MAX_WBITS)
+    reader.decompress(data + DEFLATE_END)
+    assert not reader.eof
+    assert not data.endswith(DEFLATE_END)
+
+
+def test_deflated_frames_do_not_refer_to_each_other() -> None:
+    """The same message has the same bytes each time, and those can be read by themselves."""
+    one, other = DEFLATED.encode(message(LONG)), DEFLATED.encode(message(LONG))
+    assert one == other
+    assert inflate(one + PLAIN.encode(message("hi")) + other) == [LONG.encode(), b"hi", LONG.encode()]
+
+
+def test_long_frame_is_deflated() -> None:
+    """A long text takes a fraction, and its frame says so."""
+    data = DEFLATED.encode(message(LONG))
+    assert len(data) < len(LONG) / 10
+    assert data[0] == 0xC0 | TEXT
+
+
+def test_shortest_frame_that_is_deflated() -> None:
+    """A frame below the bound goes as it is, however well it would shrink; one at the bound does not."""
+    short, long = (message("x" * (MIN_DEFLATE - 4 - less)) for less in (1, 0))
+    assert DEFLATED.encode(short) == PLAIN.encode(short)
+    assert len(DEFLATED.encode(long)) < 30
+
+
+@pytest.mark.parametrize("size", [MIN_DEFLATE, 5000, 100_000])
+def test_what_does_not_shrink_goes_as_it_is(size: int) -> None:
+    """Bytes without any pattern are not compressed."""
+    noise = message(os.urandom(size))
+    assert DEFLATED.encode(noise) == PLAIN.encode(noise)
+
+
+def test_deflated_hides_what_the_channel_hides() -> None:
+    """What the channel does not show has no bytes at all."""
+    assert DEFLATED.encode(message(LONG, "hidden")) == b""
+
+
+def test_deflated_form_has_a_key_of_its_own() -> None:
+    """One encoding serves all who read the form, and is no plain one."""
+    assert DEFLATED.key is not PLAIN.key
+    assert DEFLATED.key == DEFLATED.key
 
 
 # Server-sent events
@@ -247,9 +340,19 @@ def test_comment_is_a_chunk() -> None:
     assert CHUNKED.comment("hi") == b"6\r\n: hi\n\n\r\n"
 
 
-@pytest.mark.parametrize(("form", "marks"), [(PLAIN, False), (STREAM, True), (CHUNKED, True), (JSON, True)])
+@pytest.mark.parametrize(
+    ("form", "marks"),
+    [
+        (PLAIN, False),
+        (DEFLATED, False),
+        (STREAM, True),
+        (CHUNKED, True),
+        (JSON, True),
+        (DeflatedFrames(JSON), True),
+    ],
+)
 def test_who_can_mark_a_gap(form: Form, marks: bool) -> None:
-    """Event streams and frames of JSON can say what was missed; plain frames cannot."""
+    """Event streams and frames of JSON can say what was missed, compressed or not; plain frames cannot."""
     assert form.marks is marks
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from realtime.channel import Channel, Client, Identity, Link, Transport
-from realtime.encodings import BINARY, TEXT, PlainFrames, frame
+from realtime.encodings import BINARY, TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed
@@ -41,6 +41,7 @@ class Endpoint:
         self._url = url
         self._max_message = channel.settings.limits.max_message or max_message
         self._plain = _GuardedFrames(channel)
+        self._deflated = DeflatedFrames(self._plain)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request; of a stream this is the beginning, which then lives by itself."""
@@ -51,7 +52,8 @@ class Endpoint:
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         self._check_origin(request)
-        response = websocket.accept(request) if transport == "websocket" else None
+        compress = self._channel.settings.compress
+        response = websocket.accept(request, compress=compress) if transport == "websocket" else None
         identity = await self._authenticate(request)
         self._check_room()
         if transport == "post":
@@ -67,7 +69,9 @@ class Endpoint:
         if response is not None:
             with_json = websocket.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
-            form = websocket.JSON_FRAMES if with_json else self._plain
+            form: Form = websocket.JSON_FRAMES if with_json else self._plain
+            if "Sec-WebSocket-Extensions" in response.headers:
+                form = websocket.DEFLATED_JSON_FRAMES if with_json else self._deflated
             connection = kind(self._connections, self._channel, topic, form, self._max_message)
         else:
             response = Opening(headers=self._stream_headers(request))

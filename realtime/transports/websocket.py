@@ -2,7 +2,8 @@
 
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
-What aiohttp does not document is used in ``_Frames`` here, and in ``takeover.py``; nowhere else.
+What aiohttp does not document is used in ``_Frames`` and ``_DeflatedReader`` here, and in ``takeover.py``;
+nowhere else.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import binascii
 import hashlib
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
-from realtime.encodings import CLOSE, PING, PONG, TEXT, Form, JsonFrames, frame
+from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
+from realtime.transports.deflate import Deflated, agree
 from realtime.transports.takeover import Opening
 
 #: After so many seconds without a byte from the client it is pinged, …
@@ -39,6 +41,7 @@ PIECES = 4
 MAX_PONGS = 16
 
 JSON_FRAMES = JsonFrames()
+DEFLATED_JSON_FRAMES = DeflatedFrames(JSON_FRAMES)
 
 # To look one up in its class takes longer than to parse a frame.
 _TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
@@ -64,10 +67,11 @@ def wants_json(request: web.Request) -> bool:
     return V1_JSON in _tokens(request, "Sec-WebSocket-Protocol")
 
 
-def accept(request: web.Request) -> web.StreamResponse:
+def accept(request: web.Request, *, compress: bool) -> web.StreamResponse:
     """The answer to an opening handshake (RFC 6455, section 4.2).
 
-    Raises an HTTP error that says what is wrong with it.
+    It agrees to ``compress`` if the client offers that. Raises an HTTP error that says what is wrong
+    with the handshake.
     """
     headers = request.headers
     if request.version != (1, 1):
@@ -92,20 +96,42 @@ def accept(request: web.Request) -> web.StreamResponse:
     }
     if wants_json(request):
         answer["Sec-WebSocket-Protocol"] = V1_JSON
+    if compress:
+        try:
+            agreed = agree(headers.getall("Sec-WebSocket-Extensions", []))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        if agreed:
+            answer["Sec-WebSocket-Extensions"] = agreed
     return Opening(status=101, headers=answer)
 
 
 class WebSocket(Connection):
     """A connection of WebSocket frames, one message a frame."""
 
-    __slots__ = ("_heard_at", "_pinged", "_pong_waiters", "_pongs", "_reader", "_unparsed", "deaf")
+    __slots__ = (
+        "_heard_at",
+        "_max_message",
+        "_pinged",
+        "_pong_waiters",
+        "_pongs",
+        "_reader",
+        "_unparsed",
+        "deaf",
+    )
 
     def __init__(
         self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
     ) -> None:
         super().__init__(connections, channel, topic, form)
+        self._max_message = max_message
+        frames = _Frames(self)
         # The reader refuses a message of its limit or more; ours is the largest that passes.
-        self._reader = WebSocketReader(_Frames(self), max_message + 1, False, True)
+        self._reader = (
+            _DeflatedReader(self, frames, max_message)
+            if isinstance(form, DeflatedFrames)
+            else WebSocketReader(frames, max_message + 1, False, True)
+        )
         self._heard_at = self._loop.time()
         self._pinged = False
         self._pong_waiters: list[asyncio.Future[None]] = []
@@ -188,9 +214,20 @@ class WebSocket(Connection):
             else:
                 self._hear_end(End(CloseCode.PROTOCOL_ERROR, f"{code} is no close code"))
 
+    def understand(self, item: Message) -> Message | None:
+        """The message in what came, inflated if it is compressed."""
+        if type(item) is Deflated:
+            try:
+                return item.inflate(self._max_message)
+            except WebSocketError as error:
+                self.deaf = True
+                self.close(*_explained(error.code, str(error)))
+                return None
+        return item
+
     def failed(self, code: int, reason: str) -> None:
         """What the client sent breaks the protocol or a limit."""
-        self._hear_end(End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:])))
+        self._hear_end(_explained(code, reason))
 
     def _hear_end(self, end: End) -> None:
         self.deaf = True
@@ -283,12 +320,13 @@ class JsonWebSocket(ControlledConnection, WebSocket):
     def understand(self, item: Message) -> Message | None:
         """What the object in a frame says, and by what it is to be answered."""
         self._ref = None
-        if item.kind == "bytes":
-            return item
+        came = super().understand(item)
+        if came is None or came.kind == "bytes":
+            return came
         # Here and not when it came: it is answered in its place, and to a client that does
         # not read the answers nothing more is listened.
         try:
-            message, self._ref = read(item.payload)
+            message, self._ref = read(came.payload)
         except BadEnvelope as error:
             self.subscriber.send(frame(TEXT, refuse(error)))
             return None
@@ -297,6 +335,10 @@ class JsonWebSocket(ControlledConnection, WebSocket):
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard."""
         self.subscriber.send(frame(TEXT, acknowledge(ref, position)))
+
+
+def _explained(code: int, reason: str) -> End:
+    return End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:]))
 
 
 class _Frames(WebSocketDataQueue):
@@ -330,3 +372,41 @@ class _Frames(WebSocketDataQueue):
         if code is None:  # not the client's fault, but a frame that was lost ends the connection
             raise exc
         self._connection.failed(int(code), str(exc))
+
+
+class _DeflatedReader(WebSocketReader):
+    """The reader where compression was agreed on: it leaves what is compressed as it is.
+
+    aiohttp's own would inflate at once what may have to wait, keep 40 KiB for the next message, and
+    raise zlib's errors. Of it Realtime relies on ``_handle_frame``, too, to which every frame comes.
+    """
+
+    __slots__ = ("_connection", "_fragments", "_kind", "_max_deflated", "_max_message")
+
+    def __init__(self, connection: WebSocket, frames: _Frames, max_message: int) -> None:
+        # What does not shrink grows: by a bit a byte, if the sender is as clumsy as can be.
+        self._max_deflated = max_message * 9 // 8 + 64
+        super().__init__(frames, self._max_deflated + 1, True, True)
+        self._connection = connection
+        self._max_message = max_message
+        self._kind = 0  # the opcode of the message whose fragments are coming
+        self._fragments = bytearray()
+
+    def _handle_frame(self, fin: bool, opcode: int, payload: bytes | bytearray, compressed: int) -> None:
+        if opcode >= CLOSE:
+            super()._handle_frame(fin, opcode, payload, 0)
+            return
+        if bool(opcode) is bool(self._kind):
+            raise WebSocketError(CloseCode.PROTOCOL_ERROR, "a fragment is out of its place")
+        self._kind = kind = opcode or self._kind
+        self._fragments += payload
+        if len(self._fragments) > (self._max_deflated if compressed else self._max_message):
+            raise WebSocketError(CloseCode.TOO_BIG, "")
+        if not fin:
+            return
+        whole, self._fragments, self._kind = bytes(self._fragments), bytearray(), 0
+        if not compressed:
+            super()._handle_frame(True, kind, whole, 0)
+        elif not self._connection.deaf and not self._connection.closed:
+            # A little can become a thousand times as much: it is inflated where it is heard, not here.
+            self._connection.hear(Deflated("message", "text" if kind == TEXT else "bytes", whole, 0.0))
