@@ -350,6 +350,8 @@ class _Frames(WebSocketDataQueue):
 
     __slots__ = ("_connection",)
 
+    _size = _limit = 0  # nothing waits here
+
     def __init__(self, connection: WebSocket) -> None:
         # Not the base's, which makes a queue.
         self._connection = connection
