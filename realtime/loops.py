@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
@@ -30,4 +31,14 @@ def factory(choice: Choice) -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.new_event_loop
     import uvloop
 
+    _fill_standard_streams()
     return uvloop.new_event_loop
+
+
+def _fill_standard_streams() -> None:
+    """Open what is closed of the first three descriptors: libuv aborts when it comes to own one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

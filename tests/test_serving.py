@@ -79,11 +79,11 @@ def start(tmp_path: Path) -> Start:
     """Starts a server in a directory of its own; it is killed at the end if it still runs."""
 
     @asynccontextmanager
-    async def start(*arguments: str) -> AsyncIterator[Running]:
+    async def start(*arguments: str, **environment: str) -> AsyncIterator[Running]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "realtime", *arguments),
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -109,6 +109,22 @@ async def echoed(address: str, text: str) -> str:
 
 
 # Serving
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_either_loop(tmp_path: Path, start: Start, loop: str) -> None:
+    """Either event loop serves, and the banner names it."""
+    (tmp_path / "config.yaml").write_text(ECHO.replace("server: {", f"server: {{loop: {loop}, "))
+    async with start() as server:
+        address = await server.ready()
+        assert (await echoed(address, "a"), f"loop: {loop}\n" in server.said) == ("Echo: a", True)
+
+
+async def test_without_the_extensions_of_aiohttp(tmp_path: Path, start: Start) -> None:
+    """Where aiohttp has no extension in C, its readers in Python serve."""
+    (tmp_path / "config.yaml").write_text(ECHO)
+    async with start(AIOHTTP_NO_EXTENSIONS="1") as server:
+        assert await echoed(await server.ready(), "a") == "Echo: a"
 
 
 async def test_banner(tmp_path: Path, start: Start) -> None:
