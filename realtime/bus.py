@@ -89,7 +89,7 @@ class Bus:
         self.wall_time = wall_time
         #: What the logs of all topics hold, in bytes.
         self.size = 0
-        #: writes, bytes, lags, laps, missed, overruns, shed: since the start.
+        #: writes, bytes, yields, lags, laps, missed, overruns, shed: since the start.
         self.counters: Counter[str] = Counter()
         self._thread = threading.get_ident()
         self._max_topics = topics
@@ -200,6 +200,7 @@ class Bus:
             if self._waiting:  # there is enough to be written
                 self._waiting = False
                 self._loop.call_soon(self._flush)
+            self.counters["yields"] += 1
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
         return position
 

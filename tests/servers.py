@@ -67,9 +67,11 @@ async def http(
 ) -> AsyncIterator[str]:
     """A server of bytes, whose connections end with their handler; gives its address."""
     tasks: set[asyncio.Task[Any]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        writers.append(writer)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await handle(reader, writer)
@@ -81,6 +83,8 @@ async def http(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # what it has not sent nobody wants any more
 
 
 def stream(body: str | bytes) -> bytes:
@@ -110,10 +114,10 @@ async def cutting(port: int, seed: int, most: int) -> AsyncIterator[int]:
                 await writer.drain()
         finally:
             going_up.cancel()
-            await asyncio.gather(going_up, return_exceptions=True)
             to_server.transport.abort()
             if dice.random() < 0.5:
                 writer.transport.abort()
+            await asyncio.gather(going_up, return_exceptions=True)
 
     async with http(handle) as address:
         yield int(address.rpartition(":")[2])

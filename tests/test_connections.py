@@ -35,7 +35,7 @@ class Visitor:
         if not self.stubborn:
             self.connections.remove(self)
 
-    def abort(self) -> None:
+    def cut(self) -> None:
         self.ends.append("cut")
         self.connections.remove(self)
 

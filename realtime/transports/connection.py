@@ -181,6 +181,12 @@ class Connection(asyncio.Protocol):
         if not self._lost:  # a transport that is gone has no loop to be aborted on
             self.transport.abort()
 
+    def cut(self) -> None:
+        """Cut it, and cancel what the client has begun."""
+        self.abort()
+        if self._working:
+            self._task.cancel()
+
     # The client
 
     def send(self, message: Message) -> None:

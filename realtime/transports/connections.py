@@ -22,8 +22,8 @@ class Open(Beating, Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin to close it, with a code and a reason."""
 
-    def abort(self) -> None:
-        """Cut it."""
+    def cut(self) -> None:
+        """End it at once, and what its client has begun."""
 
 
 class Connections:
@@ -75,7 +75,7 @@ class Connections:
         except TimeoutError:
             log.warning("%d connections did not end within %gs and are cut", len(self), grace)
             for connection in list(self._all):
-                connection.abort()
+                connection.cut()
 
 
 def log_end(
