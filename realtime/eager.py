@@ -42,7 +42,7 @@ def begin(
     # As asyncio's documentation asks of whoever runs tasks ("Extending", section "Task lifetime support").
     _enter_task(loop, task)
     try:
-        work = function(*args)
+        work = context.run(function, *args)
         if type(work) is not CoroutineType:
             return Begun(_awaited(work), None)
         waits_for = context.run(work.send, None)

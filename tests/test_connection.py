@@ -92,6 +92,8 @@ LIFE = {
                     raise SystemExit
                 if wish == "wait":
                     await self.hang()
+                if wish == "cancel":
+                    asyncio.current_task().cancel()
                 if wish == "yield":
                     await asyncio.sleep(0)
                 if wish == "close":
@@ -257,6 +259,15 @@ async def test_on_message_is_serial(serve: Serve) -> None:
         websocket(serving.port, "/life", text("yield") * 50 + text("end")),
     ):
         assert await seen(serving, 53) == ["connect", "join", *["yield"] * 50, "end"]
+
+
+async def test_nothing_is_heard_after_a_task_was_cancelled(serve: Serve) -> None:
+    """What cancels its client's task ends that client, whatever came in the same read."""
+    async with serve(CONFIG, LIFE) as serving, websocket(serving.port, "/life") as wire:
+        await seen(serving, 2)
+        await wire.send(text("cancel") + text("yield") + text("late"))
+        assert await seen(serving, 2) == ["cancel", "leave"]
+        assert nothing_more(serving)
 
 
 async def test_clients_do_not_wait_for_each_other(serve: Serve) -> None:

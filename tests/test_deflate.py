@@ -487,6 +487,8 @@ FAR.flush(zlib.Z_SYNC_FLUSH)
         pytest.param(FAR.compress(LONG.encode()) + FAR.flush(zlib.Z_SYNC_FLUSH), id="what was before"),
         pytest.param(bytes.fromhex("f348cdc9c90700") + b"more", id="more after the end"),
         pytest.param(bytes.fromhex("f348cdc9c90700") * 2, id="two ends"),
+        pytest.param(bytes.fromhex("006400 9bff") + b"ten bytes.", id="the begin of a block"),
+        pytest.param(zlib.compress(LONG.encode() * 9, wbits=-15)[:-9], id="cut in a block"),
         pytest.param(bytes.fromhex("f348cdc9c9070000") + END, id="an end and what is left out"),
     ],
 )

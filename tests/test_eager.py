@@ -127,6 +127,21 @@ async def test_context_variables_are_the_tasks(idler: Idler) -> None:
     assert (await idler.task, WHO.get()) == ("work", "nobody")
 
 
+async def test_context_of_a_function_that_returns_a_coroutine(idler: Idler) -> None:
+    """What a function sets before it returns a coroutine is there in that."""
+
+    async def work() -> str:
+        return WHO.get()
+
+    def function() -> Awaitable[str]:
+        WHO.set("function")
+        return work()
+
+    idler.call(function)
+    assert (await idler.result, WHO.get()) == ("function", "nobody")
+    await dismiss(idler)
+
+
 async def test_time_out_strikes(idler: Idler) -> None:
     """``asyncio.timeout`` ends what has begun outside of the task."""
 

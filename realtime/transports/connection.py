@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
         task goes on with it.
         """
         waiter = self._waiter
-        if not self._idle or self._budget <= 0 or self.paused or waiter is None:
+        if not self._idle or self._budget <= 0 or self.paused or waiter is None or waiter.done():
             self._queue(item)
             if len(self._inbox) >= MAX_INBOX:
                 self._regulate()
@@ -425,6 +425,7 @@ class Connection(asyncio.Protocol):
             else:
                 message, ref = await self._take(), self._ref
                 position = await self.channel.on_message(self.client, message)
+                del message  # it may be large, and the next far away
             if ref is not None:
                 self.acknowledge(ref, position)
             in_a_row += 1

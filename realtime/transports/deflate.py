@@ -71,9 +71,19 @@ class Deflated(Message):
 
     def inflate(self, limit: int) -> Message:
         """The message. Raises :exc:`WebSocketError` for one that breaks the protocol or the limit."""
+        if not self.payload:
+            return heard(self.kind, b"")
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             data = inflater.decompress(self.payload + DEFLATE_END, limit + 1)
+            # What ends in the middle of a block would take our end for some of its own data. An empty last
+            # block tells: only where it begins a block does it end the stream.
+            if (
+                len(data) <= limit
+                and not inflater.eof
+                and (inflater.decompress(b"\x03\0") or not inflater.eof)
+            ):
+                data = None
         except zlib.error:
             data = None
         # A sender without a sync flush ends the last block instead, and begins an empty one (7.2.3.4).
