@@ -73,21 +73,18 @@ class Deflated(Message):
         """The message. Raises :exc:`WebSocketError` for one that breaks the protocol or the limit."""
         if not self.payload:
             return heard(self.kind, b"")
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater, whole = zlib.decompressobj(-zlib.MAX_WBITS), True
         try:
             data = inflater.decompress(self.payload + DEFLATE_END, limit + 1)
             # What ends in the middle of a block would take our end for some of its own data. An empty last
-            # block tells: only where it begins a block does it end the stream.
-            if (
-                len(data) <= limit
-                and not inflater.eof
-                and (inflater.decompress(b"\x03\0") or not inflater.eof)
-            ):
-                data = None
+            # block tells: only where a block may begin does it end the stream.
+            if len(data) <= limit and not inflater.eof:
+                data += inflater.decompress(b"\x03\0")
+                whole = inflater.eof
         except zlib.error:
-            data = None
+            whole = False
         # A sender without a sync flush ends the last block instead, and begins an empty one (7.2.3.4).
-        if data is None or inflater.unused_data not in (b"", DEFLATE_END, b"\0" + DEFLATE_END):
+        if not whole or inflater.unused_data not in (b"", DEFLATE_END, b"\0" + DEFLATE_END):
             raise WebSocketError(CloseCode.PROTOCOL_ERROR, "what is compressed cannot be inflated")
         if len(data) > limit:
             raise WebSocketError(CloseCode.TOO_BIG, "")
