@@ -48,7 +48,7 @@ def deflate(whole: bytes) -> bytes:
     """
     if len(whole) < MIN_DEFLATE:
         return whole
-    head = {126: 4, 127: 10}.get(whole[1], 2)
+    head = 4 if whole[1] == 126 else 10
     # Level 1: a level more takes off some hundredths at most, and can take ten times as long.
     deflater = zlib.compressobj(1, wbits=-WINDOW_BITS, memLevel=5)
     data = deflater.compress(memoryview(whole)[head:]) + deflater.flush(zlib.Z_SYNC_FLUSH)

@@ -198,8 +198,12 @@ class WebSocket(Link):
         finally:
             if self._socket is not None:
                 # By a twin, for what uvloop shows of a socket cannot be shut down.
-                with suppress(OSError), socket.socket(fileno=os.dup(self._socket.fileno())) as twin:
+                with suppress(OSError), _twin(self._socket) as twin:
                     twin.shutdown(socket.SHUT_RDWR)  # unless it is closed already
+
+
+def _twin(sock: socket.socket) -> socket.socket:
+    return socket.fromfd(sock.fileno(), sock.family, sock.type)
 
 
 class EventSource(Link):

@@ -60,7 +60,8 @@ class Subscriber:
     cursor: int
     resumed: Resume
     state: State = HELD
-    #: When the bus last wrote to it, by the loop's clock; what was said to it alone does not count.
+    #: When it was last written to, by the loop's clock, for the keep-alive: by the flush, or by a
+    #: connection that has one.
     written_at: float = 0.0
     #: The sink's, at hand.
     write: Callable[[bytes], None] = field(init=False)
@@ -83,10 +84,10 @@ class Subscriber:
                 topic.overrun(self, "the position cannot be resumed")
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
-        topic.move(self, BEHIND)
         if self.sink.paused:
             topic.lag(self)
             return
+        topic.move(self, BEHIND)
         topic.catch_up(self)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 

@@ -6,12 +6,15 @@ import asyncio
 import gc
 import socket
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from conftest import Serve
-from wire import TEXT, Frame, eventually, frame, stream, text, websocket
+from wire import TEXT, UPGRADE, Frame, eventually, frame, request, stream, text, websocket
 
+from realtime.topic import MAX_WRITE
+from realtime.transports.connection import TURN_MESSAGES
 from realtime.transports.takeover import READ, TCP_USER_TIMEOUT
 
 CONFIG = """
@@ -66,3 +69,50 @@ async def test_kernel_gives_up_on_who_is_gone(serve: Serve) -> None:
         (client,) = serving.server.channels["echo"].clients
         sock = client._link.transport.get_extra_info("socket")  # type: ignore[attr-defined]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_USER_TIMEOUT
+
+
+async def test_what_aiohttp_has_not_sent_counts(serve: Serve) -> None:
+    """A client that has read no answers before its handshake is as full for us as it was for aiohttp."""
+    async with serve(CONFIG) as serving:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", serving.port))
+            before = request("/" + "a" * 6000, method="DELETE") * 500
+            sending = asyncio.create_task(loop.sock_sendall(sock, before + request("/ws", UPGRADE)))
+            echo = serving.server.channels["echo"]
+            await eventually(lambda: len(echo.clients) == 1)
+            (client,) = echo.clients
+            link: Any = client._link
+            for _ in range(200):
+                await serving.server.bus.publish("echo", "x" * 65536)
+            assert link.transport.get_write_buffer_size() < 4 * MAX_WRITE
+            await sending
+
+
+async def test_pongs_may_fill_a_transport(serve: Serve) -> None:
+    """A transport that the pongs fill as soon as it has drained stays full."""
+    async with serve(CONFIG) as serving, websocket(serving.port, "/ws"):
+        (client,) = serving.server.channels["echo"].clients
+        link: Any = client._link
+        link.pause_writing()
+        link.control_received(WSMsgType.PING, b"", "")
+        link.write = lambda data: link.pause_writing()
+        link.resume_writing()
+        assert link.paused
+
+
+async def test_messages_of_two_reads_keep_their_order(serve: Serve) -> None:
+    """What is read while earlier messages wait for their turn comes after them."""
+    async with serve(CONFIG) as serving, websocket(serving.port, "/ws") as wire:
+        (client,) = serving.server.channels["echo"].clients
+        link: Any = client._link
+        texts = [f"{number}" for number in range(TURN_MESSAGES + 5)]
+
+        def two_reads() -> None:
+            for part in (texts[:-1], texts[-1:]):
+                link.data_received(b"".join(map(text, part)))
+
+        asyncio.get_running_loop().call_soon(two_reads)
+        assert [await wire.text() for _ in texts] == [f"Echo: {one}" for one in texts]

@@ -24,6 +24,7 @@ from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 from realtime.transports.connections import Connections, log_end, not_the_plugins
+from realtime.transports.takeover import limit
 
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
 MAX_INBOX = 8
@@ -50,7 +51,6 @@ class Connection(asyncio.Protocol):
 
     # A connection is most of what an idle client costs, so it has no dictionary.
     __slots__ = (
-        "_began",
         "_begun",
         "_budget",
         "_context",
@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_inbox",
         "_loop",
         "_lost",
+        "_opened_at",
         "_paused_at",
         "_reading",
         "_ref",
@@ -66,7 +67,6 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_waiter",
         "_working",
-        "_written_at",
         "channel",
         "client",
         "closed",
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
     client: Client
     subscriber: Subscriber
     transport: asyncio.Transport
-    #: Hands bytes to the transport (``topic.Sink``): its own method, for it is called most of all.
+    #: Hands bytes to the transport (``subscriber.Sink``): its own method, for it is called most of all.
     write: Callable[[bytes], None]
 
     def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         self.channel = channel
         self.topic = topic
         self.form = form
-        #: The bus does not write while this is set (``topic.Sink``).
+        #: The bus does not write while this is set (``subscriber.Sink``).
         self.paused = False
         #: Whether a close has begun, from whichever side; nothing is written any more.
         self.closed = False
@@ -100,10 +100,9 @@ class Connection(asyncio.Protocol):
         self.outcome = End(LOST, "the connection was lost")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._opened_at = self._loop.time()
         self._lost = False
         self._paused_at = 0.0
-        self._written_at = 0.0
         self._unsent = 0  # what the transport held at the last look while paused
         # Whoever waits for the client: its task between two messages (idle), or what that is doing.
         self._inbox: list[Message | End] = []
@@ -168,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
 
     def overrun(self, reason: str) -> None:
-        """The client was too slow (``topic.Sink``)."""
+        """The client was too slow (``subscriber.Sink``)."""
         self.close(CloseCode.TRY_AGAIN, reason)
 
     def hang_up(self) -> None:
@@ -232,8 +231,7 @@ class Connection(asyncio.Protocol):
 
     async def _take(self) -> Message:
         """The next message of the client."""
-        if self._waiter is not None:
-            raise RuntimeError("somebody else is receiving from this client already")
+        self._be_alone()
         while True:
             while not self.has_news:
                 await self._wait()
@@ -246,6 +244,10 @@ class Connection(asyncio.Protocol):
             message = self.understand(item)
             if message is not None:
                 return message
+
+    def _be_alone(self) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("somebody else is receiving from this client already")
 
     @property
     def has_news(self) -> bool:
@@ -272,7 +274,7 @@ class Connection(asyncio.Protocol):
 
         While the client's task is idle ``on_message`` is called here and now, in the name of that task:
         it spares a future and a turn of the event loop per message. Where it has to wait, or fails, the
-        task goes on with it.
+        task goes on with it. Never called by a task.
         """
         waiter = self._waiter
         if not self._idle or self._budget <= 0 or self.paused or waiter is None or waiter.done():
@@ -348,13 +350,14 @@ class Connection(asyncio.Protocol):
 
     # The whole life
 
-    def begin(self) -> None:
-        """Live, in a task of its own."""
+    def live(self) -> None:
+        """Begin to live, in a task of its own."""
         self._task = self._loop.create_task(self._live(), context=self._context)
 
     async def _live(self) -> None:
         """From the handshake to the end: connect, join, listen, leave, and go."""
         try:
+            limit(self.transport)
             await self._serve()
             self.close(CloseCode.DONE, "")
             while not self._lost:
@@ -363,7 +366,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             if self._grace is not None:
                 self._grace.cancel()
-            (code, reason), seconds = self.outcome, self._loop.time() - self._began
+            (code, reason), seconds = self.outcome, self._loop.time() - self._opened_at
             facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
             log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
             self.connections.remove(self)
@@ -408,6 +411,7 @@ class Connection(asyncio.Protocol):
         while True:
             begun, error = self._begun, None
             while begun is None and not self.has_news:
+                self._be_alone()
                 self._idle = True
                 try:
                     await self._wait()

@@ -41,27 +41,32 @@ class ControlledConnection(Connection):
 
     def send(self, message: Message) -> None:
         """Write a message to this client alone, which is a sign of life, too."""
-        self._written_at = self._loop.time()
+        self.subscriber.written_at = self._loop.time()
         super().send(message)
+
+    def tell(self, data: bytes) -> None:
+        """Write something of the host's own, in its place among the messages; it is a sign of life, too."""
+        self.subscriber.written_at = self._loop.time()
+        self.subscriber.send(data)
 
     def watch(self) -> None:
         """Begin to look after the connection, which has just been welcomed."""
-        self._written_at = self._loop.time()
+        self.subscriber.written_at = self._loop.time()
         super().watch()
 
     def keep_alive(self, now: float) -> float:
         """Give a sign of life after ``keep_alive`` without one; returns when to look again."""
         period = self.channel.settings.keep_alive
-        due = max(self._written_at, self.subscriber.written_at) + period
+        due = self.subscriber.written_at + period
         if due > now:
             return due
         # Not now, for the delay of each look would add up; but what was slept through is over.
-        self._written_at = max(due, now - period)
+        self.subscriber.written_at = max(due, now - period)
         # An event that is on its way spares it; while the client is greeted none is.
         on_its_way = self.subscriber.cursor != self.topic.head and self.subscriber.state is not HELD
         if not on_its_way and not self.paused:
             self.write(self.heartbeat())
-        return self._written_at + period
+        return self.subscriber.written_at + period
 
     def heartbeat(self) -> bytes:
         """The sign of life in this transport's way."""

@@ -23,7 +23,7 @@ _BITS = f"server_max_window_bits={WINDOW_BITS}"
 _PARAMETERS = {
     "server_no_context_takeover": "",
     "client_no_context_takeover": "",
-    "server_max_window_bits": f"{WINDOW_BITS}|1[{WINDOW_BITS % 10 + 1}-5]",
+    "server_max_window_bits": f"1[{WINDOW_BITS % 10}-5]",
     "client_max_window_bits": "|[89]|1[0-5]",
 }
 _CHARACTER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"

@@ -89,7 +89,7 @@ class Endpoint:
             take_over(request, connection, self._connections.buffer)
             connection.greet(self._introduction(request))
             connection.watch()
-            connection.begin()
+            connection.live()
         except BaseException as error:
             connection.subscriber.detach()
             connection.transport.abort()

@@ -44,6 +44,22 @@ class Opening(web.StreamResponse):
         """Nothing: the connection ends what it writes."""
 
 
+def over_tls(transport: asyncio.Transport) -> bool:
+    """Whether what is written to it is encrypted first."""
+    return transport.get_extra_info("sslcontext") is not None
+
+
+def limit(transport: asyncio.Transport) -> None:
+    """Set how much the transport may hold, in the turn after the head of the response was written.
+
+    uvloop sends that at the end of its turn; until then the transport would count as full.
+    """
+    if over_tls(transport):
+        transport.set_write_buffer_limits(TLS_HIGH_WATER, TLS_LOW_WATER)
+    else:
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+
+
 def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> None:
     """Make the receiver the protocol of the transport, once the head of the response is written.
 
@@ -57,17 +73,15 @@ def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> N
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
-    over_tls = transport.get_extra_info("sslcontext") is not None
-    if over_tls:
-        transport.set_write_buffer_limits(TLS_HIGH_WATER, TLS_LOW_WATER)
-    else:
-        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
     # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
     # names its own reader; it calls feed_data and feed_eof.
     http = request.protocol
     http.set_parser(_Tail(receiver))  # type: ignore[arg-type]
-    allocates = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) and not over_tls
-    transport.set_protocol(_Reader(receiver, buffer) if allocates else receiver)  # type: ignore[arg-type]
+    stock = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+    protocol = _Reader(receiver, buffer) if stock and not over_tls(transport) else receiver
+    transport.set_protocol(protocol)  # type: ignore[arg-type]
+    if http.writing_paused:  # the transport has told aiohttp that it is full, and tells it nobody again
+        receiver.pause_writing()
     # To aiohttp the connection is gone, and with it all that a request takes to be handled; it
     # would close the transport. The request's own task ends in its own time.
     http.transport = None

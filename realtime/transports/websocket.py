@@ -112,6 +112,7 @@ class WebSocket(Connection):
     __slots__ = (
         "_heard_at",
         "_max_message",
+        "_parsing",
         "_pinged",
         "_pong_waiters",
         "_pongs",
@@ -137,6 +138,7 @@ class WebSocket(Connection):
         self._pong_waiters: list[asyncio.Future[None]] = []
         self._pongs: list[bytes] = []
         self._unparsed = b""
+        self._parsing = False  # in the next turn
         #: Whether the client has said its last.
         self.deaf = False
 
@@ -144,13 +146,13 @@ class WebSocket(Connection):
         """Bytes from the client."""
         self._heard_at = self._loop.time()
         self._pinged = False
-        self._budget = TURN_MESSAGES
         if self._pong_waiters:
             self._answer_pings_of_ours()
         if self._unparsed or len(data) > PIECE:
             self._unparsed += data
             self._parse()
         elif not self.deaf:
+            self._budget = TURN_MESSAGES
             self._reader.feed_data(data)
             if self._pongs:
                 self._send_pongs()
@@ -160,7 +162,7 @@ class WebSocket(Connection):
 
         It stops when the client's task does not keep up, and lets others have their turn.
         """
-        self._budget = TURN_MESSAGES
+        self._parsing, self._budget = False, TURN_MESSAGES
         for _ in range(PIECES):
             if not self._unparsed or not self._reading or self.deaf:
                 break
@@ -172,14 +174,19 @@ class WebSocket(Connection):
         elif self._unparsed:
             self.transport.pause_reading()
             if self._reading:
-                self._loop.call_soon(self._parse)
+                self._parse_soon()
         elif self._reading and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _parse_soon(self) -> None:
+        if not self._parsing:
+            self._parsing = True
+            self._loop.call_soon(self._parse)
 
     def read_on(self) -> None:
         """Go on with what the client sends, first with what it has sent already."""
         if self._unparsed:
-            self._loop.call_soon(self._parse)
+            self._parse_soon()
         else:
             super().read_on()
 
@@ -249,7 +256,8 @@ class WebSocket(Connection):
         """The transport has drained: the pongs that are owed go first."""
         self.paused = False
         self._send_pongs()
-        super().resume_writing()
+        if not self.paused:
+            super().resume_writing()
 
     async def ping(self, timeout: float) -> bool:
         """Ask the client for a sign of life; any byte from it is one (``channel.Link``).
@@ -328,13 +336,13 @@ class JsonWebSocket(ControlledConnection, WebSocket):
         try:
             message, self._ref = read(came.payload)
         except BadEnvelope as error:
-            self.subscriber.send(frame(TEXT, refuse(error)))
+            self.tell(frame(TEXT, refuse(error)))
             return None
         return message
 
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard."""
-        self.subscriber.send(frame(TEXT, acknowledge(ref, position)))
+        self.tell(frame(TEXT, acknowledge(ref, position)))
 
 
 def _explained(code: int, reason: str) -> End:
