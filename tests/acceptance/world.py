@@ -45,6 +45,8 @@ SITE = os.environ.get("REALTIME_SITE", "https://rt.example")
 FOREIGN = os.environ.get("REALTIME_FOREIGN", "https://evil.example")
 #: How many messages are published around an interruption.
 COUNT = int(os.environ.get("REALTIME_COUNT", "20"))
+#: How many clients are there of whom the memory is measured.
+CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
 #: The name of a plugin that does not come with the server.
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
 #: The file of that plugin.
