@@ -207,7 +207,7 @@ USUAL = tuple(name for name in ALL if name != "direct")
 _ABOUT = """
 import importlib.metadata, json, pathlib, platform, realtime
 found = {}
-for name in ("aiohttp", "orjson", "pydantic", "uvloop", "aiofastnet"):
+for name in ("aiohttp", "orjson", "pydantic", "uvloop"):
     try:
         found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

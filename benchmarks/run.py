@@ -191,6 +191,16 @@ def set_up(options: argparse.Namespace) -> tuple[list[Contender], dict[str, str]
     return found, missing
 
 
+def without_places(arguments: Sequence[str]) -> list[str]:
+    """The arguments without what is only about this machine: where to build, and where to write."""
+    kept = list(arguments)
+    for option in ("--work", "--out"):
+        while option in kept:
+            at = kept.index(option)
+            del kept[at : at + 2]
+    return kept
+
+
 def draw(results: Path, plots: Path, work: Path) -> None:
     """Draw the plots, with the matplotlib of the peers' environment."""
     python, _ = contenders.installed(work, "matplotlib")
@@ -217,7 +227,7 @@ def main(arguments: Sequence[str]) -> int:
     progress = Progress(sum(map(len, groups)))
     results: dict[str, Any] = {
         "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "command": shlex.join(["benchmarks/run.py", *arguments]),
+        "command": shlex.join(["benchmarks/run.py", *without_places(arguments)]),
         "quick": options.quick,
         "pairs": options.pairs,
         "machine": report.machine(),

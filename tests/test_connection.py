@@ -614,6 +614,7 @@ async def test_close_after_the_client_closed(serve: Serve) -> None:
 BAD = {
     "bad.py": '''
         import asyncio
+        import contextlib
         from realtime import Channel, hookimpl
 
         class Bad(Channel):
@@ -625,6 +626,15 @@ BAD = {
                 if message.data == "cancel":
                     raise asyncio.CancelledError
                 return super().as_text(message)
+
+            async def on_join(self, client):
+                if client.query.get("join") == "receive":
+                    client.state.listening = asyncio.create_task(self.listen(client))
+                    await asyncio.sleep(0)
+
+            async def listen(self, client):
+                with contextlib.suppress(Exception):
+                    await client.receive()
 
             async def on_message(self, client, message):
                 if message.data == "cancelled":
@@ -676,6 +686,12 @@ async def test_two_receive_at_once(serve: Serve) -> None:
     async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
         await client.send("twice")
         assert "somebody else is receiving" in str(await soon(client.recv()))
+
+
+async def test_receive_beside_on_message(serve: Serve) -> None:
+    """Who receives in a task of its own and leaves ``on_message`` to the host as well has a bug."""
+    async with serve(BAD_CONFIG, BAD) as serving, websocket(serving.port, "/bad?join=receive") as wire:
+        assert await wire.close_code() == 1011
 
 
 async def test_code_that_may_not_be_sent(serve: Serve) -> None:
