@@ -88,6 +88,7 @@ class FairWebSocket(aiohttp.ClientWebSocketResponse[Literal[True]]):
     """
 
     def __init__(self, reader: Any, *args: Any, **kwargs: Any) -> None:
+        # It stands for the queue, of which aiohttp's annotation names the class.
         super().__init__(_Turns(reader), *args, **kwargs)  # type: ignore[arg-type]
 
 

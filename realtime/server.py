@@ -283,6 +283,7 @@ class Server:
                 for answer in authenticate(request=request):
                     identity = await answer if inspect.isawaitable(answer) else answer
                     if identity is not None:
+                        # What a hook answers has no type; what is no Identity is the plugin's mistake.
                         return identity  # type: ignore[no-any-return]
             except web.HTTPException:
                 raise

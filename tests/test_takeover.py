@@ -13,9 +13,8 @@ from aiohttp import WSMsgType, web
 from conftest import Serve
 from wire import TEXT, UPGRADE, Frame, eventually, frame, request, stream, text, websocket
 
-from realtime.topic import MAX_WRITE
 from realtime.transports.connection import TURN_MESSAGES
-from realtime.transports.takeover import READ, TCP_USER_TIMEOUT
+from realtime.transports.takeover import HIGH_WATER, LOW_WATER, READ, TCP_USER_TIMEOUT
 
 CONFIG = """
     channels:
@@ -71,24 +70,38 @@ async def test_kernel_gives_up_on_who_is_gone(serve: Serve) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_USER_TIMEOUT
 
 
+FULL = {
+    "full.py": """
+        from realtime import hookimpl
+
+        @hookimpl
+        def authenticate(request):
+            request.transport.write(bytes(16 * 1024 * 1024))
+    """
+}
+
+
 async def test_what_aiohttp_has_not_sent_counts(serve: Serve) -> None:
-    """A client that has read no answers before its handshake is as full for us as it was for aiohttp."""
-    async with serve(CONFIG) as serving:
+    """A transport that was full for aiohttp is full for us, though it says so only once."""
+    async with serve(f"    plugins: [full]{CONFIG}", FULL) as serving:
         with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(sock, ("127.0.0.1", serving.port))
-            before = request("/" + "a" * 6000, method="DELETE") * 500
-            sending = asyncio.create_task(loop.sock_sendall(sock, before + request("/ws", UPGRADE)))
+            await loop.sock_sendall(sock, request("/ws", UPGRADE))
             echo = serving.server.channels["echo"]
             await eventually(lambda: len(echo.clients) == 1)
             (client,) = echo.clients
             link: Any = client._link
-            for _ in range(200):
-                await serving.server.bus.publish("echo", "x" * 65536)
-            assert link.transport.get_write_buffer_size() < 4 * MAX_WRITE
-            await sending
+            assert link.paused
+
+
+async def test_transport_says_at_once_that_it_is_full(serve: Serve) -> None:
+    """A plain transport is full as soon as the kernel does not take a whole write."""
+    async with serve(CONFIG) as serving, websocket(serving.port, "/ws"):
+        (client,) = serving.server.channels["echo"].clients
+        link: Any = client._link
+        assert link.transport.get_write_buffer_limits() == (LOW_WATER, HIGH_WATER)
 
 
 async def test_pongs_may_fill_a_transport(serve: Serve) -> None:

@@ -79,6 +79,7 @@ def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> N
     http.set_parser(_Tail(receiver))  # type: ignore[arg-type]
     stock = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
     protocol = _Reader(receiver, buffer) if stock and not over_tls(transport) else receiver
+    # A connection is an asyncio.Protocol; what this module needs to know of one is less.
     transport.set_protocol(protocol)  # type: ignore[arg-type]
     if http.writing_paused:  # the transport has told aiohttp that it is full, and tells it nobody again
         receiver.pause_writing()
