@@ -77,7 +77,8 @@ async def test_one_room_for_all(home: Home, tmp_path_factory: pytest.TempPathFac
 
         async def talk_in_javascript() -> None:
             for number in range(COUNT):
-                javascript.type(json.dumps({"text": text := f"javascript {number}"}) + "\n")
+                text = f"javascript {number}"
+                javascript.type(json.dumps({"text": text}) + "\n")
                 await javascript.line(partial(re.search, f'"{second}: {text}"'))
 
         async def post() -> list[str]:
