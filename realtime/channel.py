@@ -165,6 +165,9 @@ class Channel:
         compress: bool = False
         """`true`: a WebSocket client that offers `permessage-deflate` gets long messages compressed"""
 
+        idempotency_window: Duration = 300.0
+        """for how long the answer to a POST with an `Idempotency-Key` is remembered"""
+
         limits: Limits = Limits()
         """bounds of this channel"""
 

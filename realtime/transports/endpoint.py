@@ -16,6 +16,7 @@ from realtime.proxies import known_scheme
 from realtime.transports import post, sse, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections
+from realtime.transports.idempotency import Answers
 from realtime.transports.takeover import Opening, take_over
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
@@ -42,6 +43,7 @@ class Endpoint:
         self._max_message = channel.settings.limits.max_message or max_message
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
+        self._answers = Answers(channel)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request; of a stream this is the beginning, which then lives by itself."""
@@ -103,7 +105,8 @@ class Endpoint:
         try:
             message = await post.read(request, self._max_message)
             link = post.Post(self._channel, self._max_message)
-            return await link.handle(self._client(request, link, topic, "post", identity), message)
+            client = self._client(request, link, topic, "post", identity)
+            return await self._answers.respond(request, link, client, message)
         finally:
             self._connections.open[self._channel.name] -= 1
 
