@@ -256,9 +256,7 @@ class World:
             topic = self.topic(name)
             self.number += 1
             data = f"{self.number} ".ljust(size, "x")
-            for client in self.clients:
-                client.look()
-                client.arrive()
+            self.check()  # who has arrived shows only before the head moves
             self.logs[topic.epoch].append(Published(data, quiet, exclude, self.bed.loop.clock))
             event = "quiet" if quiet else "message"
             if paced:
