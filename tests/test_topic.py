@@ -301,6 +301,19 @@ def test_publishing_costs_the_same_however_many_replay() -> None:
     assert cost(1000) == cost(1)
 
 
+def test_sweep_overlooks_nobody_who_lags() -> None:
+    """Whom publishing does not look at, because many lag, is closed by the clock."""
+    bed = Bed(TopicOptions(lag=1.0))
+    bed.join()  # the topic stays
+    for wire in [bed.join() for _ in range(500)]:
+        wire.pause()
+    bed.publish("1")
+    bed.advance(3.0)
+    wire = lagging(bed)
+    bed.advance(3.0)
+    assert (wire.closed is not None, bed.bus.counters["overruns"]) == (True, 501)
+
+
 def test_giving_up_costs_the_same_however_many_lag() -> None:
     """To leave a thousand behind, each at another place, does not look at all of them for each."""
 
@@ -747,6 +760,36 @@ def test_time_takes_nothing_from_one_that_replays() -> None:
         bed.loop.turn()
     assert bed.loop.clock > 1010.0
     assert all(len(wire.texts) == 4 for wire in crowd)
+
+
+def test_time_takes_nothing_from_one_that_has_drained() -> None:
+    """Who lagged, and reads again, misses nothing because the server takes its time."""
+    bed = Bed(TopicOptions(lag=5.0))
+    crowd = [bed.join(PLAIN, cost=0.1) for _ in range(40)]
+    for wire in crowd:
+        wire.pause()
+    bed.publish(*(str(number).rjust(100_000) for number in range(4)))
+    bed.idle()
+    for wire in crowd:
+        wire.drain()
+    bed.idle()
+    assert bed.loop.clock > 1010.0
+    assert [len(wire.texts) for wire in crowd] == [4] * 40
+
+
+def test_time_takes_nothing_from_one_that_drains_between_two_sweeps() -> None:
+    """Who drained in time keeps its place also when the next message comes before its turn."""
+    bed = Bed(TopicOptions(lag=0.2))
+    wire = bed.join(PLAIN)
+    bed.advance(1.2)  # a sweep, then none for a while
+    wire.pause()
+    bed.publish("1")
+    bed.idle()
+    bed.advance(0.5)
+    wire.drain()
+    bed.publish("2")
+    bed.idle()
+    assert (wire.closed, wire.texts) == (None, ["1", "2"])
 
 
 def test_newcomers_do_not_starve_live_ones() -> None:
