@@ -38,7 +38,7 @@ BURST = 4
 MAX_BATCHES = 64
 #: How many subscribers are written to between two looks at the clock.
 _STRIDE = 16
-#: Of so many lagging subscribers at most one is looked at, on average, for each message given up.
+#: At most so many lagging subscribers are looked at, on average, for each message that is given up.
 _LOOK = 64
 
 Overflow = Literal["disconnect", "skip", "latest"]
@@ -166,6 +166,7 @@ class Topic(Log):
     def shed(self, bytes_wanted: int) -> int:
         """Give up the oldest messages, whoever wants them, until so much is free."""
         before = self.size
+        self._look = 0  # it is much at once, or the end of the topic
         while self.base <= self.head and before - self.size < bytes_wanted:
             self.bus.size -= self.forget_oldest()
         self._leave_behind()

@@ -779,7 +779,7 @@ async def test_long_replay_to_slow_readers(serve: Serve) -> None:
         before = resident()
         most = await replay.run(8)
         counters = serving.server.bus.counters
-        assert counters["lags"] > 8 * 100, "none was slow"
+        assert counters["lags"] > 8 * 20, "none was slow"
         assert (counters["laps"], counters["overruns"]) == (0, 0)
         # One write of at most 128 KiB each, on either side, while each has 20 MiB to read.
         assert most - before < 8 * 1024 * 1024

@@ -314,6 +314,19 @@ def test_sweep_overlooks_nobody_who_lags() -> None:
     assert (wire.closed is not None, bed.bus.counters["overruns"]) == (True, 501)
 
 
+def test_end_of_a_topic_overlooks_nobody_who_lags() -> None:
+    """The same when the topic goes, which no sweep comes to any more."""
+    bed = Bed(TopicOptions(lag=1.0))
+    bed.join()
+    for wire in [bed.join() for _ in range(500)]:
+        wire.pause()
+    bed.publish("1")
+    bed.advance(2.5)  # by the second sweep they are closed
+    wire = lagging(bed)
+    bed.bus.close()
+    assert wire.closed is not None
+
+
 def test_giving_up_costs_the_same_however_many_lag() -> None:
     """To leave a thousand behind, each at another place, does not look at all of them for each."""
 
