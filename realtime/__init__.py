@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from realtime.errors import NotConnected as NotConnected
     from realtime.errors import RealtimeError as RealtimeError
     from realtime.errors import Refused as Refused
+    from realtime.errors import Rejected as Rejected
     from realtime.errors import StartError as StartError
     from realtime.errors import TooManyTopics as TooManyTopics
     from realtime.errors import Unconfirmed as Unconfirmed
@@ -48,8 +49,8 @@ _EXPORTS = {
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",
-    "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused StartError "
-    "TooManyTopics Unconfirmed UnknownTopic",
+    "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
+    "StartError TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "server": "Server",
