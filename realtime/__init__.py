@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from realtime.channel import Channel as Channel
     from realtime.channel import Client as Client
     from realtime.channel import Identity as Identity
+    from realtime.channel import Presence as Presence
     from realtime.client import Backoff as Backoff
     from realtime.client import Connection as Connection
     from realtime.client import connect as connect
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "bus": "Bus Subscription",
-    "channel": "Channel Client Identity",
+    "channel": "Channel Client Identity Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",

@@ -24,6 +24,7 @@ from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 from realtime.transports.connections import Connections, log_end, not_the_plugins
+from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import limit
 
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
@@ -399,6 +400,9 @@ class Connection(asyncio.Protocol):
             self.topic.members[client] = None
             self.subscriber.start()
             await channel.on_join(client)
+            # Whom on_join has closed was never here; who is lost may have said something.
+            if self._lost or not self.closed:
+                await arrive(channel, client, self.topic, self.send if self.form.marks else None)
             await self._listen()
         except Disconnected:
             pass
@@ -454,9 +458,9 @@ class Connection(asyncio.Protocol):
     async def _leave(self) -> None:
         channel, client = self.channel, self.client
         channel.left(client)
-        self.topic.members.pop(client, None)
         try:
             async with asyncio.timeout(LEAVE_GRACE):
+                await depart(channel, client, self.topic)
                 await channel.on_leave(client)
         except TimeoutError:
             channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)
