@@ -30,7 +30,7 @@ _SCHEME_TOLD = web.RequestKey("realtime_scheme_told", bool)
 #: What proxies call the schemes; some have names of their own for a WebSocket.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: What a proxy writes, trusted or not.
-_HANDED_ON = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+_HANDED_ON = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\[\]]+)\](:[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
@@ -96,12 +96,11 @@ def is_local(request: web.Request) -> bool:
     config does not trust: to a proxy on this machine everybody would be local. And not a page whose name
     was made to point here (DNS rebinding): such a request has that name as its host.
     """
-    if request.get(_CLIENT_TOLD):
-        return _is_loopback(request.remote or "")
-    if any(header in request.headers for header in _HANDED_ON):
-        return False
-    if _by_unix(request):
-        return True
+    if not request.get(_CLIENT_TOLD):
+        if any(header in request.headers for header in _HANDED_ON):
+            return False
+        if _by_unix(request):
+            return True
     by_name = request.host == "localhost" or request.host.startswith("localhost:")
     return _is_loopback(request.remote or "") and (by_name or _is_loopback(request.host))
 
