@@ -133,7 +133,7 @@ async def test_name_and_bus(channel: Channel) -> None:
 
 def test_transports() -> None:
     """A channel serves every transport, a WebSocket first."""
-    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "post")
+    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "ndjson", "json", "post")
 
 
 class Greeting(Channel):
@@ -159,16 +159,16 @@ class Later(Open):
 @pytest.mark.parametrize(
     ("kind", "transports"),
     [
-        (Greeting, ("websocket", "sse")),
+        (Greeting, ("websocket", "sse", "ndjson")),
         (Open, ("websocket", "post")),
         (Later, ("websocket", "post")),
-        (type("Further", (Greeting,), {}), ("websocket", "sse")),
+        (type("Further", (Greeting,), {}), ("websocket", "sse", "ndjson")),
     ],
 )
-def test_what_asks_on_connecting_takes_no_post_unless_it_says_so(
+def test_what_asks_on_connecting_is_passed_by_only_if_it_says_so(
     kind: type[Channel], transports: tuple[str, ...]
 ) -> None:
-    """No POST passes an ``on_connect`` by, unless the type has said that it takes POST."""
+    """No POST and no snapshot passes an ``on_connect`` by, unless the type has said that it serves them."""
     assert tuple(kind.transports) == transports
 
 
