@@ -235,7 +235,11 @@ async def test_method(serve: Serve, path: str, method: str, allowed: str, says: 
     async with serve(CHANNELS, KINDS) as serving:
         head, body = await ask(serving.port, path, method=method)
     assert head.status == 405
-    assert {*head.headers["allow"].replace(" ", "").split(",")} == {*allowed.split(","), "DELETE", "OPTIONS"}
+    assert {*head.headers["allow"].replace(" ", "").split(",")} == {
+        *allowed.split(","),
+        "DELETE",
+        "OPTIONS",
+    }
     assert says in body or method == "HEAD"
 
 
