@@ -209,6 +209,13 @@ PROXY = ", trusted_proxies: [127.0.0.1, '::1', unix]"
         ("", "127.0.0.1.evil.example", [], False),
         ("", "203.0.113.7", [], False),
         ("", "", [], False),
+        # a page that may connect, and is somebody else's
+        (", origins: any", "localhost:8080", [("Origin", "https://app.example")], False),
+        (", origins: any", "localhost:8080", [("Origin", "http://localhost:3000")], False),
+        (", origins: any", "localhost:8080", [("Origin", "null")], False),
+        (", origins: ['https://app.example']", "localhost", [("Origin", "https://app.example")], False),
+        # the server's own
+        ("", "localhost:8080", [("Origin", "http://localhost:8080")], True),
         # a proxy that the config does not trust
         ("", "localhost", [("X-Forwarded-For", "127.0.0.1")], False),
         ("", "localhost", [("X-Forwarded-For", "203.0.113.7")], False),
@@ -327,7 +334,8 @@ async def test_who_may_read_may_not_write(serve: Serve) -> None:
 
 async def test_permission_is_asked_before_there_is_room(serve: Serve) -> None:
     """Who may not enter does not learn that it is full."""
-    text = "channels: {board: {plugin: board, path: /board, limits: {max_clients: 1}, allow: {subscribe: local}}}"
+    one = "limits: {max_clients: 1}, allow: {subscribe: local}"
+    text = f"channels: {{board: {{plugin: board, path: /board, {one}}}}}"
     async with serve(text, FILES) as serving, websocket(serving.port, "/board"):
         await eventually(lambda: bool(serving.server.channels["board"].clients))
         assert (await ask(serving.port, "/board", [*EVENTS, *REMOTE]))[0].status == 403
