@@ -93,9 +93,9 @@ def is_local(request: web.Request) -> bool:
     """Whether the client is on this machine, and no proxy or web page speaks in its name.
 
     It comes from a loopback address or by a unix socket. Not what somebody has handed on whom the
-    config does not trust: to a proxy on this machine everybody would be local. Not a page of another origin,
-    though it may connect. And not a page whose name was made to point here (DNS rebinding): such a request
-    has that name as its host.
+    config does not trust: to a proxy on this machine everybody would be local. Not a page of another
+    origin, though it may connect. And not a page whose name was made to point here (DNS rebinding): such a
+    request has that name as its host.
     """
     if request.headers.get(hdrs.ORIGIN, f"http://{request.host}").partition("://")[2] != request.host:
         return False

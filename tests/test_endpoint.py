@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import Any
 from urllib.parse import quote
@@ -332,6 +333,84 @@ async def test_unknown_path(serve: Serve) -> None:
     """A path that nobody serves is 404."""
     async with serve(CHANNELS, KINDS) as serving:
         assert (await ask(serving.port, "/nowhere"))[0].status == 404
+
+
+# Removing a client
+
+
+@pytest.mark.parametrize("how", ["client={id}", "name=alice", "client={id}&name=nobody"])
+async def test_kick(serve: Serve, how: str) -> None:
+    """``DELETE`` closes a client by its id or its name, on any transport, with 4403 and the reason."""
+    async with serve(CHANNELS, KINDS) as serving, stream(serving.port, "/both") as wire:
+        both = serving.server.channels["both"]
+        await eventually(lambda: bool(both.clients))
+        (client,) = both.clients
+        client.name = "alice"
+        query = how.format(id=client.id)
+        head, body = await ask(serving.port, f"/both?{query}&reason=enough", method="DELETE")
+        bye = await wire.event()
+    assert (head.status, json.loads(body)) == (200, {"removed": 1})
+    assert bye["data"] == '{"code":4403,"reason":"enough","retry":null}'
+
+
+async def test_kick_from_a_websocket(serve: Serve) -> None:
+    """A plain WebSocket is closed with 4403; a reason that is too long is cut for it."""
+    async with serve(CHANNELS, KINDS) as serving, websocket(serving.port, "/both") as wire:
+        await eventually(lambda: bool(serving.server.channels["both"].clients))
+        (client,) = serving.server.channels["both"].clients
+        path = f"/both?client={client.id}&reason={'x' * 1000}"
+        assert (await ask(serving.port, path, method="DELETE"))[0].status == 200
+        frame = await wire.frame()
+    assert (frame.code, frame.reason.strip("x…")) == (4403, "")
+
+
+async def test_kick_in_one_room(serve: Serve) -> None:
+    """Of two clients of one name only the one in the URL's room is removed."""
+    async with (
+        serve(ROOMS, KINDS) as serving,
+        websocket(serving.port, "/rooms/a") as a,
+        websocket(serving.port, "/rooms/b") as b,
+    ):
+        rooms = serving.server.channels["rooms"]
+        await eventually(lambda: len(rooms.clients) == 2)
+        for client in rooms.clients:
+            client.name = "alice"
+        _, body = await ask(serving.port, "/rooms/%61?name=alice", method="DELETE")
+        assert (json.loads(body), await a.close_code()) == ({"removed": 1}, 4403)
+        await b.send(text("still here"))
+        assert await b.text() == "still here"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "says"),
+    [
+        ("", 400, "say whom to remove with ?client=ID or ?name=NAME\n"),
+        ("?client=&name=", 400, "say whom to remove"),
+        ("?reason=enough", 400, "say whom to remove"),
+        ("?client=c999", 404, "there is no 'c999' here\n"),
+        ("?name=b%0Ab", 404, "there is no 'b\\nb' here\n"),
+    ],
+)
+async def test_kick_of_nobody(serve: Serve, query: str, status: int, says: str) -> None:
+    """Who asks for nobody, or for who is not there, is told so, and makes no topic."""
+    async with serve(ROOMS, KINDS) as serving:
+        head, body = await ask(serving.port, f"/rooms/a{query}", method="DELETE")
+        assert (head.status, says in body) == (status, True)
+        assert serving.server.bus.topics == []
+
+
+async def test_kick_from_a_chat(serve: Serve) -> None:
+    """Who is removed from a chat has left it, and the others are told."""
+    config = "channels: {lobby: {plugin: chat, path: /chat}}"
+    async with serve(config) as serving, websocket(serving.port, "/chat") as alice:
+        await alice.send(text("alice"))
+        assert await alice.text() == "alice joined the chat"
+        async with websocket(serving.port, "/chat?name=mallory") as mallory:
+            assert await alice.text() == "mallory joined the chat"
+            assert (await ask(serving.port, "/chat?name=mallory", method="DELETE"))[0].status == 200
+            assert await alice.text() == "mallory left the chat"
+            assert await mallory.text() == "mallory joined the chat"
+            assert await mallory.close_code() == 4403
 
 
 # Paths and topics

@@ -50,7 +50,7 @@ def config(origins: str) -> str:
         server: {{listen: ["127.0.0.1:0"], origins: {origins}}}
         plugins: [kinds]
         channels:
-          both: {{plugin: both, path: /both}}
+          both: {{plugin: both, path: /both, allow: {{kick: anyone}}}}
           reading: {{plugin: reading, path: /reading}}
           closed: {{plugin: both, path: /closed, allow: {{subscribe: authenticated, publish: nobody}}}}
     """
