@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from realtime.config import Model, written
 
@@ -19,7 +19,7 @@ class Identity(Model):
     name: str
     """who it is: a chat takes it as the name"""
 
-    scopes: frozenset[str] = frozenset()
+    scopes: Annotated[frozenset[str], Field(strict=False)] = frozenset()
     """what it may do, for rules such as ``scope:admin``"""
 
 

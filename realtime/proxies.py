@@ -100,7 +100,8 @@ def is_local(request: web.Request) -> bool:
     if request.headers.get(hdrs.ORIGIN, f"http://{request.host}").partition("://")[2] != request.host:
         return False
     if not request.get(_CLIENT_TOLD):
-        if any(header in request.headers for header in _HANDED_ON):
+        # nginx, unless it is told otherwise, says nothing of itself, but speaks HTTP/1.0.
+        if request.version < (1, 1) or any(header in request.headers for header in _HANDED_ON):
             return False
         if _by_unix(request):
             return True

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from conftest import Serve, make
 from pydantic import ValidationError
-from wire import EVENTS, LINES, UPGRADE, Headers, ask, dial, eventually, post, request, stream, websocket
+from wire import (
+    EVENTS,
+    LINES,
+    TEXT,
+    UPGRADE,
+    Headers,
+    ask,
+    dial,
+    eventually,
+    frame,
+    post,
+    request,
+    stream,
+    websocket,
+)
 
 from realtime.channel import Channel
 from realtime.errors import ConfigError
@@ -330,6 +345,59 @@ async def test_who_may_read_may_not_write(serve: Serve) -> None:
         assert (await post(serving.port, "/board", b"from afar", REMOTE))[0].status == 403
         assert (await post(serving.port, "/board", b"from here"))[0].status == 202
         assert (await wire.event())["data"] == "from here"
+
+
+V1: Headers = [("Sec-WebSocket-Protocol", "realtime.v1.json")]
+
+
+@pytest.mark.parametrize(("rule", "who", "status"), [("local", KNOWN, 403), ("scope:admin", STRANGER, 401)])
+async def test_who_may_not_publish_is_told_by_its_ref(
+    serve: Serve, rule: str, who: str, status: int
+) -> None:
+    """Each message of a WebSocket is answered with an error, and the connection stays: it may read."""
+    text = f"channels: {{board: {{plugin: board, path: /board, allow: {{publish: '{rule}'}}}}}}"
+    async with (
+        serve(text, FILES) as serving,
+        websocket(serving.port, f"/board{who}", headers=[*REMOTE, *V1]) as wire,
+    ):
+        assert json.loads(await wire.text())["event"] == "realtime:welcome"
+        for ref in (1, 2):
+            await wire.send(frame(TEXT, b'{"data":"hi","ref":%d}' % ref))
+            error = json.loads(await wire.text())
+            assert (error["event"], error["ref"], error["data"]["status"]) == (
+                "realtime:error",
+                ref,
+                status,
+            )
+        await serving.server.bus.publish("board", "news")
+        assert json.loads(await wire.text())["data"] == "news"
+        assert serving.server.bus.topic("board").head == 1
+
+
+@pytest.mark.parametrize(("rule", "code"), [("local", 4403), ("authenticated", 4401)])
+async def test_who_may_not_publish_in_plain_is_closed(serve: Serve, rule: str, code: int) -> None:
+    """A plain WebSocket has no room for an error, so it is closed with a code that says the same."""
+    text = f"channels: {{board: {{plugin: board, path: /board, allow: {{publish: {rule}}}}}}}"
+    async with (
+        serve(text, FILES) as serving,
+        websocket(serving.port, "/board", headers=REMOTE) as wire,
+    ):
+        await wire.send(frame(TEXT, b"hi"))
+        close = await wire.frame()
+        assert (close.code, close.reason) == (
+            code,
+            f"who may publish here: {rule} (allow.publish in the config)",
+        )
+        assert serving.server.bus.topic("board").head == 0
+
+
+async def test_http_1_0_is_not_local(serve: Serve) -> None:
+    """What nginx hands on, unless it is told otherwise, has no header of it, but is HTTP/1.0."""
+    async with (
+        serve(config("local"), FILES) as serving,
+        dial(serving.port, request("/board", JSON, http="1.0")) as wire,
+    ):
+        assert (await wire.head()).status == 403
 
 
 async def test_permission_is_asked_before_there_is_room(serve: Serve) -> None:
