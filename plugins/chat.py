@@ -27,7 +27,7 @@ class Chat(Channel):
         """the longest name, in characters"""
 
     settings: Settings
-    transports = ("websocket", "sse", "post")
+    transports = ("websocket", "sse", "ndjson", "json", "post")
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
         super().__init__(name, settings, bus)

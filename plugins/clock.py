@@ -28,7 +28,7 @@ class Clock(Channel):
         keep_alive_text: str = "keep-alive-text"
 
     settings: Settings
-    transports = ("sse", "websocket")
+    transports = ("sse", "websocket", "ndjson", "json")
 
     async def on_join(self, client: Client) -> None:
         await client.send(now())

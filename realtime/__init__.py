@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from realtime.bus import Subscription as Subscription
     from realtime.channel import Channel as Channel
     from realtime.channel import Client as Client
-    from realtime.channel import Identity as Identity
     from realtime.client import Backoff as Backoff
     from realtime.client import Connection as Connection
     from realtime.client import connect as connect
@@ -39,12 +38,15 @@ if TYPE_CHECKING:
     from realtime.message import Message as Message
     from realtime.message import Position as Position
     from realtime.message import Since as Since
+    from realtime.permissions import Allow as Allow
+    from realtime.permissions import Identity as Identity
+    from realtime.permissions import Permission as Permission
     from realtime.server import Server as Server
     from realtime.topic import Topic as Topic
 
 _EXPORTS = {
     "bus": "Bus Subscription",
-    "channel": "Channel Client Identity",
+    "channel": "Channel Client",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",
@@ -52,6 +54,7 @@ _EXPORTS = {
     "TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
+    "permissions": "Allow Identity Permission",
     "server": "Server",
     "topic": "Topic",
 }

@@ -118,6 +118,10 @@ class Bus:
         topic = self._topics.get(name)
         return topic if topic is not None else self._make(name)
 
+    def find(self, name: str) -> Topic | None:
+        """The topic of that name if it exists; nothing is made."""
+        return self._topics.get(name)
+
     @property
     def topics(self) -> list[Topic]:
         """All topics that exist now."""

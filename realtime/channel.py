@@ -24,16 +24,13 @@ from realtime.config import ChannelPath, Duration, Model, Size
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
 from realtime.paths import route_pattern
+from realtime.permissions import Allow, Identity
 from realtime.topic import Overflow, TopicOptions
 
-Transport = Literal["websocket", "sse", "post"]
-TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
-
-
-class Identity(Model):
-    """Who a client is, as an ``authenticate`` hook found out."""
-
-    name: str
+#: What a client comes by.
+Transport = Literal["websocket", "sse", "ndjson", "post"]
+#: What a channel can serve: these, and a snapshot of where it stands, for which nobody joins.
+TRANSPORTS = (*get_args(Transport)[:-1], "json", "post")
 
 
 class Link(Protocol):
@@ -165,12 +162,15 @@ class Channel:
         compress: bool = False
         """`true`: a WebSocket client that offers `permessage-deflate` gets long messages compressed"""
 
+        allow: Allow = Allow()
+        """who may do what: `anyone`, `local` (on this machine), `authenticated`, `nobody`, `scope:NAME`"""
+
         limits: Limits = Limits()
         """bounds of this channel"""
 
     #: Which transports it serves, the one people are shown first. A type with an ``on_connect`` of
-    #: its own takes POST only if it says so here: for a POST that is not called.
-    transports: ClassVar[Collection[str]] = ("websocket", "sse", "post")
+    #: its own serves ``json`` and ``post`` only if it says so here: for these that is not called.
+    transports: ClassVar[Collection[str]] = TRANSPORTS
 
     settings: Settings
 
@@ -239,7 +239,7 @@ class Channel:
         super().__init_subclass__()
         # What on_connect checks would be open to whoever posts; nobody is to find that out later.
         if cls.on_connect is not Channel.on_connect and cls.transports is Channel.transports:
-            cls.transports = tuple(name for name in cls.transports if name != "post")
+            cls.transports = tuple(name for name in cls.transports if name not in ("json", "post"))
 
     # To use
 
@@ -248,6 +248,22 @@ class Channel:
     ) -> Position:
         """Publish to a topic of this channel, usually ``client.topic``; see :meth:`Bus.publish`."""
         return await self.bus.publish(topic, data, event=event, exclude=exclude)
+
+    async def kick(
+        self, topic: str, *, id: str | None = None, name: str | None = None, reason: str = ""
+    ) -> int:
+        """Close the clients of a topic that have this id or this name (4403); how many there were.
+
+        It does not keep them from coming back: that is for ``on_connect`` to say.
+        """
+        found = [
+            client
+            for client in self.clients
+            if client.topic == topic and ((id and client.id == id) or (name and client.name == name))
+        ]
+        for client in found:
+            await client.close(CloseCode.NOT_ALLOWED, reason or "you were removed from the channel")
+        return len(found)
 
     # For the host
 
@@ -272,8 +288,8 @@ class Channel:
     @property
     def methods(self) -> list[str]:
         """The methods of HTTP that its path answers."""
-        reads, posts = not {"sse", "websocket"}.isdisjoint(self.transports), "post" in self.transports
-        return ["GET", "HEAD"] * reads + ["POST"] * posts
+        reads, posts = not {"post"}.issuperset(self.transports), "post" in self.transports
+        return ["GET", "HEAD"] * reads + ["POST"] * posts + ["DELETE", "OPTIONS"]
 
     def url_on(self, site: str) -> str:
         """The URL that people are shown, that of the first transport, on a site (``http://host``)."""

@@ -82,20 +82,23 @@ def _write_size(size: int) -> str:
     return f"{size // _BYTES[unit]}{unit}"
 
 
-def _written(write: Callable[[Any], str], title: str, pattern: str = "") -> tuple[Any, ...]:
-    """What a type adds that is text in YAML: how it is written there, for people and for editors."""
+def written(write: Callable[[Any], str], title: str, pattern: str = "") -> tuple[Any, ...]:
+    """What the annotation of a type adds that is text in YAML: how it is written there.
+
+    People read the title, editors the pattern.
+    """
     schema = {"type": "string", "title": title, **({"pattern": f"^({pattern})$"} if pattern else {})}
     return PlainSerializer(write, return_type=str, when_used="json"), WithJsonSchema(schema)
 
 
 #: A time in seconds, written ``500ms``, ``10s``, ``5m``, ``1h``.
 Duration = Annotated[
-    float, BeforeValidator(_duration), *_written(_write_duration, "a duration", _DURATION.pattern)
+    float, BeforeValidator(_duration), *written(_write_duration, "a duration", _DURATION.pattern)
 ]
 #: A number of bytes, written ``64KiB``, ``1MiB``.
-Size = Annotated[int, BeforeValidator(_size), *_written(_write_size, "a size", _SIZE.pattern)]
+Size = Annotated[int, BeforeValidator(_size), *written(_write_size, "a size", _SIZE.pattern)]
 #: The path of a channel, such as ``/chat`` or ``/rooms/{room}``.
-ChannelPath = Annotated[str, AfterValidator(check_path), *_written(str, "a path", "/.*")]
+ChannelPath = Annotated[str, AfterValidator(check_path), *written(str, "a path", "/.*")]
 #: A text that no log, message or command shows; ``get_secret_value()`` returns it.
 Secret = Annotated[SecretStr, PlainSerializer(lambda _: "***", return_type=str, when_used="json")]
 
@@ -165,13 +168,13 @@ def _origins_word(value: object) -> object:
 Origins = Annotated[
     Annotated[Literal["same", "any"], BeforeValidator(_origins_word), Tag("word")]
     | Annotated[
-        list[Annotated[str, AfterValidator(_origin), *_written(str, "an origin", "https?://[^/]+")]],
+        list[Annotated[str, AfterValidator(_origin), *written(str, "an origin", "https?://[^/]+")]],
         Tag("list"),
     ],
     Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
 ]
 _ListenAddress = Annotated[
-    Address, BeforeValidator(Address.parse), *_written(str, "an address", "unix:.+|.+:[0-9]+")
+    Address, BeforeValidator(Address.parse), *written(str, "an address", "unix:.+|.+:[0-9]+")
 ]
 
 
@@ -247,7 +250,7 @@ class ServerSettings(Model):
     """where to listen: `HOST:PORT`, `"[IPV6]:PORT"` or `unix:/PATH`; port 0 is any that is free"""
 
     socket_mode: Annotated[
-        int, BeforeValidator(_mode), *_written("{:04o}".format, "a mode, in quotes", "0?[0-7]{3}")
+        int, BeforeValidator(_mode), *written("{:04o}".format, "a mode, in quotes", "0?[0-7]{3}")
     ] = 0o660
     """the mode of a unix socket's file: who may connect must be allowed to write"""
 
@@ -260,10 +263,10 @@ class ServerSettings(Model):
     limits: ServerLimits = ServerLimits()
     """bounds of the whole server"""
 
-    trusted_proxies: list[Annotated[str, AfterValidator(_proxy), *_written(str, "a network", ".+")]] = []
+    trusted_proxies: list[Annotated[str, AfterValidator(_proxy), *written(str, "a network", ".+")]] = []
     """whose `X-Forwarded-` headers are believed: addresses, networks, `unix` for unix sockets"""
 
-    url: Annotated[str, AfterValidator(_url), *_written(str, "a URL", "https?://[^/]+/?")] | None = None
+    url: Annotated[str, AfterValidator(_url), *written(str, "a URL", "https?://[^/]+/?")] | None = None
     """the scheme and host by which it is reached from outside: for links, and as an origin of its own"""
 
     loop: Annotated[Choice, AfterValidator(_loop)] = "auto"

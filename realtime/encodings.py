@@ -112,14 +112,40 @@ class DeflatedFrames(Form):
         return deflate(self._frames.encode(message))
 
 
-class EventStream(Form):
-    """Server-sent events (HTML standard, section 9.2), with or without HTTP/1.1 chunks."""
+class Stream(Form):
+    """The body of a response that does not end, with or without HTTP/1.1 chunks."""
 
     marks = True
-    key = "text/event-stream"
+    #: What the ``Content-Type`` of the response says.
+    content_type: str
 
     def __init__(self, *, chunked: bool) -> None:
+        self.key = self.content_type  # chunks are put round what is joined
         self._chunked = chunked
+
+    def wrap(self, batch: bytes) -> bytes:
+        # RFC 9112, section 7.1: one chunk round the whole batch.
+        return b"%x\r\n%s\r\n" % (len(batch), batch) if self._chunked else batch
+
+    @property
+    def end(self) -> bytes:
+        """The last chunk of a body; without chunks the end of the connection is the end."""
+        return b"0\r\n\r\n" if self._chunked else b""
+
+
+class Lines(Stream):
+    """NDJSON: the objects of ``realtime.v1.json``, one a line."""
+
+    content_type = "application/x-ndjson"
+
+    def encode(self, message: Message) -> bytes:
+        return envelope.write(message) + b"\n"
+
+
+class EventStream(Stream):
+    """Server-sent events (HTML standard, section 9.2)."""
+
+    content_type = "text/event-stream"
 
     def encode(self, message: Message) -> bytes:
         parts = []
@@ -141,11 +167,15 @@ class EventStream(Form):
         lines = _LINE_END.split(text.encode())
         return self.wrap(b"".join(b": %s\n" % line for line in lines) + b"\n")
 
-    def wrap(self, batch: bytes) -> bytes:
-        # RFC 9112, section 7.1: one chunk round the whole batch.
-        return b"%x\r\n%s\r\n" % (len(batch), batch) if self._chunked else batch
 
-    @property
-    def end(self) -> bytes:
-        """The last chunk of a body; without chunks the end of the connection is the end."""
-        return b"0\r\n\r\n" if self._chunked else b""
+class ProfiledEventStream(EventStream):
+    """Server-sent events whose data are the objects of ``realtime.v1.json``, the event among it.
+
+    So text, JSON and bytes are told apart as on a WebSocket.
+    """
+
+    content_type = f'text/event-stream; profile="{envelope.V1_JSON}"'
+
+    def encode(self, message: Message) -> bytes:
+        id = b"" if message.id is None else b"id: %s\n" % str(message.id).encode()
+        return b"%sdata: %s\n\n" % (id, envelope.write(message))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from realtime.bus import Bus
-    from realtime.channel import Channel, Identity
+    from realtime.channel import Channel
+    from realtime.permissions import Identity
 
 #: The name of the plugin system, of the entry points' group, and of the markers.
 PROJECT = "realtime"

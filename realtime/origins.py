@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 
+#: What a page of another origin may send, and see of an answer, beside what every page may; and how long
+#: its browser may remember that, in seconds.
+REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+RESPONSE_HEADERS = "Idempotency-Replayed, Retry-After"
+MAX_AGE = "600"
+
 _ORIGIN = re.compile(r"(https?)://([^/\s?#@*\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
@@ -30,3 +36,20 @@ def origin_allowed(origin: str, allowed: str | list[str], site: str, url: str | 
         scheme, _, host = site.partition("://")
         return parsed in (parse_origin(f"{scheme or parsed[0]}://{host}"), parse_origin(url or ""))
     return parsed in map(parse_origin, allowed)
+
+
+def sharing(origin: str, allowed: str | list[str], methods: list[str]) -> dict[str, str]:
+    """The headers that let a page of another origin see an answer (CORS, in the Fetch standard).
+
+    Where any page may, none may with cookies: they are not its own.
+    """
+    if allowed == "same" or not origin_allowed(origin, allowed, ""):
+        return {}
+    headers = {
+        "Access-Control-Allow-Origin": "*" if allowed == "any" else origin,
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Allow-Headers": REQUEST_HEADERS,
+        "Access-Control-Expose-Headers": RESPONSE_HEADERS,
+        "Access-Control-Max-Age": MAX_AGE,
+    }
+    return headers if allowed == "any" else {**headers, "Access-Control-Allow-Credentials": "true"}

@@ -23,10 +23,14 @@ Address = IPv4Address | IPv6Address
 #: The word for the peers of a unix socket.
 UNIX = "unix"
 
+#: Set on a request whose client a trusted proxy has told.
+_CLIENT_TOLD = web.RequestKey("realtime_client_told", bool)
 #: Set on a request whose scheme a trusted proxy has told.
 _SCHEME_TOLD = web.RequestKey("realtime_scheme_told", bool)
 #: What proxies call the schemes; some have names of their own for a WebSocket.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+#: What a proxy writes, trusted or not.
+_HANDED_ON = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\[\]]+)\](:[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
@@ -53,11 +57,11 @@ class Proxies:
             if changes:
                 request = request.clone(**changes)
                 request[_SCHEME_TOLD] = scheme is not None
+                request[_CLIENT_TOLD] = client is not None
         return await handler(request)
 
     def _believes(self, request: web.Request) -> bool:
-        sock = request.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_UNIX:
+        if _by_unix(request):
             return self._unix
         peer = _address(request.remote or "")
         return peer is not None and self._trusts(peer)
@@ -83,6 +87,33 @@ class Proxies:
 def known_scheme(request: web.Request) -> str | None:
     """By which scheme the client made its request; None where a proxy in between may have changed it."""
     return request.scheme if request.scheme == "https" or request.get(_SCHEME_TOLD) else None
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether the client is on this machine, and no proxy or web page speaks in its name.
+
+    It comes from a loopback address or by a unix socket. Not what somebody has handed on whom the
+    config does not trust: to a proxy on this machine everybody would be local. And not a page whose name
+    was made to point here (DNS rebinding): such a request has that name as its host.
+    """
+    if request.get(_CLIENT_TOLD):
+        return _is_loopback(request.remote or "")
+    if any(header in request.headers for header in _HANDED_ON):
+        return False
+    if _by_unix(request):
+        return True
+    by_name = request.host == "localhost" or request.host.startswith("localhost:")
+    return _is_loopback(request.remote or "") and (by_name or _is_loopback(request.host))
+
+
+def _by_unix(request: web.Request) -> bool:
+    sock = request.get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX
+
+
+def _is_loopback(text: str) -> bool:
+    address = _address(text)
+    return address is not None and address.is_loopback
 
 
 def _last(request: web.Request, header: str) -> str:

@@ -19,13 +19,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from realtime import tls
 from realtime.bus import Bus
-from realtime.channel import Channel, Identity
+from realtime.channel import Channel
 from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
 from realtime.paths import is_reserved, route_pattern
+from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors

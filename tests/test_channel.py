@@ -15,7 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from wire import eventually
 
 from realtime import Bus, Channel, Client, Message
-from realtime.channel import TRANSPORTS, Identity
+from realtime.channel import TRANSPORTS
+from realtime.permissions import Identity
 
 #: A channel that overrides nothing but how it can be told apart from echo.
 SILENT = """\

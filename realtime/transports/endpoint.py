@@ -6,19 +6,37 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from realtime.channel import Channel, Client, Identity, Link, Transport
-from realtime.encodings import BINARY, TEXT, DeflatedFrames, Form, PlainFrames, frame
+from realtime.channel import Channel, Client, Link, Transport
+from realtime.encodings import (
+    BINARY,
+    TEXT,
+    DeflatedFrames,
+    EventStream,
+    Form,
+    Lines,
+    PlainFrames,
+    ProfiledEventStream,
+    Stream,
+    frame,
+)
 from realtime.errors import TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
-from realtime.origins import origin_allowed
+from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
-from realtime.proxies import known_scheme
-from realtime.transports import post, sse, websocket
+from realtime.permissions import Action, Identity
+from realtime.proxies import is_local, known_scheme
+from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections
+from realtime.transports.ndjson import LinesConnection
+from realtime.transports.snapshot import snapshot
+from realtime.transports.sse import EventStreamConnection
 from realtime.transports.takeover import Opening, take_over
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
+
+#: For what somebody must have permission; for all else it is to read.
+_ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
 
 
 class Endpoint:
@@ -45,44 +63,81 @@ class Endpoint:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request; of a stream this is the beginning, which then lives by itself."""
-        transport = self._choose(request)
+        common = {"Vary": "Accept, Sec-Fetch-Mode", "Cache-Control": "no-store"}
+        if origin := request.headers.get(hdrs.ORIGIN):
+            common["Vary"] += ", Origin"
+            common |= sharing(origin, self._origins, self._channel.methods)
         try:
-            name = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
-            since = None if transport == "post" else _since(request)
+            response = await self._answer(request, common)
+        except web.HTTPException as error:
+            error.headers.update(common)
+            raise
+        if not response.prepared:
+            response.headers.update(common)
+        return response
+
+    async def _answer(self, request: web.Request, common: dict[str, str]) -> web.StreamResponse:
+        wanted = negotiation.asked(request, self._channel, self._link(request))
+        try:
+            topic = topic_name(self._channel.name, request.match_info.values(), request.rel_url.raw_path)
+            since = _since(request) if wanted in negotiation.READING else None
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         self._check_origin(request)
-        compress = self._channel.settings.compress
-        response = websocket.accept(request, compress=compress) if transport == "websocket" else None
+        if wanted == "options":
+            return web.Response(status=204, headers={"Allow": ", ".join(self._channel.methods)})
+        if wanted == "html":
+            text = page.page(self._channel, self._link(request))
+            policy = {"Content-Security-Policy": page.POLICY}
+            return web.Response(text=text, content_type="text/html", headers=policy)
+        handshake = None
+        if wanted == "websocket":
+            handshake = websocket.accept(request, compress=self._channel.settings.compress)
         identity = await self._authenticate(request)
+        self._check_permission(request, _ACTIONS.get(wanted, "subscribe"), identity)
+        if wanted == "kick":
+            return await self._kick(request, topic)
+        if wanted == "json":
+            return web.Response(body=snapshot(self._channel, topic, since), content_type="application/json")
         self._check_room()
-        if transport == "post":
-            return await self._post(request, name, identity)
+        if wanted == "post":
+            return await self._post(request, topic, identity)
         if request.method == hdrs.METH_HEAD:  # a WebSocket has none
-            return web.Response(headers=self._stream_headers(request))
+            return web.Response(headers=self._stream_headers(request, wanted))
+        response = handshake or Opening(headers=self._stream_headers(request, wanted) | common)
+        connection = self._connection(request, topic, wanted, response)
+        connection.client = self._client(request, connection, topic, wanted, identity)
+        await self._open(request, connection, response, since)
+        return response
+
+    def _connection(
+        self, request: web.Request, name: str, transport: Transport, response: web.StreamResponse
+    ) -> Connection:
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
             raise self._overloaded(str(error)) from None
-
-        connection: Connection
-        if response is not None:
+        if transport == "websocket":
             with_json = websocket.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
             form: Form = websocket.JSON_FRAMES if with_json else self._plain
             if "Sec-WebSocket-Extensions" in response.headers:
                 form = websocket.DEFLATED_JSON_FRAMES if with_json else self._deflated
-            connection = kind(self._connections, self._channel, topic, form, self._max_message)
-        else:
-            response = Opening(headers=self._stream_headers(request))
-            connection = sse.EventStreamConnection(self._connections, self._channel, topic, request)
-        connection.client = self._client(request, connection, name, transport, identity)
+            return kind(self._connections, self._channel, topic, form, self._max_message)
+        streaming = LinesConnection if transport == "ndjson" else EventStreamConnection
+        form_of_it = self._stream_form(request, transport)
+        return streaming(self._connections, self._channel, topic, form_of_it, request)
+
+    async def _open(
+        self, request: web.Request, connection: Connection, response: web.StreamResponse, since: Since
+    ) -> None:
         if request.transport is None:
             raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
         connection.attach(request.transport)
         # The place is held before the handshake is answered: what is published from the moment
         # the client knows of the connection is for it.
-        connection.subscriber = topic.subscribe(connection, connection.form, connection.client, since)
+        topic, client = connection.topic, connection.client
+        connection.subscriber = topic.subscribe(connection, connection.form, client, since)
         self._connections.add(connection)
         try:
             await response.prepare(request)
@@ -96,7 +151,27 @@ class Endpoint:
             self._connections.remove(connection)
             if not isinstance(error, ConnectionError):  # the client went while it was being answered
                 raise
-        return response
+
+    def _stream_form(self, request: web.Request, transport: Transport) -> type[Stream]:
+        if transport == "ndjson":
+            return Lines
+        return ProfiledEventStream if negotiation.wants_profile(request) else EventStream
+
+    def _stream_headers(self, request: web.Request, transport: Transport) -> dict[str, str]:
+        # For nginx: hand on each message as it comes.
+        return {
+            "Content-Type": self._stream_form(request, transport).content_type,
+            "X-Accel-Buffering": "no",
+        }
+
+    def _link(self, request: web.Request) -> str:
+        return f"{self._url or f'{request.scheme}://{request.host}'}{request.rel_url.raw_path}"
+
+    def _introduction(self, request: web.Request) -> str:
+        if negotiation.is_written_out(request, "sse"):
+            return ""
+        there = negotiation.forms(self._channel)
+        return f"{self._channel.name}: server-sent events. The same URL answers: {there}"
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
         self._connections.open[self._channel.name] += 1
@@ -120,47 +195,24 @@ class Endpoint:
             remote=request.remote or "",
         )
 
-    def _choose(self, request: web.Request) -> Transport:
-        serves, path, method = self._channel.transports, request.path, request.method
-        methods, posts = self._channel.methods, "post" in serves
-        if method not in methods:
-            how = ["is opened with GET"] * ("GET" in methods) + ["takes messages by POST"] * posts
-            raise web.HTTPMethodNotAllowed(method, methods, text=f"{path} {' and '.join(how)}\n")
-        if websocket.wants_websocket(request):
-            if method != hdrs.METH_GET:
-                raise web.HTTPMethodNotAllowed(method, methods, text="a WebSocket begins with GET\n")
-            if "websocket" in serves:
-                return "websocket"
-            link = f"{self._url or f'{request.scheme}://{request.host}'}{request.rel_url.raw_path}"
-            raise web.HTTPBadRequest(
-                text=f"{path} is no WebSocket but server-sent events: curl -N {link}\n"
-            )
-        if method == hdrs.METH_POST:
-            return "post"
-        also = ", or send one message by POST" if posts else ""
-        if "sse" not in serves:
-            raise web.HTTPUpgradeRequired(
-                text=f"{path} is a WebSocket; open it with ws://{also}\n",
-                headers={hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"},
-            )
-        if not _accepts_events(request):
-            raise web.HTTPNotAcceptable(
-                text=f"{path} serves text/event-stream"
-                + (" and WebSocket" if "websocket" in serves else "")
-                + f"{also}\n"
-            )
-        return "sse"
+    async def _kick(self, request: web.Request, topic: str) -> web.Response:
+        id, name = request.query.get("client"), request.query.get("name")
+        if not id and not name:
+            raise web.HTTPBadRequest(text="say whom to remove with ?client=ID or ?name=NAME\n")
+        removed = await self._channel.kick(topic, id=id, name=name, reason=request.query.get("reason", ""))
+        if not removed:
+            raise web.HTTPNotFound(text=f"there is no {id or name!r} here\n")
+        return web.json_response({"removed": removed})
 
-    def _stream_headers(self, request: web.Request) -> dict[str, str]:
-        origin = request.headers.get(hdrs.ORIGIN)
-        return {**sse.HEADERS, **({hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin} if origin else {})}
-
-    def _introduction(self, request: web.Request) -> str:
-        if "text/event-stream" in request.headers.get(hdrs.ACCEPT, ""):
-            return ""
-        others = {"websocket": ", WebSocket (Upgrade: websocket)", "post": ", POST (one message)"}
-        more = "".join(text for transport, text in others.items() if transport in self._channel.transports)
-        return f"{self._channel.name}: server-sent events. The same URL answers: text/event-stream{more}"
+    def _check_permission(self, request: web.Request, action: Action, identity: Identity | None) -> None:
+        allow = self._channel.settings.allow
+        if allow.permits(action, identity, local=is_local(request)):
+            return
+        rule = getattr(allow, action)
+        text = f"who may {action} here: {rule} (allow.{action} in the config)\n"
+        if identity is None and rule not in ("local", "nobody"):
+            raise web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
+        raise web.HTTPForbidden(text=text)
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
@@ -207,12 +259,6 @@ class _GuardedFrames(PlainFrames):
         except BaseException:
             self._log.exception("as_text failed; the message is not shown")
             return b""
-
-
-def _accepts_events(request: web.Request) -> bool:
-    accepted = request.headers.get(hdrs.ACCEPT, "*/*")
-    ranges = [part.partition(";")[0].strip().lower() for part in accepted.split(",")]
-    return not {"text/event-stream", "text/*", "*/*", ""}.isdisjoint(ranges)
 
 
 def _since(request: web.Request) -> Since:
