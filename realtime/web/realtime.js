@@ -1,9 +1,4 @@
-/**
- * The client for browsers: `const chat = connect("/chat")`.
- *
- * A connection comes back when it is cut, goes on after the last message that came, gives each message
- * once, and shows what was missed, by the rules of the Python client. See docs/reference/browser.md.
- */
+/** The client for browsers, by the rules of the Python client: see docs/reference/browser.md. */
 
 const V1 = "realtime.v1.json";
 /** The code of a connection that was lost, and those after which coming back makes no sense. */
@@ -17,11 +12,10 @@ const MESSAGE_COST = 256;
 /** After so many WebSockets in a row that did not open where HTTP did, something is in their way. */
 const REFUSALS = 2;
 
-/** The base of all errors. */
 export class RealtimeError extends Error {
   constructor(text, facts) {
     super(text);
-    Object.assign(this, facts, { name: new.target.name });
+    Object.assign(this, facts).name = new.target.name;
   }
 }
 
@@ -53,11 +47,7 @@ export class NotConnected extends RealtimeError {}
 /** A message was sent, but the connection or the time ended first: it may have arrived or not. */
 export class Unconfirmed extends RealtimeError {}
 
-/**
- * How long to wait before connecting again, in milliseconds: after `failures` in a row, a close with
- * `code`, and the server's `advice`. It is a random part of the longest wait, so that thousands of
- * clients do not come at once.
- */
+/** The wait before connecting again: a random part of the longest, lest thousands of clients come at once. */
 export function backoff(failures, code = LOST, advice = null) {
   const wait = Math.random() * Math.min(30_000, 1000 * 2 ** failures);
   let wanted = wait;
@@ -146,10 +136,7 @@ export class Connection extends EventTarget {
     this.#end(new Closed(1000));
   }
 
-  /**
-   * Send text, bytes, or what JSON can say. It waits for the connection to be back, and for the
-   * server's word: the position of what was published for it, or `null`.
-   */
+  /** Send it when there is a connection, and wait for the server's word. */
   async send(data, { event = "message", timeout = this.#options.timeout } = {}) {
     let bytes;
     if (data instanceof ArrayBuffer) bytes = new Uint8Array(data);
@@ -176,7 +163,7 @@ export class Connection extends EventTarget {
     return this;
   }
 
-  /** The next message. After a close with 1000 there is none, after another end that is thrown. */
+  /** The next message; after 1000 there is none, and another end is thrown. */
   async next() {
     while (!this.#queue.length) {
       if (this.closed?.code === 1000) return { done: true, value: undefined };
@@ -217,7 +204,8 @@ export class Connection extends EventTarget {
       // After a gap or a reset the marker brings the position: if it is cut before that, the next
       // connection has to say again what was missed.
       if (id && facts.outcome !== "gap" && facts.outcome !== "reset") this.#since = id;
-      Object.assign(this, { welcome: facts, transport });
+      this.welcome = facts;
+      this.transport = transport;
       this.#send = send;
       this.#tell("open", facts);
     } else if (event === "realtime:bye") {
@@ -277,10 +265,8 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * Connect and stay until it ends: how it did.
-   *
-   * Of a WebSocket that does not open a script learns nothing. The same URL asked for events tells: what
-   * refuses both says why, what answers neither is away, and if it answers, that is the way to it.
+   * How a connection ended. Of a WebSocket that does not open a script learns nothing; the same URL asked
+   * for events tells: who refuses both says why, who answers neither is away, else that is the way.
    */
   async #attempt() {
     const { transport } = this.#options;
