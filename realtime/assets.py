@@ -26,11 +26,11 @@ _HEADERS = {
 
 def routes() -> list[web.RouteDef]:
     """A route for each of them; the files are read now."""
-    return [web.get(f"/-/{name}", _Asset(name, *facts)) for name, facts in _FILES.items()]
+    return [web.get(f"/-/{name}", _Asset(name, *facts).handle) for name, facts in _FILES.items()]
 
 
 class _Asset:
-    """The handler of one file."""
+    """One file."""
 
     def __init__(self, name: str, content_type: str, headers: dict[str, str]) -> None:
         self._body = (WEB / name).read_bytes()
@@ -39,7 +39,7 @@ class _Asset:
         # Weak, for it is the same whether it is compressed or not (RFC 9110, section 8.8.1).
         self._tag = ETag(hashlib.sha256(self._body).hexdigest()[:16], is_weak=True)
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
         known = any(tag.value in (self._tag.value, "*") for tag in request.if_none_match or ())
         response = web.Response(status=304 if known else 200, headers=self._headers)
         response.etag = self._tag

@@ -38,7 +38,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from needs import curl, need
+from browsers import chromium
+from needs import curl
 from reference import generated, tables
 
 import realtime
@@ -65,18 +66,6 @@ _BLOCK = re.compile(
 )
 _LANGUAGES = {"sh", "text", "python", "yaml", "toml", "js", "ini", "nginx", "dockerfile", "caddyfile"}
 _WAYS = {"file", "fails", "terminal", "type", "browser", "shows", "same", "not run"}
-_CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--disable-extensions",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
-]
 
 
 def name_of(page: Path) -> str:
@@ -308,7 +297,7 @@ class Reader:
             assert same, f"{place}: expected {wanted}, but it was {shown}"
 
     async def _browse(self, url: str, script: str, place: str) -> None:
-        from playwright.async_api import ConsoleMessage, Error, async_playwright
+        from playwright.async_api import ConsoleMessage, Error
 
         shown: asyncio.Queue[str] = asyncio.Queue()
         errors: list[str] = []
@@ -319,11 +308,7 @@ class Reader:
         def on_error(error: Error) -> None:
             errors.append(str(error))
 
-        chromium = need("chromium", "apt-get install chromium")
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(
-                executable_path=chromium, headless=True, args=_CHROMIUM
-            )
+        async with chromium() as browser:
             page = await browser.new_page()
             page.on("console", on_console)
             page.on("pageerror", on_error)
@@ -340,7 +325,6 @@ class Reader:
                         self._console.append(await shown.get())
             except TimeoutError:
                 pytest.fail(f"{place}: the console shows only {self._console} {errors}")
-            await browser.close()
         assert not errors, f"{place}: the console has errors: {errors}"
 
     def _lines_after(self, place: str) -> list[re.Pattern[str]]:

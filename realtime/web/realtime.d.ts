@@ -40,6 +40,11 @@ export interface Details<Data = any> {
   close: Closed | Refused;
 }
 
+/** Who is told: a function, or an object that handles events. */
+export type Listener<Detail> =
+  | ((event: CustomEvent<Detail>) => void)
+  | { handleEvent(event: CustomEvent<Detail>): void };
+
 /** What can be sent: a text, bytes, or anything else that JSON can say. */
 export type Sendable = string | ArrayBuffer | ArrayBufferView | number | boolean | object | null;
 
@@ -88,12 +93,12 @@ export class Connection<Data = any> extends EventTarget implements AsyncIterable
   [Symbol.asyncIterator](): this;
   addEventListener<Type extends keyof Details>(
     type: Type,
-    listener: (event: CustomEvent<Details<Data>[Type]>) => void,
+    listener: Listener<Details<Data>[Type]> | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
   removeEventListener<Type extends keyof Details>(
     type: Type,
-    listener: (event: CustomEvent<Details<Data>[Type]>) => void,
+    listener: Listener<Details<Data>[Type]> | null,
     options?: boolean | EventListenerOptions,
   ): void;
 }
