@@ -48,6 +48,7 @@ async (module) => {
     if (value?.data instanceof Uint8Array) return { ...value, data: [...value.data] };
     return value;
   };
+  window.opened = () => logs.channel.filter(([type]) => type === "open").length;
   window.outcome = (promise) => promise.then((id) => id, plain);
   window.data = (name) => logs[name].filter(([type]) => type === "message").map(([, { data }]) => data);
 }
@@ -73,14 +74,15 @@ class Tab:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        #: The errors of its console, and what no script has caught.
+        #: The errors of its console, where each request is that failed, and what no script has caught.
         self.errors: list[str] = []
+        self.uncaught: list[str] = []
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self.uncaught.append(str(error)))
 
-    async def open(self, url: str, name: str = "channel", more: str = "", **options: Any) -> None:
+    async def open(self, url: str, variable: str = "channel", more: str = "", **options: Any) -> None:
         """Make a connection, a variable of this name; ``more`` are options that are no JSON."""
-        await self.run(f"void open({name!r}, {url!r}, {{...{json.dumps(options)}, {more}}})")
+        await self.run(f"void open({variable!r}, {url!r}, {{...{json.dumps(options)}, {more}}})")
 
     async def run(self, script: str) -> Any:
         """What an expression gives, or a promise that it is."""
@@ -90,20 +92,20 @@ class Tab:
         """Wait until an expression is true."""
         await self.page.wait_for_function(condition, polling=5, timeout=PATIENCE * 1000)
 
-    async def log(self, *types: str, name: str = "channel") -> list[Any]:
-        """What a connection has dispatched: pairs of type and detail, of these types or of all."""
-        log: list[Any] = await self.run(f"logs[{name!r}]")
+    async def log(self, *types: str) -> list[Any]:
+        """What the connection has dispatched: pairs of type and detail, of these types or of all."""
+        log: list[Any] = await self.run("logs.channel")
         return [entry for entry in log if not types or entry[0] in types]
 
-    async def take(self, count: int, name: str = "channel") -> list[Any]:
+    async def take(self, count: int, variable: str = "channel") -> list[Any]:
         """The data of the first messages of a connection, once there are so many."""
-        await self.until(f"data({name!r}).length >= {count}")
-        messages: list[Any] = await self.run(f"data({name!r})")
+        await self.until(f"data({variable!r}).length >= {count}")
+        messages: list[Any] = await self.run(f"data({variable!r})")
         return messages[:count]
 
-    async def sent(self, data: str, name: str = "channel", options: str = "{}") -> Any:
+    async def sent(self, data: str, variable: str = "channel", options: str = "{}") -> Any:
         """What becomes of sending a value, written in JavaScript: an id, or the facts of an error."""
-        return await self.run(f"outcome({name}.send({data}, {options}))")
+        return await self.run(f"outcome({variable}.send({data}, {options}))")
 
 
 @asynccontextmanager

@@ -31,9 +31,15 @@ def lacks(what: str) -> NoReturn:
     pytest.skip(sentence)
 
 
-def node() -> str:
-    """The path of node."""
-    return need("node", "apt-get install nodejs")
+def node(least: int = 0) -> str:
+    """The path of node, which is at least of this version."""
+    path = need("node", "apt-get install nodejs")
+    told = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    if int(told.lstrip("v").partition(".")[0]) < least:
+        lacks(f"node {least} or newer, and {path} is {told.strip()}: https://nodejs.org")
+    return path
 
 
 def node_package(factory: pytest.TempPathFactory, package: str) -> Path:
