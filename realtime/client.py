@@ -25,6 +25,7 @@ from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.links import (
     CLOSE_TIMEOUT,
+    EVENTS,
     EventSource,
     FairWebSocket,
     Link,
@@ -354,7 +355,7 @@ class Connection:
                             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
                         )
                     )
-                headers["Accept"] = "text/event-stream"
+                headers["Accept"] = EVENTS
                 response = await self._session.get(url, headers=headers)
                 if response.status != 200 or response.content_type != "text/event-stream":
                     raise await refused(f"{self._where}: no stream of events", response)

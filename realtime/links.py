@@ -31,6 +31,8 @@ from realtime.envelope import V1_JSON
 from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconfirmed
 from realtime.message import Kind, Message, Position
 
+#: What is asked for where a stream of events is wanted: if it can be had, one of objects.
+EVENTS = f'text/event-stream;profile="{V1_JSON}", text/event-stream'
 #: How long the closing handshake, or the body of a refusal, may take, in seconds.
 CLOSE_TIMEOUT = 1.0
 #: After so many frames in a row everything else has its turn.
@@ -210,6 +212,7 @@ def _twin(sock: socket.socket) -> socket.socket:
 class EventSource(Link):
     """A stream of server-sent events (HTML standard, section 9.2); what is sent goes by POST.
 
+    A server of ours is asked for events whose data are objects of ``realtime.v1.json``, as on a WebSocket.
     ``most`` bounds an event that has not ended, in bytes; a larger one is :exc:`Closed` with 1009.
     """
 
@@ -217,6 +220,7 @@ class EventSource(Link):
         self, response: aiohttp.ClientResponse, session: aiohttp.ClientSession, url: URL, most: int
     ) -> None:
         self._response, self._session, self._url, self._most = response, session, url, most
+        self._objects = V1_JSON in response.headers.get("Content-Type", "")
         # A line ends with \r\n, \n or \r (HTML standard, section 9.2.5), and may be of any length.
         utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
         self._decoder = io.IncrementalNewlineDecoder(utf8, True)
@@ -251,7 +255,7 @@ class EventSource(Link):
         value = value.removeprefix(" ")
         if not line:
             if self._data:
-                self._events.append((_event(self._event, "\n".join(self._data), self._id), self._id))
+                self._events.append((self._message("\n".join(self._data)), self._id))
             self._event, self._id, self._data, self._held = "", "", [], 0
         elif name == "data":
             self._data.append(value)
@@ -261,6 +265,14 @@ class EventSource(Link):
             self._id = value
         elif name == "retry" and re.fullmatch("[0-9]{1,9}", value):
             self.retry = int(value) / 1000
+
+    def _message(self, data: str) -> Message:
+        if not self._objects:
+            return _event(self._event, data, self._id)
+        try:
+            return _message(orjson.loads(data))
+        except (ValueError, TypeError, AttributeError):
+            raise Closed(CloseCode.BAD_DATA, f"an event that is not {V1_JSON}") from None
 
     async def send(self, message: Message) -> Answer:
         return await post(self._session, self._url, message)

@@ -34,9 +34,7 @@ def lacks(what: str) -> NoReturn:
 def node(least: int = 0) -> str:
     """The path of node, which is at least of this version."""
     path = need("node", "apt-get install nodejs")
-    told = subprocess.run(
-        [path, "--version"], capture_output=True, text=True, timeout=30, check=True
-    ).stdout
+    told = subprocess.check_output([path, "--version"], text=True, timeout=30)
     if int(told.lstrip("v").partition(".")[0]) < least:
         lacks(f"node {least} or newer, and {path} is {told.strip()}: https://nodejs.org")
     return path
@@ -53,11 +51,6 @@ def node_package(factory: pytest.TempPathFactory, package: str) -> Path:
         if done.returncode:
             lacks(f"node's {package}, which npm could not install: {done.stderr[-300:]}")
     return directory
-
-
-def chromium() -> str:
-    """The path of Chromium."""
-    return need("chromium", "apt-get install chromium")
 
 
 def curl() -> str:

@@ -83,6 +83,21 @@ def test_stream_in_any_pieces(cuts: list[int]) -> None:
     ]
 
 
+PROFILE = b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; profile="realtime.v1.json"\r\n\r\n'
+
+
+@pytest.mark.parametrize("data", ["hi", "[]", '{"id": "x"}', '{"data": "?", "encoding": "base64"}'])
+async def test_event_that_is_no_object(data: str) -> None:
+    """A stream that says its events are objects, and brings something else, is closed with 1007."""
+    async with (
+        answering(PROFILE + f"data: {data}\n\n".encode()) as address,
+        realtime.connect(f"http://{address}/", reconnect=False) as channel,
+    ):
+        with pytest.raises(realtime.Closed) as closed:
+            await anext(channel)
+    assert closed.value.code == 1007
+
+
 async def test_event_that_is_too_large() -> None:
     """An event beyond ``max_message`` is not gathered: Closed with 1009."""
 

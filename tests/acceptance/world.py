@@ -45,6 +45,9 @@ SITE = os.environ.get("REALTIME_SITE", "https://rt.example")
 FOREIGN = os.environ.get("REALTIME_FOREIGN", "https://evil.example")
 #: How many messages are published around an interruption.
 COUNT = int(os.environ.get("REALTIME_COUNT", "20"))
+#: How often connections are cut at random, and what the dice begin with.
+CUTS = int(os.environ.get("REALTIME_CUTS", "1000"))
+SEED = int(os.environ.get("REALTIME_SEED", "1"))
 #: How many clients are there of whom the memory is measured.
 CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
 #: The name of a plugin that does not come with the server.
@@ -111,7 +114,7 @@ class Process:
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode())
 
-    async def line(self, wanted: Callable[[str], bool], within: float = PATIENCE) -> str:
+    async def line(self, wanted: Callable[[str], object], within: float = PATIENCE) -> str:
         """The first line that is wanted, as soon as it is there."""
         try:
             async with asyncio.timeout(within), aclosing(self.lines()) as lines:

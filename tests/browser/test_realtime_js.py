@@ -9,11 +9,12 @@ import random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import chromium
 import pytest
 import pytest_asyncio
-from browsers import Tab, chromium, tab
 from conftest import Serve
 from servers import V1, Handler, closed_port, cutting, frame, http, way, websocket
+from tabs import Tab, tab
 from websockets.asyncio.server import ServerConnection
 from wire import eventually, soon
 
@@ -56,7 +57,7 @@ def room(settings: str = "history: 1000", origins: str = "same") -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all of these tests; each has tabs of its own."""
-    async with chromium() as one:
+    async with chromium.browser() as one:
         yield one
 
 

@@ -1,4 +1,4 @@
-"""A real browser, and tabs in it in which the client for browsers runs."""
+"""Tabs of a browser in which the client for browsers runs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import needs
 from wire import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
-
-_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--disable-extensions",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
-]
 
 #: ``open(name, url, options)`` makes a connection, and ``logs[name]`` has what it dispatches.
 _SETUP = """
@@ -53,20 +39,6 @@ async (module) => {
   window.data = (name) => logs[name].filter(([type]) => type === "message").map(([, { data }]) => data);
 }
 """
-
-
-@asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """Chromium without a window; it reaches this machine only."""
-    from playwright.async_api import async_playwright
-
-    path = needs.chromium()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, headless=True, args=_OPTIONS)
-        try:
-            yield browser
-        finally:
-            await browser.close()
 
 
 class Tab:
