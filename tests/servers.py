@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import socket
 import ssl
@@ -18,6 +19,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.typing import Subprotocol
 
+#: What the dice of random cuts begin with; ``REALTIME_TEST_SEEDS`` says how many there are.
+SEEDS = range(int(os.environ.get("REALTIME_TEST_SEEDS", "4")))
 V1 = [Subprotocol("realtime.v1.json")]
 Handler = Callable[[ServerConnection], Awaitable[None]]
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -1,8 +1,9 @@
-/** The client for browsers, by the rules of the Python client: see docs/reference/browser.md. */
+/** The client for browsers, by the rules of the Python client; realtime.d.ts says what its names mean. */
 
 const V1 = "realtime.v1.json";
-/** The code of a connection that was lost, and those after which coming back makes no sense. */
 const LOST = 1006;
+const CUT = "the connection was lost";
+/** After these coming back makes no sense. */
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009];
 /** A connection that lasted so many milliseconds forgets the failures before it. */
 const STOOD = 10_000;
@@ -19,7 +20,6 @@ export class RealtimeError extends Error {
   }
 }
 
-/** The connection has ended: `code` is a close code, `reason` the server's sentence. */
 export class Closed extends RealtimeError {
   constructor(code, reason = "", retryAfter = null) {
     super(`${code} ${reason}`.trim(), { code, reason, retryAfter });
@@ -30,7 +30,6 @@ export class Closed extends RealtimeError {
   }
 }
 
-/** The server said no, to a connection or to a message; the latter has no `status` over a WebSocket. */
 export class Refused extends RealtimeError {
   constructor(reason, status, retryAfter) {
     super(`${status ?? ""} ${reason}`.trim(), { reason, status, retryAfter });
@@ -41,10 +40,7 @@ export class Refused extends RealtimeError {
   }
 }
 
-/** There was no connection in time; nothing was sent. */
 export class NotConnected extends RealtimeError {}
-
-/** A message was sent, but the connection or the time ended first: it may have arrived or not. */
 export class Unconfirmed extends RealtimeError {}
 
 /** The wait before connecting again: a random part of the longest, lest thousands of clients come at once. */
@@ -79,12 +75,9 @@ async function refusal(response) {
 
 /** A connection to a channel, over a WebSocket or server-sent events, that comes back when it is cut. */
 export class Connection extends EventTarget {
-  /** What the server's welcome says; empty before it has come. */
   welcome = {};
-  /** How it has ended, once and for all; `null` while it has not. */
-  closed = null;
-  /** `"websocket"` or `"sse"`; `null` while there is no connection. */
-  transport = null;
+  closed = null; // or how it has ended, once and for all
+  transport = null; // or over what it stands
 
   #url;
   #options;
@@ -96,6 +89,7 @@ export class Connection extends EventTarget {
   #acks = new Map();
   #ref = 0;
   #refusals = 0;
+  #servers = 0; // that remember nothing of each other, and have sent a welcome
   #cut; // ends the connection, or the attempt at one, that there is
   #goodbye;
   #stood; // since when it stands
@@ -138,9 +132,8 @@ export class Connection extends EventTarget {
 
   /** Send it when there is a connection, and wait for the server's word. */
   async send(data, { event = "message", timeout = this.#options.timeout } = {}) {
-    let bytes;
-    if (data instanceof ArrayBuffer) bytes = new Uint8Array(data);
-    else if (ArrayBuffer.isView(data)) bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const binary = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+    const bytes = binary && new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength);
     const json = bytes ? "" : JSON.stringify(data);
     if (json === undefined) throw new TypeError("what is sent is text, bytes, or what JSON can say");
     const signal = AbortSignal.timeout(timeout);
@@ -199,11 +192,13 @@ export class Connection extends EventTarget {
     const facts = message.data ?? {};
     if (event === "realtime:welcome") {
       this.#stood = this.#heard;
-      this.#silence = facts.heartbeat > 0 ? facts.heartbeat * 1000 + this.#options.slack : Infinity;
+      const { heartbeat, outcome } = facts;
+      this.#silence = heartbeat > 0 ? heartbeat * 1000 + this.#options.slack : Infinity;
       this.#look();
       // After a gap or a reset the marker brings the position: if it is cut before that, the next
       // connection has to say again what was missed.
-      if (id && facts.outcome !== "gap" && facts.outcome !== "reset") this.#since = id;
+      if (id && outcome !== "gap" && outcome !== "reset") this.#since = id;
+      if (outcome !== "gap" && outcome !== "recovered") this.#servers += 1;
       this.welcome = facts;
       this.transport = transport;
       this.#send = send;
@@ -272,6 +267,7 @@ export class Connection extends EventTarget {
     const { transport } = this.#options;
     if (transport === "sse" || this.#refusals >= REFUSALS) return this.#over(this.#events);
     const end = await this.#over(this.#websocket);
+    if (this.#stood) this.#refusals = 0;
     if (this.#stood || end.code !== LOST) return end;
     const other = await this.#over(this.#events);
     if (this.#stood) this.#refusals += 1;
@@ -299,7 +295,7 @@ export class Connection extends EventTarget {
     this.transport = null;
     cut.abort(end);
     // What the server will never take is no question of whether it has arrived.
-    const fate = end.comesBack || end.code === 1000 ? new Unconfirmed("the connection was lost") : end;
+    const fate = end.comesBack || end.code === 1000 ? new Unconfirmed(CUT) : end;
     for (const { reject } of this.#acks.values()) reject(fate);
     this.#acks.clear();
     return end;
@@ -323,8 +319,8 @@ export class Connection extends EventTarget {
       new Promise((resolve, reject) => {
         const ref = (this.#ref += 1);
         this.#acks.set(ref, { resolve, reject });
-        const binary = bytes && btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
-        const data = bytes ? `"${binary}","encoding":"base64"` : json;
+        const text = bytes && btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+        const data = bytes ? `"${text}","encoding":"base64"` : json;
         ws.send(`{"event":${JSON.stringify(event)},"ref":${ref},"data":${data}}`);
       });
     return new Promise((resolve) => {
@@ -364,25 +360,27 @@ export class Connection extends EventTarget {
     const url = await this.#address({ event: event !== "message" && event });
     const headers = {
       "Content-Type": bytes ? "application/octet-stream" : "application/json",
-      // By this the server knows a message again that it has heard.
       "Idempotency-Key": crypto.getRandomValues(new Uint32Array(4)).join("-"),
     };
-    const request = { method: "POST", headers, body: bytes ?? json, redirect: "manual", signal };
-    for (let failures = 0; !signal.aborted && !this.closed; failures += 1) {
-      let response, answer;
+    const request = { method: "POST", headers, body: bytes || json, redirect: "manual", signal };
+    const servers = this.#servers;
+    for (let failures = 0; ; failures += 1) {
+      let advice;
       try {
-        response = await this.#options.fetch(url, request);
-        answer = response.ok && (await response.json());
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, this.#options.backoff(failures)));
-        continue;
+        const response = await this.#options.fetch(url, request);
+        if (!response.ok) throw await refusal(response);
+        const { id = null, messages = [] } = await response.json();
+        for (const message of messages) this.#take(decode(message), 0); // said to its sender alone
+        return id;
+      } catch (error) {
+        if (error instanceof Refused && !(failures && error.comesBack)) throw error;
+        advice = error.retryAfter;
       }
-      if (!response.ok) throw await refusal(response);
-      // Beside the position it has what is said to its sender alone.
-      for (const message of answer.messages ?? []) this.#take(decode(message), 0);
-      return answer.id ?? null;
+      // Once more, to a server that knows whether it has heard it.
+      await new Promise((resolve) => setTimeout(resolve, this.#options.backoff(failures, LOST, advice)));
+      while (!this.#send && !this.closed) await this.#news();
+      if (signal.aborted || this.closed || this.#servers > servers) throw new Unconfirmed(CUT);
     }
-    throw new Unconfirmed("the connection has ended");
   };
 
   // Signs of life

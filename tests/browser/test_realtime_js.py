@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve
-from servers import V1, Handler, closed_port, cutting, frame, http, way, websocket
+from servers import SEEDS, V1, Handler, closed_port, cutting, frame, http, way, websocket
 from tabs import Tab, tab
 from websockets.asyncio.server import ServerConnection
 from wire import eventually, soon
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: How many seeds the random cuts have; ``REALTIME_TEST_SEEDS`` names more.
-SEEDS = range(int(os.environ.get("REALTIME_TEST_SEEDS", "3")))
 TRANSPORTS = ["websocket", "sse"]
 
 ROOM = """
@@ -462,6 +459,20 @@ async def test_tries_a_websocket_twice(serve: Serve, browser: Browser) -> None:
             await one.until("channel.transport === 'websocket'")
 
 
+async def test_refusals_in_a_row(serve: Serve, browser: Browser) -> None:
+    """A WebSocket that stood in between shows that there is nothing in the way of one."""
+    async with (
+        serve(room(), RELAY) as serving,
+        way(serving.port) as there,
+        tab(browser, f"http://127.0.0.1:{there.port}/") as one,
+    ):
+        await one.open("/room")
+        for number, over in enumerate(["websocket", "sse"] * 3):
+            there.websockets = over == "websocket"
+            there.cut()
+            await one.until(f"opened() > {number} && channel.transport === '{over}'")
+
+
 # How it ends
 
 
@@ -869,14 +880,38 @@ async def test_post_that_is_cut_is_sent_again(page: Tab) -> None:
     assert keys[3] != keys[0]
 
 
-async def test_post_that_is_refused(page: Tab) -> None:
-    """An answer other than 2xx is final for the message: it is not sent again."""
+async def test_post_that_another_server_would_hear_anew(page: Tab) -> None:
+    """A POST without an answer is not sent again to a server that has begun anew: that knows no key."""
     sent: Sent = []
-    handle = events(sent, event("realtime:welcome", {}), answers=("400 Bad Request\nsay who\n",))
+    began = event("realtime:welcome", {"outcome": "new"})
+    anew = event("realtime:welcome", {"outcome": "reset"})
+    async with http(events(sent, began, anew, anew, answers=("",))) as address:
+        await page.open(f"http://{address}/", transport="sse", more="backoff: () => 100")
+        await page.until("opened() === 1")
+        error = await page.sent("'hi'")
+    assert (error["name"], error["message"]) == ("Unconfirmed", "the connection was lost")
+    assert [first for first, _, _ in sent if first.startswith("POST")] == ["POST /"]
+
+
+async def test_post_that_is_refused_for_now(page: Tab) -> None:
+    """Sent again, it may be refused for now; then it is sent again, as the server asks."""
+    sent: Sent = []
+    answers = ("", "503 Busy\nfull", '202 Accepted\n{"id":"e-8"}')
+    async with http(events(sent, event("realtime:welcome", {}), answers=answers)) as address:
+        await page.open(f"http://{address}/", transport="sse")
+        assert await page.sent("'hi'") == "e-8"
+    assert len(sent) == 4
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "503 Busy"])
+async def test_post_that_is_refused(page: Tab, status: str) -> None:
+    """An answer other than 2xx is final for a message of which nothing was lost: it is not sent again."""
+    sent: Sent = []
+    handle = events(sent, event("realtime:welcome", {}), answers=(f"{status}\nsay who\n",))
     async with http(handle) as address:
         await page.open(f"http://{address}/", transport="sse")
         error = await page.sent("'hi'")
-    assert (error["name"], error["status"], error["reason"]) == ("Refused", 400, "say who")
+    assert (error["name"], error["status"], error["reason"]) == ("Refused", int(status[:3]), "say who")
     assert len(sent) == 2
 
 
@@ -982,3 +1017,32 @@ async def test_every_loss_is_told(serve: Serve, browser: Browser, seed: int, tra
                 assert expected in (None, number)
                 expected = number + 1
     assert lost > 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_every_send_is_heard_once_at_most(
+    serve: Serve, browser: Browser, seed: int, transport: str
+) -> None:
+    """Cut at random while it sends, what was confirmed is there once, and nothing is there twice."""
+    count = 100
+    async with (
+        serve(room(origins="any"), RELAY) as serving,
+        cutting(serving.port, seed, 3000) as port,
+        tab(browser, serving.http("/")) as one,
+    ):
+        await one.open(f"http://127.0.0.1:{port}/room", transport=transport)
+        script = """(async () => {
+            const ends = [];
+            for (let number = 0; number < %d; number += 1) ends.push(await outcome(channel.send(number)));
+            return ends;
+        })()"""
+        ends = await soon(one.run(script % count))
+        there = [(str(message.id), message.data) for message in serving.server.bus.topic("room").history()]
+    heard = [number for _, number in there]
+    assert heard == sorted(set(heard))
+    confirmed = {(id, number) for number, id in enumerate(ends) if isinstance(id, str)}
+    assert {end["name"] for end in ends if isinstance(end, dict)} <= {"Unconfirmed"}
+    assert confirmed <= set(there)
+    assert len(confirmed) > count / 2
+    assert transport == "websocket" or len(confirmed) == count
