@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from wire import PATIENCE
+from wire import PATIENCE, soon
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -58,7 +58,7 @@ class Tab:
 
     async def run(self, script: str) -> Any:
         """What an expression gives, or a promise that it is."""
-        return await self.page.evaluate(script)
+        return await soon(self.page.evaluate(script))
 
     async def until(self, condition: str) -> None:
         """Wait until an expression is true."""

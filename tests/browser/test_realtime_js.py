@@ -473,6 +473,21 @@ async def test_refusals_in_a_row(serve: Serve, browser: Browser) -> None:
             await one.until(f"opened() > {number} && channel.transport === '{over}'")
 
 
+async def test_channel_without_events(serve: Serve, browser: Browser) -> None:
+    """A channel that serves no events is not gone because its WebSocket could not be opened once."""
+    config = "channels: {echo: {plugin: echo, path: /ws}}"
+    async with (
+        serve(config) as serving,
+        way(serving.port) as there,
+        tab(browser, f"http://127.0.0.1:{there.port}/") as one,
+    ):
+        there.websockets = False
+        await one.open("/ws")
+        await one.until("logs.channel.filter(([type]) => type === 'down').length === 2")
+        there.websockets = True
+        await one.until("channel.transport === 'websocket'")
+
+
 # How it ends
 
 
@@ -611,6 +626,26 @@ async def test_backoff(page: Tab) -> None:
         assert await page.run(f"{script}({argument})") == wait
 
 
+@pytest.mark.parametrize(("lasted", "failures"), [(9_000, 1), (11_000, 0)])
+async def test_connection_that_stood(page: Tab, lasted: int, failures: int) -> None:
+    """A connection that lasted for ten seconds forgets the failures before it."""
+    asked = "backoff: (...asked) => { window.asked ??= asked; return 0; }"
+    leave = asyncio.Event()
+
+    async def handler(server: ServerConnection) -> None:
+        await server.send(welcome())
+        await leave.wait()
+        server.transport.abort()
+
+    async with websocket(in_turn(handler, showing_since([])), V1) as url:
+        await page.open(url, more=asked)
+        await page.until("channel.transport")
+        await page.run(f"void (Date.now = ((now) => () => now() + {lasted})(Date.now))")
+        leave.set()
+        await page.take(1)
+    assert (await page.run("asked"))[0] == failures
+
+
 async def test_resumes_after_the_last_message(page: Tab) -> None:
     """It comes back with the position of the last message, or of the welcome; before one, as it began."""
     queries: list[str] = []
@@ -716,6 +751,15 @@ async def test_silence_while_it_slept(page: Tab) -> None:
         assert await page.take(1) == ["back"]
 
 
+async def test_silence_after_the_clock_went_back(page: Tab) -> None:
+    """A clock that is set back does not make it wait for so much longer."""
+    async with websocket(in_turn(saying(welcome(heartbeat=0.1)), showing_since([])), V1) as url:
+        await page.open(url, slack=0)
+        await page.until("channel.transport")
+        await page.run("void (Date.now = ((now) => () => now() - 3_600_000)(Date.now))")
+        assert await page.take(1) == ["back"]
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_server_that_accepts_and_says_nothing(page: Tab, transport: str) -> None:
     """A connection that is not welcomed in time is given up, and tried again."""
@@ -754,6 +798,14 @@ async def test_token_that_is_never_good(page: Tab) -> None:
         await page.open(url, more="token: () => 'bad'")
         await page.until("channel.closed")
         assert len(await page.log("open")) == 3
+
+
+async def test_token_that_does_not_come(page: Tab) -> None:
+    """A function that never gives a token takes no longer than connecting may, and it can be closed."""
+    await page.open("/room", more="token: () => new Promise(() => {})", timeout=50)
+    await page.until("logs.channel.filter(([type]) => type === 'down').length === 2")
+    await page.run("channel.close()")
+    assert (await page.run("channel.next()"))["done"]
 
 
 # Sending
