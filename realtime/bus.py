@@ -174,7 +174,7 @@ class Bus:
     def _sweep(self) -> None:
         now = self.now()
         for topic in self.topics:
-            topic.evict(now)
+            topic.sweep(now)
             self.left(topic)
         self._sweeping = False
         if self._topics:

@@ -164,6 +164,8 @@ class Channel:
 
         allow: Allow = Allow()
         """who may do what: `anyone`, `local` (on this machine), `authenticated`, `nobody`, `scope:NAME`"""
+        idempotency_window: Duration = 300.0
+        """for how long the answer to a POST with an `Idempotency-Key` is remembered"""
 
         limits: Limits = Limits()
         """bounds of this channel"""

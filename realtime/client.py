@@ -10,6 +10,7 @@ import asyncio
 import random
 import socket
 import ssl as tls
+import uuid
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from realtime.errors import Closed, NotConnected, RealtimeError, Refused, Unconf
 from realtime.links import (
     CLOSE_TIMEOUT,
     EVENTS,
+    Answer,
     EventSource,
     FairWebSocket,
     Link,
@@ -145,7 +147,9 @@ class Connection:
         self._sending = 0
         self._link: Link | None = None
         self._error: RealtimeError | None = None
+        self._memory = 0  # of how many servers that remember nothing of each other there was a welcome
         self._arrived, self._room, self._linked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._welcomed = asyncio.Event()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._room.set()
 
@@ -241,7 +245,7 @@ class Connection:
                 self._sending += 1
                 self._look_for_room()
                 try:
-                    position, messages = await link.send(message)
+                    position, messages = await self._deliver(link, message)
                 finally:
                     self._sending -= 1
                     self._look_for_room()
@@ -252,6 +256,31 @@ class Connection:
         for answer in messages:
             self._take(answer, "")
         return position
+
+    async def _deliver(self, link: Link, message: Message) -> Answer:
+        """Send it; over HTTP, when the answer is lost, again under its key to a server that can know that.
+
+        Nothing of a foreign server says so, and one that has begun anew has forgotten it.
+        """
+        key, memory, failures = uuid.uuid4().hex, 0, 0
+        lost: Unconfirmed | None = None
+        while True:
+            advice = None
+            try:
+                return await link.send(message, key)
+            except Unconfirmed as error:
+                lost, memory = error, memory or link.memory
+            except (NotConnected, Refused) as error:
+                if lost is None or (isinstance(error, Refused) and not error.comes_back):
+                    raise
+                advice = error.retry_after if isinstance(error, Refused) else None
+            if not memory:
+                raise lost
+            await asyncio.sleep(self._backoff.delay(failures, LOST, advice))
+            await self._welcomed.wait()
+            if self._link is None or self._link.memory != memory:
+                raise lost
+            link, failures = self._link, failures + 1
 
     # What comes in
 
@@ -300,6 +329,11 @@ class Connection:
 
     def _greeted(self, link: Link, message: Message) -> None:
         self.welcome = facts = facts_of(message)
+        if facts.get("outcome") not in ("recovered", "gap"):
+            self._memory += 1  # the first, or a server that does not know the position: it may be another
+        if isinstance(link, EventSource):
+            link.memory = self._memory
+        self._welcomed.set()
         heartbeat = facts.get("heartbeat")
         if isinstance(heartbeat, int | float) and heartbeat > 0:
             link.silence = heartbeat + self._slack
@@ -386,6 +420,7 @@ class Connection:
 
     def _set_link(self, link: Link | None) -> None:
         self._link = link
+        self._welcomed.clear()
         if link is None:
             self._linked.clear()
         else:
@@ -398,6 +433,7 @@ class Connection:
                 self._error = error
         self._set_link(None)
         self._linked.set()  # whoever waits for a connection is to see that there will be none
+        self._welcomed.set()
         self._arrived.set()
 
     async def _close_session(self) -> None:

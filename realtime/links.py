@@ -60,6 +60,9 @@ class Link(ABC):
     goodbye: Closed | None = None
     retry: float | None = None
     silence: float | None = None
+    #: Whose memory it has: two links with the same number, other than 0, lead to a server that knows what
+    #: was sent over either, by its key.
+    memory = 0
 
     def said_goodbye(self, facts: Mapping[str, Any]) -> None:
         """The end is announced, with more than the transport itself can say."""
@@ -74,8 +77,11 @@ class Link(ABC):
         """The next message, and its id as it was written. Raises :exc:`Closed` at any end."""
 
     @abstractmethod
-    async def send(self, message: Message) -> Answer:
-        """Send it, and wait for what the server says to it; raises :exc:`Unconfirmed` or :exc:`Refused`."""
+    async def send(self, message: Message, key: str) -> Answer:
+        """Send it, and wait for what the server says to it; raises :exc:`Unconfirmed` or :exc:`Refused`.
+
+        ``key`` is the message's own: a server can tell by it that it has heard it. A WebSocket sends none.
+        """
 
     @abstractmethod
     async def close(self, end: Closed | None = None) -> None:
@@ -157,7 +163,7 @@ class WebSocket(Link):
                 waiting.set_result(_position(fields))
         return True
 
-    async def send(self, message: Message) -> Answer:
+    async def send(self, message: Message, key: str) -> Answer:
         if self.subprotocol != V1_JSON and message.event != "message":
             raise ValueError(f"plain frames have no event, so {message.event!r} cannot be sent")
         try:
@@ -274,15 +280,15 @@ class EventSource(Link):
         except (ValueError, TypeError, AttributeError):
             raise Closed(CloseCode.BAD_DATA, f"an event that is not {V1_JSON}") from None
 
-    async def send(self, message: Message) -> Answer:
-        return await post(self._session, self._url, message)
+    async def send(self, message: Message, key: str) -> Answer:
+        return await post(self._session, self._url, message, key)
 
     async def close(self, end: Closed | None = None) -> None:
         self._response.close()
 
 
-async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> Answer:
-    """Send one message with a POST, and take the server's answer to it.
+async def post(session: aiohttp.ClientSession, url: URL, message: Message, key: str = "") -> Answer:
+    """Send one message with a POST, under a key if there is one, and take the server's answer to it.
 
     Raises :exc:`NotConnected` when nothing was sent, :exc:`Refused` for any status but 2xx, and
     :exc:`Unconfirmed` when the connection was lost; how long it may take is the caller's to bound.
@@ -290,6 +296,8 @@ async def post(session: aiohttp.ClientSession, url: URL, message: Message) -> An
     where = shown(url)
     media = {"text": "text/plain; charset=utf-8", "bytes": "application/octet-stream"}
     headers = {"Content-Type": media.get(message.kind, "application/json")}
+    if key:
+        headers["Idempotency-Key"] = f'"{key}"'
     if message.event != "message":
         url = url.update_query(event=message.event)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from typing import Literal, NamedTuple
 
 from realtime.encodings import Form
@@ -51,10 +52,19 @@ class Entry:
         return data
 
 
-class Log:
-    """The messages of one topic, from offset ``base`` to offset ``head``."""
+def _stamp(entry: Entry | None) -> float:
+    assert entry is not None
+    return entry.stamp
 
-    def __init__(self) -> None:
+
+class Log:
+    """The messages of one topic, from offset ``base`` to offset ``head``.
+
+    The newest ``history`` of them are what newcomers may ask for.
+    """
+
+    def __init__(self, history: int) -> None:
+        self._history = history
         #: Names this log: another one with the same offsets has another epoch.
         self.epoch = secrets.token_hex(4)
         #: The offset of the newest message, and of the oldest that is kept (head + 1: none is).
@@ -62,6 +72,8 @@ class Log:
         self.base = 1
         #: What it holds, in bytes: payloads, and :data:`OVERHEAD` for each.
         self.size = 0
+        #: The part of it that is older than the newest ``history`` messages.
+        self.beyond = 0
         self._entries: list[Entry | None] = []
         self._dead = 0  # entries at the front that are given up
 
@@ -76,12 +88,14 @@ class Log:
         assert entry is not None
         return entry
 
-    def find(self, since: Since, history: int) -> tuple[int, Resume]:
+    def find(self, since: Since, born: float) -> tuple[int, Resume]:
         """The cursor of a reader that wants to begin at ``since``, and how that was met.
 
-        A newcomer may ask for the newest ``history`` messages; a position for all that is kept.
+        A newcomer may ask for the newest ``history`` messages that came when the clock said ``born``
+        or later; a position for all that is kept.
         """
-        oldest = max(self.base - 1, self.head - history)
+        older = bisect_left(self._entries, born, lo=self._dead, key=_stamp) - self._dead
+        oldest = max(self.base - 1 + older, self.head - self._history)
         if since is None:
             return self.head, Resume("new")
         if since == "earliest":
@@ -101,12 +115,17 @@ class Log:
         entry = Entry(message.at(Position(self.epoch, self.head)), now)
         self._entries.append(entry)
         self.size += entry.size
+        past = self.head - self._history  # the youngest that is history no more
+        if past >= self.base:
+            self.beyond += self.entry(past).size
         return entry
 
     def forget_oldest(self) -> int:
         """Give up the oldest message; returns how many bytes that frees."""
         size = self.entry(self.base).size
         self.size -= size
+        if self.base <= self.head - self._history:
+            self.beyond -= size
         self._entries[self._dead] = None
         self._dead += 1
         self.base += 1

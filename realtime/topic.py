@@ -16,6 +16,7 @@ import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from realtime.encodings import Form
@@ -37,6 +38,8 @@ BURST = 4
 MAX_BATCHES = 64
 #: How many subscribers are written to between two looks at the clock.
 _STRIDE = 16
+#: At most so many lagging subscribers are looked at, on average, for each message that is given up.
+_LOOK = 64
 
 Overflow = Literal["disconnect", "skip", "latest"]
 
@@ -46,7 +49,8 @@ class TopicOptions:
     """What a topic keeps, and what happens to a reader that it has left behind.
 
     ``history`` is how many messages a newcomer may ask for, kept for ``history_age`` seconds.
-    ``lag`` seconds, at most ``lag_bytes``, are kept beside it for readers that fell behind.
+    ``lag`` seconds, at most ``lag_bytes`` beyond the history, are kept for readers that fell behind;
+    for newcomers, until they have read up to the head, so many bytes however long that takes.
     """
 
     history: int = 0
@@ -66,7 +70,7 @@ class Topic(Log):
     """A named log of messages, and everybody who reads it."""
 
     def __init__(self, bus: Bus, name: str, options: TopicOptions) -> None:
-        super().__init__()
+        super().__init__(options.history)
         self.bus = bus
         self.name = name
         self.options = options
@@ -83,9 +87,15 @@ class Topic(Log):
             BEHIND: self.behind,
             LAGGING: self.lagging,
         }
+        #: Those who have not been live yet: they are greeted, or they replay.
+        self.newcomers: dict[Subscriber, None] = {}
         #: Plugin code that reads at its own pace: what is set when there is something new.
         self.readers: dict[asyncio.Event, None] = {}
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
+        self._look = 0  # nor is that looked at anew before the oldest message kept is this
+        # No newcomer, nor anyone behind, stands before this offset. Cursors only go forward, so it stays
+        # true, and needs to be found anew, for which all are asked, only now and then.
+        self._floor: float = math.inf
         self._batches: dict[tuple[Form, int], _Batch] = {}
         self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
         self._stale = False  # somebody live may stand before the head
@@ -114,7 +124,8 @@ class Topic(Log):
 
     def seek(self, since: Since) -> tuple[int, Resume]:
         """The cursor of a subscriber that wants to begin at ``since``, and how that was met."""
-        return self.find(since, self.options.history)
+        # By age too: one who replays keeps what has aged out, but not for the next one to begin with.
+        return self.find(since, self.bus.now() - self.options.history_age)
 
     # The log
 
@@ -136,38 +147,44 @@ class Topic(Log):
         options = self.options
         lag_bytes = options.lag_bytes * (BURST if self.flushing else 1)
         while self.base <= self.head:
-            age = now - self.entry(self.base).stamp
-            if self.head - self.base < options.history and (
-                age <= options.history_age or self._needed(self.base)
-            ):
-                break
             # The newest stays, however large it is: nobody has had a chance to read it.
-            if (self.size <= lag_bytes or self.base == self.head) and (
-                age <= options.lag or self._needed(self.base)
-            ):
-                break
+            if self.beyond <= lag_bytes or self.base == self.head:
+                age = now - self.entry(self.base).stamp
+                in_history = self.head - self.base < options.history and age <= options.history_age
+                if in_history or age <= options.lag or self._needed:
+                    break
             self.bus.size -= self.forget_oldest()
         self._leave_behind()
+
+    def sweep(self, now: float) -> None:
+        """The same, and look anew who stands where. Called now and then: it asks everybody who replays."""
+        waited_for = chain(self.newcomers, self.behind)
+        self._floor = min((subscriber.cursor for subscriber in waited_for), default=math.inf)
+        self._look = 0
+        self.evict(now)
 
     def shed(self, bytes_wanted: int) -> int:
         """Give up the oldest messages, whoever wants them, until so much is free."""
         before = self.size
+        self._look = 0  # it is much at once, or the end of the topic
         while self.base <= self.head and before - self.size < bytes_wanted:
             self.bus.size -= self.forget_oldest()
         self._leave_behind()
         return before - self.size
 
-    def _needed(self, offset: int) -> bool:
-        # Time alone takes nothing from a client that is still being greeted, nor from one that
-        # the flush has not come to: neither is slow.
-        if self.flushing or self.behind:
-            return True
-        return bool(self.held) and any(subscriber.cursor < offset for subscriber in self.held)
+    @property
+    def _needed(self) -> bool:
+        # Time alone takes the oldest message neither from a newcomer, who is greeted or replays as fast
+        # as its line allows, nor from one that the flush has not come to: none of them has fallen behind.
+        return self.flushing or self._floor < self.base
 
     def _leave_behind(self) -> None:
         """Close the lagging ones that the log has just left behind, where that is the policy."""
-        if self._slowest + 1 >= self.base:
+        if self._slowest + 1 >= self.base or self.base < self._look:
             return
+        # Where many lag, each at another place, to look after every message would cost all of them for
+        # each. Whom that overlooks is found when it drains, or by the next sweep.
+        self._look = self.base + len(self.lagging) // _LOOK
         self._slowest = math.inf
         for subscriber in list(self.lagging):
             if subscriber.cursor + 1 >= self.base:
@@ -181,7 +198,8 @@ class Topic(Log):
         """Hold a place in the topic for a sink; ``start()`` of what is returned delivers."""
         cursor, resumed = self.seek(since)
         subscriber = Subscriber(self, sink, form, owner, cursor, resumed)
-        self.held[subscriber] = None
+        self.held[subscriber] = self.newcomers[subscriber] = None
+        self._floor = min(self._floor, cursor)
         return subscriber
 
     def move(self, subscriber: Subscriber, state: State) -> None:
@@ -190,6 +208,10 @@ class Topic(Log):
         subscriber.state = state
         if state is not GONE:
             self._in[state][subscriber] = None
+        if state is BEHIND:
+            self._floor = min(self._floor, subscriber.cursor)
+        elif state is not LAGGING:  # live, or gone
+            self.newcomers.pop(subscriber, None)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, whatever it was doing."""

@@ -300,6 +300,17 @@ def test_shedding_takes_the_oldest() -> None:
     assert kept == list(range(200 - len(kept), 200))
 
 
+def test_shedding_takes_from_those_who_replay() -> None:
+    """A replay is no way to hold memory: the bound of all logs counts for it too."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    bed.publish(*(["x" * 1000] * 50))
+    wire = bed.join(since="earliest", start=False)
+    bed.publish(*(["x" * 1000] * 200))
+    assert bed.bus.size <= 100_000
+    wire.subscriber.start()
+    assert wire.closed is not None
+
+
 def test_shedding_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What the bound took is in the counters and in the log."""
     bed = Bed(TopicOptions(history=1000), memory=100_000)

@@ -8,13 +8,14 @@ import contextlib
 import hashlib
 import json
 import random
+import re
 import ssl
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Serve
+from conftest import Serve, make
 from servers import (
     SEEDS,
     V1,
@@ -28,6 +29,7 @@ from servers import (
     stream,
     websocket,
 )
+from test_post import BOX, CONFIG
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 from wire import eventually, soon
@@ -1122,17 +1124,176 @@ async def test_post_that_is_refused(status: str) -> None:
 
 
 async def test_post_that_is_cut() -> None:
-    """A POST whose answer does not come may have arrived or not."""
+    """A POST whose answer does not come may have arrived or not; a foreign server is not asked again."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET"):
             writer.write(stream(""))
             await reader.read()
+        heads.append(head)
 
+    heads: list[bytes] = []
     async with http(handle) as address, realtime.connect(f"http://{address}/") as channel:
-        with pytest.raises(Unconfirmed, match=r"the message may have arrived, or not$"):
+        with pytest.raises(
+            Unconfirmed, match=r"^the connection was lost: the message may have arrived, or"
+        ):
             await channel.send("hi")
+        assert len(heads) == 1
+
+
+class Losing:
+    """A way to a server on which the answers to the first POSTs are lost, after the server has given them.
+
+    ``streams``: what is lost with them. ``then``: the port to which it leads afterwards.
+    """
+
+    def __init__(self, port: int, *, lost: int = 1, streams: bool = False, then: int = 0) -> None:
+        self.port, self.lost, self.then = port, lost, then
+        self.with_streams = streams
+        self.streams: list[asyncio.StreamWriter] = []
+        self.keys: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"(?i)content-length: ([0-9]+)", head)
+        body = await reader.readexactly(int(size[1]) if size else 0)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            to_server.write(head + body)
+            if head.startswith(b"POST"):
+                key = re.search(rb'(?i)idempotency-key: "([!-~]+)"', head)
+                assert key is not None
+                self.keys.append(key[1].decode())
+                if len(self.keys) <= self.lost:
+                    await from_server.readuntil(b"\r\n\r\n")
+                    self.port = self.then or self.port
+                    for stream in self.streams if self.with_streams else ():
+                        stream.transport.abort()
+                    return
+            else:
+                self.streams.append(writer)
+            while data := await from_server.read(65536):
+                writer.write(data)
+        finally:
+            to_server.transport.abort()
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["POST", "POST and stream"])
+async def test_lost_answer(serve: Serve, streams: bool) -> None:
+    """A message whose answer is lost is sent again under its key, and was heard once."""
+    async with serve(CONFIG, BOX) as serving:
+        losing = Losing(serving.port, lost=2, streams=streams)
+        async with (
+            http(losing) as address,
+            realtime.connect(f"http://{address}/box", backoff=AT_ONCE) as channel,
+        ):
+            await eventually(lambda: channel.client_id is not None)
+            position = await channel.send("hi")
+            assert await take(channel, 1) == ["hi"]
+            assert position == channel.position == serving.server.bus.topic("box").position
+        assert (len(losing.keys), len(set(losing.keys))) == (3, 1)
+        box: Any = serving.server.channels["box"]
+        assert len(box.heard) == 1
+
+
+async def test_lost_ack() -> None:
+    """Over a WebSocket, which sends no key, nothing is sent again."""
+    sent: list[str | bytes] = []
+
+    async def handler(server: ServerConnection) -> None:
+        outcome = "recovered" if "since" in since_of(server) else "new"
+        await server.send(frame("realtime:welcome", {"client": "c", "outcome": outcome}, id="e-1"))
+        sent.append(await server.recv())
+        server.transport.abort()
+
+    async with websocket(handler, V1) as url, realtime.connect(url, backoff=AT_ONCE) as channel:
+        await eventually(lambda: channel.client_id is not None)
+        with pytest.raises(Unconfirmed):
+            await channel.send("hi")
+        with pytest.raises(Unconfirmed):
+            await channel.send("ho")
+    assert [json.loads(text)["data"] for text in sent] == ["hi", "ho"]
+
+
+async def test_each_message_has_its_key(serve: Serve) -> None:
+    """Two messages that say the same are two."""
+    async with serve(CONFIG, BOX) as serving, realtime.connect(serving.http("/box")) as channel:
+        first, second = await channel.send("hi"), await channel.send("hi")
+    assert first != second
+
+
+async def test_lost_answer_of_a_server_that_is_gone(serve: Serve, tmp_path: Path) -> None:
+    """What one server may have heard is not sent to another, which cannot know it."""
+    other = make(tmp_path / "other", CONFIG, BOX)
+    async with serve(CONFIG, BOX) as serving, other:
+        losing = Losing(serving.port, streams=True, then=other.addresses[0].port)
+        async with (
+            http(losing) as address,
+            realtime.connect(f"http://{address}/box", backoff=AT_ONCE) as channel,
+        ):
+            await eventually(lambda: channel.client_id is not None)
+            with pytest.raises(Unconfirmed, match=r"the connection was lost: the message may have arrived"):
+                await channel.send("hi")
+            await channel.send("ho")
+        box: Any = other.channels["box"]
+        assert [payload for _, _, payload in box.heard] == [b"ho"]
+
+
+async def test_lost_answer_and_no_time(serve: Serve) -> None:
+    """What is not answered in the time there is stays unconfirmed."""
+    async with (
+        serve(CONFIG, BOX) as serving,
+        http(Losing(serving.port, lost=10**9)) as address,
+        realtime.connect(f"http://{address}/box", backoff=AT_ONCE) as channel,
+    ):
+        await eventually(lambda: channel.client_id is not None)
+        with pytest.raises(Unconfirmed, match=r"no answer within 0\.2s: the message may have arrived"):
+            await channel.send("hi", timeout=0.2)
+        box: Any = serving.server.channels["box"]
+        assert len(box.heard) == 1
+
+
+async def test_lost_answer_and_leaving(serve: Serve) -> None:
+    """Whoever leaves while an answer is asked for again does not wait for it."""
+    async with serve(CONFIG, BOX) as serving, http(Losing(serving.port, lost=10**9)) as address:
+        async with realtime.connect(f"http://{address}/box", backoff=AT_ONCE, timeout=99.0) as channel:
+            await eventually(lambda: channel.client_id is not None)
+            sending = asyncio.create_task(channel.send("hi"))
+            await asyncio.sleep(0)
+        with pytest.raises(Unconfirmed):
+            await soon(sending)
+
+
+@pytest.mark.parametrize("final", [False, True])
+async def test_lost_answer_and_a_refusal(final: bool) -> None:
+    """A server that is busy when it is asked again is asked once more, and one that says no is heard."""
+    welcome = 'event: realtime:welcome\nid: e-1\ndata: {"client":"c","outcome":"new"}\n\n'
+    posts = 0
+    waits = Waits()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            writer.write(stream(welcome))
+            await reader.read()
+        await reader.readexactly(2)
+        posts += 1
+        if posts == 2:
+            status = "422 Unprocessable Content" if final else "503 Service Unavailable\r\nRetry-After: 5"
+            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        elif posts == 3:
+            writer.write(b'HTTP/1.1 202 Accepted\r\nContent-Length: 12\r\n\r\n{"id":"e-8"}')
+
+    async with http(handle) as address, realtime.connect(f"http://{address}/", backoff=waits) as channel:
+        await eventually(lambda: channel.client_id is not None)
+        if final:
+            with pytest.raises(Refused, match="422"):
+                await channel.send("hi")
+        else:
+            assert await channel.send("hi") == Position("e", 8)
+            assert waits.asked == [(0, 1006, None), (1, 1006, 5.0)]
 
 
 async def test_slow_consumer_of_events() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -699,3 +702,84 @@ async def test_code_that_may_not_be_sent(serve: Serve) -> None:
     async with serve(BAD_CONFIG, BAD) as serving, connect(serving.ws("/bad")) as client:
         await client.send("code")
         assert "1006 is no close code" in str(await soon(client.recv()))
+
+
+# A long replay
+
+
+SINCE = "/life?since=earliest"
+
+
+async def events(wire: Wire) -> list[int]:
+    """The numbers in the next chunk of a stream of events."""
+    return [int(number) for number in re.findall(r"(?m)^data: +(\d+)$", await wire.chunk())]
+
+
+async def texts(wire: Wire) -> list[int]:
+    """The number in the next text of a WebSocket."""
+    return [int(await wire.text())]
+
+
+class Replay:
+    """A long history, published to while it is replayed by readers that take a little at a time."""
+
+    HISTORY, BURST, SIZE = 20_000, 600, 1024
+    # Beside the history nothing is kept for longer than a moment, unless somebody replays it.
+    KEPT = f"history: {HISTORY}, lag: 1ms, lag_bytes: 1MiB"
+    CONFIG = f"channels: {{life: {{plugin: life, path: /life, {KEPT}}}}}"
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+        self.published = 0
+
+    async def publish(self, count: int) -> None:
+        """Publish the next numbers, each as a long text."""
+        for _ in range(count):
+            await self.serving.server.bus.publish("life", str(self.published).rjust(self.SIZE))
+            self.published += 1
+
+    async def run(self, readers: int) -> int:
+        """Every reader must get everything; returns the most memory that the process had meanwhile.
+
+        Every other one has a WebSocket, the others have a stream of events. In each round a burst is
+        published, and each of them reads twice as much.
+        """
+        first = self.published - self.HISTORY
+        end = self.published + self.HISTORY // 4
+        most = 0
+        async with AsyncExitStack() as stack:
+            wires, place = [], [first] * readers
+            for n in range(readers):
+                opened = (stream, websocket)[n % 2](self.serving.port, SINCE, receive_buffer=65_536)
+                wires.append(await stack.enter_async_context(opened))
+            while min(place) < end:
+                if self.published < end:
+                    await self.publish(self.BURST)
+                for n, wire in enumerate(wires):
+                    enough = min(place[n] + 2 * self.BURST, self.published)
+                    while place[n] < enough:
+                        got = await (events, texts)[n % 2](wire)
+                        assert got == [*range(place[n], place[n] + len(got))]
+                        place[n] += len(got)
+                most = max(most, resident())
+        return most
+
+
+def resident() -> int:
+    """What this process has in memory, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_long_replay_to_slow_readers(serve: Serve) -> None:
+    """Slow readers of a long history get all of it, and what comes meanwhile, and cost little memory."""
+    async with serve(Replay.CONFIG, LIFE) as serving:
+        replay = Replay(serving)
+        await replay.publish(replay.HISTORY)
+        await replay.run(2)  # each message is kept in both forms from here on, once for all
+        before = resident()
+        most = await replay.run(8)
+        counters = serving.server.bus.counters
+        assert counters["lags"] > 8 * 20, "none was slow"
+        assert (counters["laps"], counters["overruns"]) == (0, 0)
+        # One write of at most 128 KiB each, on either side, while each has 20 MiB to read.
+        assert most - before < 8 * 1024 * 1024

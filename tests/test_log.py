@@ -6,8 +6,8 @@ import pytest
 from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, numbers
 
 from realtime.encodings import Form
-from realtime.log import Resume
-from realtime.message import Position
+from realtime.log import OVERHEAD, Resume
+from realtime.message import Position, Since
 from realtime.topic import TopicOptions
 
 # Offsets
@@ -32,6 +32,30 @@ def test_id_on_the_wire_is_what_publish_returned() -> None:
     position = bed.publish("x")
     bed.idle()
     assert [item.position for item in wire.items] == [position]
+
+
+# What it holds
+
+
+def test_bytes_beyond_the_history() -> None:
+    """What is older than the newest ``history`` messages is counted apart."""
+    bed = Bed(TopicOptions(history=3))
+    beyond = []
+    for size in range(1, 6):
+        bed.publish("x" * size)
+        beyond.append(bed.topic.beyond)
+    assert beyond == [0, 0, 0, OVERHEAD + 1, 2 * OVERHEAD + 3]
+
+
+def test_bytes_beyond_the_history_are_given_up_first() -> None:
+    """They count no more once they are given up, and history that follows them changes nothing."""
+    bed = Bed(TopicOptions(history=3))
+    bed.publish("1", "22", "333", "4444", "55555")
+    beyond = []
+    for _ in range(3):
+        bed.topic.shed(1)
+        beyond.append(bed.topic.beyond)
+    assert beyond == [OVERHEAD + 2, 0, 0]
 
 
 # Where a newcomer begins
@@ -64,6 +88,17 @@ def test_count_is_limited_to_the_history(since: int, first: int) -> None:
     wire = bed.join(since=since)
     bed.idle()
     assert wire.texts == numbers(first, 10)
+
+
+@pytest.mark.parametrize("since", ["earliest", -5, Position("0badcafe", 1)], ids=str)
+def test_newcomer_is_given_nothing_too_old(since: Since) -> None:
+    """What is older than ``history_age`` no newcomer may ask for, although the log keeps it."""
+    bed = Bed(TopicOptions(history=5, history_age=10.0, lag=60.0))
+    bed.publish("1", "2")
+    bed.advance(8.0)
+    bed.publish("3")
+    bed.advance(3.0)
+    assert (bed.topic.base, bed.topic.seek(since)[0]) == (1, 2)
 
 
 def test_position_is_recovered_from_the_lag_window() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire, lagging, numbers
@@ -87,6 +91,16 @@ def test_history_is_on_top_of_the_lag_window() -> None:
     assert (bed.topic.base, bed.topic.head) == (16, 20)
 
 
+def test_lag_bytes_are_counted_beyond_the_history() -> None:
+    """A history larger than ``lag_bytes`` leaves the lag window as it is."""
+    bed = Bed(TopicOptions(history=20, lag_bytes=3 * (1000 + OVERHEAD)))
+    wire = lagging(bed, PLAIN)
+    bed.publish(*("x" * 1000 for _ in range(21)))
+    bed.idle()
+    assert bed.topic.size > 7 * bed.topic.options.lag_bytes
+    assert (wire.closed, wire.subscriber.cursor + 1, bed.topic.base) == (None, 2, 1)
+
+
 def test_lag_window_is_on_top_of_the_history() -> None:
     """A short ``history_age`` takes nothing from the lag window."""
     bed = Bed(TopicOptions(history=5, history_age=1.0, lag=5.0))
@@ -150,6 +164,191 @@ def test_blocked_loop_laps_nobody() -> None:
     bed.publish("2")
     bed.idle()
     assert (wire.closed, wire.texts) == (None, ["1", "2"])
+
+
+# Those who replay
+
+
+def replaying(bed: Bed, form: Form = PLAIN, count: int = 20) -> Wire:
+    """A newcomer to a history of so many messages that takes one of them with each drain."""
+    bed.publish(*(str(number).rjust(MAX_WRITE) for number in range(count)))
+    bed.idle()
+    wire = bed.join(form, since="earliest", bound=0)
+    bed.idle()
+    assert len(wire.writes) == 1
+    return wire
+
+
+def read_on(bed: Bed, wire: Wire) -> list[int]:
+    """What it has read, once it has had everything."""
+    while wire.paused:
+        wire.drain()
+        bed.idle()
+    return [int(text) for text in wire.texts]
+
+
+def test_count_takes_nothing_from_one_that_replays() -> None:
+    """Who replays a full history as fast as others publish is not lapped by what they publish."""
+    bed = Bed(TopicOptions(history=20, lag=0.0))
+    wire = replaying(bed)
+    for number in range(20, 60):
+        bed.publish(str(number).rjust(MAX_WRITE))
+        bed.advance(10.0)
+        wire.drain()
+        bed.idle()
+    assert (read_on(bed, wire), wire.closed) == ([*range(60)], None)
+
+
+def test_age_takes_nothing_from_one_that_replays() -> None:
+    """A replay may take longer than ``history_age``."""
+    bed = Bed(TopicOptions(history=20, history_age=60.0, lag=0.0))
+    wire = replaying(bed)
+    bed.advance(100.0)
+    assert read_on(bed, wire) == [*range(20)]
+
+
+def test_one_that_replays_is_such_until_it_has_had_everything() -> None:
+    """What is published during a replay is kept for it too: it is no laggard for having begun late."""
+    bed = Bed(TopicOptions(lag=5.0))
+    seen = bed.publish("0")
+    bed.publish("1".rjust(MAX_WRITE), "2".rjust(MAX_WRITE))
+    wire = bed.join(PLAIN, since=seen, bound=0)
+    bed.publish(*(str(number).rjust(MAX_WRITE) for number in range(3, 10)))
+    for _ in range(5):  # well past the head that it saw when it came
+        bed.advance(60.0)
+        wire.drain()
+        bed.idle()
+    assert read_on(bed, wire) == [*range(1, 10)]
+
+
+def test_one_that_has_replayed_is_a_laggard_like_any_other() -> None:
+    """Who has had everything once, and falls behind then, has ``lag`` seconds."""
+    bed = Bed(TopicOptions(history=1, history_age=0.0, lag=5.0))
+    wire = replaying(bed, count=1)
+    read_on(bed, wire)
+    wire.pause()
+    bed.publish("1")
+    bed.advance(7.0)
+    assert wire.closed == "too slow: 1 messages behind what is kept"
+
+
+def test_bytes_lap_one_that_replays() -> None:
+    """A replay holds no more than the history and ``lag_bytes`` of what is older."""
+    bed = Bed(TopicOptions(history=20, lag_bytes=5 * (MAX_WRITE + OVERHEAD)))
+    wire = replaying(bed)
+    kept = []
+    for _ in range(10):
+        bed.publish("x" * MAX_WRITE)
+        bed.idle()
+        kept.append((bed.topic.head - bed.topic.base + 1, wire.closed is None))
+    assert kept == [(n, True) for n in range(21, 26)] + [(25, n == 26) for n in range(26, 31)]
+
+
+def test_what_a_replay_was_kept_for_goes_with_it() -> None:
+    """Once nobody replays any more, what only a replay needed is given up with the next sweep."""
+    bed = Bed(TopicOptions(history=20, history_age=60.0, lag=0.0))
+    wire = replaying(bed)
+    bed.advance(100.0)
+    held = bed.topic.size
+    wire.subscriber.detach()
+    bed.advance(1.5)
+    assert held > 0
+    assert bed.topic.size == 0
+
+
+def test_replays_do_not_keep_old_history_for_each_other() -> None:
+    """However many begin while others replay, history ages out."""
+    bed = Bed(TopicOptions(history=20, history_age=60.0, lag=0.0))
+    wires = [replaying(bed)]
+    for _ in range(10):
+        bed.advance(30.0)
+        wires.append(bed.join(PLAIN, since="earliest", bound=0))
+        wires[-2].subscriber.detach()
+    assert [len(wire.writes) for wire in wires] == [1, 1, 1] + [0] * 8
+    assert bed.topic.size == 0
+
+
+def steps(work: Callable[[], object]) -> int:
+    """How many lines of Python some work takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_publishing_costs_the_same_however_many_replay() -> None:
+    """To publish what gives up the oldest message asks none of a thousand who replay."""
+
+    def cost(crowd: int) -> int:
+        bed = Bed(TopicOptions(history=100, lag=0.0))
+        bed.publish(*("x" * 10_000 for _ in range(100)))
+        for _ in range(crowd):
+            bed.join(since="earliest", bound=0)
+        bed.idle()
+        bed.advance(2.0)
+        return steps(lambda: [bed.topic.append(Message.of("x", time=0.0)) for _ in range(50)])
+
+    assert cost(1000) == cost(1)
+
+
+def test_sweep_overlooks_nobody_who_lags() -> None:
+    """Whom publishing does not look at, because many lag, is closed by the clock."""
+    bed = Bed(TopicOptions(lag=1.0))
+    bed.join()  # the topic stays
+    for wire in [bed.join() for _ in range(500)]:
+        wire.pause()
+    bed.publish("1")
+    bed.advance(3.0)
+    wire = lagging(bed)
+    bed.advance(3.0)
+    assert (wire.closed is not None, bed.bus.counters["overruns"]) == (True, 501)
+
+
+def test_end_of_a_topic_overlooks_nobody_who_lags() -> None:
+    """The same when the topic goes, which no sweep comes to any more."""
+    bed = Bed(TopicOptions(lag=1.0))
+    bed.join()
+    for wire in [bed.join() for _ in range(500)]:
+        wire.pause()
+    bed.publish("1")
+    bed.advance(2.5)  # by the second sweep they are closed
+    wire = lagging(bed)
+    bed.bus.close()
+    assert wire.closed is not None
+
+
+def test_giving_up_costs_the_same_however_many_lag() -> None:
+    """To leave a thousand behind, each at another place, does not look at all of them for each."""
+
+    def cost(crowd: int) -> int:
+        bed = Bed(TopicOptions(lag_bytes=1000 * (1000 + OVERHEAD), overflow="skip"))
+        for _ in range(crowd):
+            seen = bed.publish("x" * 1000)
+            bed.join(since=seen, start=False).pause()
+        for subscriber in list(bed.topic.held):
+            subscriber.start()
+        bed.publish(*("x" * 1000 for _ in range(1000 - crowd)))
+        bed.idle()
+        assert (bed.topic.base, len(bed.topic.lagging)) == (1, crowd)
+
+        def publish() -> None:
+            for _ in range(900):
+                bed.publish("x" * 1000)
+                bed.idle()
+
+        return steps(publish)
+
+    assert cost(900) < 4 * cost(9)
 
 
 # One write
@@ -574,6 +773,36 @@ def test_time_takes_nothing_from_one_that_replays() -> None:
         bed.loop.turn()
     assert bed.loop.clock > 1010.0
     assert all(len(wire.texts) == 4 for wire in crowd)
+
+
+def test_time_takes_nothing_from_one_that_has_drained() -> None:
+    """Who lagged, and reads again, misses nothing because the server takes its time."""
+    bed = Bed(TopicOptions(lag=5.0))
+    crowd = [bed.join(PLAIN, cost=0.1) for _ in range(40)]
+    for wire in crowd:
+        wire.pause()
+    bed.publish(*(str(number).rjust(100_000) for number in range(4)))
+    bed.idle()
+    for wire in crowd:
+        wire.drain()
+    bed.idle()
+    assert bed.loop.clock > 1010.0
+    assert [len(wire.texts) for wire in crowd] == [4] * 40
+
+
+def test_time_takes_nothing_from_one_that_drains_between_two_sweeps() -> None:
+    """Who drained in time keeps its place also when the next message comes before its turn."""
+    bed = Bed(TopicOptions(lag=0.2))
+    wire = bed.join(PLAIN)
+    bed.advance(1.2)  # a sweep, then none for a while
+    wire.pause()
+    bed.publish("1")
+    bed.idle()
+    bed.advance(0.5)
+    wire.drain()
+    bed.publish("2")
+    bed.idle()
+    assert (wire.closed, wire.texts) == (None, ["1", "2"])
 
 
 def test_newcomers_do_not_starve_live_ones() -> None:

@@ -28,6 +28,7 @@ from realtime.proxies import is_local, known_scheme
 from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections
+from realtime.transports.idempotency import Answers
 from realtime.transports.ndjson import LinesConnection
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection
@@ -60,6 +61,7 @@ class Endpoint:
         self._max_message = channel.settings.limits.max_message or max_message
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
+        self._answers = Answers(channel)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request; of a stream this is the beginning, which then lives by itself."""
@@ -178,7 +180,8 @@ class Endpoint:
         try:
             message = await post.read(request, self._max_message)
             link = post.Post(self._channel, self._max_message)
-            return await link.handle(self._client(request, link, topic, "post", identity), message)
+            client = self._client(request, link, topic, "post", identity)
+            return await self._answers.respond(request, link, client, message)
         finally:
             self._connections.open[self._channel.name] -= 1
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from http import HTTPStatus
+from typing import Any, Generic, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
@@ -18,6 +20,8 @@ from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE, End
 from realtime.transports.connections import log_end, not_the_plugins
+
+T = TypeVar("T")
 
 #: How long a body may take to come, in seconds. aiohttp then reads for ten more, so that the client can
 #: see the answer, and closes.
@@ -124,18 +128,12 @@ class Post:
         return not self.closed
 
     async def handle(self, client: Client, message: Message) -> web.Response:
-        """Let the channel hear the message; returns the answer."""
-        hearing = asyncio.create_task(self._hear(client, message))
-        try:
-            position = await asyncio.shield(hearing)
-        except asyncio.CancelledError:
-            # The client has gone. What it had begun may finish, as after any other transport.
-            try:
-                await asyncio.wait([hearing], timeout=LEAVE_GRACE)
-            finally:
-                if hearing.cancel():
-                    self._channel.log.error("what %r had begun did not end and is cancelled", client)
-            raise
+        """Let the channel hear the message; returns the answer. It may finish when the client has gone."""
+        return await Hearing(self.hear(client, message), client, self._channel).answer()
+
+    async def hear(self, client: Client, message: Message) -> web.Response:
+        """The same, for as long as nobody cancels it."""
+        position = await self._hear(client, message)
         self.closed = True
         response = self._response(position)
         # A backend may say thousands of things a second; of those that went well few want to read.
@@ -174,3 +172,31 @@ class Post:
         return web.Response(
             status=202, body=b"{%s}" % b",".join(fields), content_type="application/json", headers=headers
         )
+
+
+class Hearing(Generic[T]):
+    """What a channel does with a message: it goes on while somebody waits for its answer, and then some."""
+
+    def __init__(self, hearing: Coroutine[Any, Any, T], client: Client, channel: Channel) -> None:
+        self._task = asyncio.create_task(hearing)
+        self._client = client
+        self._channel = channel
+        self._waiting = 0
+
+    async def answer(self) -> T:
+        """The answer. Raises the HTTP error 503 when it is cancelled because others went."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._task.cancelled():
+                text = "what was begun did not end in time, and was cancelled\n"
+                retry = {hdrs.RETRY_AFTER: RETRY_AFTER}
+                raise web.HTTPServiceUnavailable(text=text, headers=retry) from None
+            # The client has gone. What it had begun may finish, as after any other transport.
+            await asyncio.wait([self._task], timeout=LEAVE_GRACE)
+            raise
+        finally:
+            self._waiting -= 1
+            if not self._waiting and self._task.cancel():
+                self._channel.log.error("what %r had begun did not end and is cancelled", self._client)
