@@ -11,7 +11,8 @@ from pathlib import Path
 import needs
 import pytest
 from conftest import Serve
-from tree import PACKAGE
+from test_docs import rows, words_in
+from tree import PACKAGE, checkout
 from wire import Head, Wire, dial, request
 
 WEB = PACKAGE / "web"
@@ -185,6 +186,18 @@ def test_types_name_the_members() -> None:
     typed = set(re.findall(r"^  (\w+)<Type", (WEB / "realtime.d.ts").read_text(), re.M))
     assert typed == listening
     assert members("realtime.d.ts") == members("realtime.js") >= {"send", "close", "next", "position"}
+
+
+def test_page_names_what_is_there() -> None:
+    """The page of the reference has a row for each option, and names all that a page can use."""
+    page = checkout() / "docs" / "reference" / "browser.md"
+    types = (WEB / "realtime.d.ts").read_text()
+    types = types.partition("export interface Options {")[2].partition("\n}")[0]
+    options = re.findall(r"^  (\w+)\?: ", types, re.M)
+    cells = [row[0] for row in rows(page, "## `connect(url, options)`")]
+    assert [name for cell in cells for name in re.findall(r"\w+", cell)] == options
+    assert (members("realtime.js") - {"[Symbol.asyncIterator]", "next"}) <= words_in(page.read_text())
+    assert exported("realtime.js") <= words_in(page.read_text())
 
 
 # In node

@@ -376,6 +376,20 @@ async def test_answer_of_somebody_else(page: Tab) -> None:
     assert await page.run("[channel.closed.name, channel.closed.status]") == ["Refused", 200]
 
 
+async def test_long_refusal(page: Tab) -> None:
+    """Of what a server says to a refusal the first line is shown, and not all of a long one."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 404 Not Found\r\nAccess-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n"
+        writer.write(f"{head}{'x' * 5000}\n<p>more".encode())
+
+    async with http(handle) as address:
+        await page.open(f"http://{address}/", transport="sse")
+        await page.until("channel.closed")
+    assert await page.run("channel.closed.reason") == "x" * 300
+
+
 @pytest.mark.parametrize("transport", ["auto", "sse"])
 async def test_away_at_first(browser: Browser, serve: Serve, transport: str) -> None:
     """Where nobody is it tries again, and says each time after how long."""
@@ -387,7 +401,7 @@ async def test_away_at_first(browser: Browser, serve: Serve, transport: str) -> 
         assert (await one.run("asked"))[:3] == [[1, 1006, None], [2, 1006, None], [3, 1006, None]]
         assert (await one.log("down"))[0][1]["delay"] == 1
         async with await asyncio.start_server(pipe_to(serving.port), "127.0.0.1", port):
-            await one.until("channel.transport")
+            await one.until(f"channel.transport === '{'sse' if transport == 'sse' else 'websocket'}'")
             await one.run("channel.close()")
 
 
@@ -754,9 +768,9 @@ async def test_silence_while_it_slept(page: Tab) -> None:
 async def test_silence_after_the_clock_went_back(page: Tab) -> None:
     """A clock that is set back does not make it wait for so much longer."""
     async with websocket(in_turn(saying(welcome(heartbeat=0.1)), showing_since([])), V1) as url:
-        await page.open(url, slack=0)
-        await page.until("channel.transport")
-        await page.run("void (Date.now = ((now) => () => now() - 3_600_000)(Date.now))")
+        back = "() => { Date.now = ((now) => () => now() - 3_600_000)(Date.now); }"
+        opening = f"open('channel', {url!r}, {{ slack: 0 }})"
+        await page.run(f"void {opening}.addEventListener('open', {back}, {{ once: true }})")
         assert await page.take(1) == ["back"]
 
 
