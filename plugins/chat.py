@@ -3,20 +3,36 @@
 A message is `{"from": "alice", "text": "hi"}`, with `realtime:join` and `realtime:leave` for who
 comes and goes; a plain WebSocket sees them as `alice: hi`, `alice joined the chat` and
 `alice left the chat`. With a path such as `/rooms/{room}` every room is a topic of its own.
+
+Who can send JSON may say `{"text": "hi"}`, too, and `{"text": "psst", "to": "bob"}` to bob alone.
 """
 
 import asyncio
+from typing import Any
 from unicodedata import normalize
 
 from pydantic import PositiveInt
 
-from realtime import Bus, Channel, Client, CloseCode, Duration, Message, Position, hookimpl
+from realtime import (
+    Bus,
+    Channel,
+    Client,
+    CloseCode,
+    Duration,
+    Message,
+    Position,
+    Presence,
+    Rejected,
+    hookimpl,
+)
 
 
 class Chat(Channel):
     """A room: the first text is the name, every other is said to everybody."""
 
     class Settings(Channel.Settings):
+        presence: Presence = "announce"
+
         unique_names: bool = True
         """a name is refused (4509) while its holder in the room answers a ping within two seconds"""
 
@@ -94,34 +110,51 @@ class Chat(Channel):
         if client.name:
             client.state.left = asyncio.Event()
             self.holders[client.topic, client.name] = client
-            await self.publish(client.topic, {"name": client.name}, event="realtime:join")
+
+    def member(self, client: Client) -> dict[str, Any] | None:
+        return super().member(client) if client.name else None  # of who just reads nobody is told
 
     async def on_message(self, client: Client, message: Message) -> Position | None:
-        if message.kind != "text":
+        if message.kind == "bytes":
             await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
             return None
-        if client.transport == "post" and not await self.introduced(client):
-            return None
-        return await self.publish(client.topic, {"from": client.name, "text": message.data})
+        if client.transport == "post":
+            self.introduce(client)
+        match message.data:
+            case str(text):
+                pass
+            case {"text": str(text), **more} if not more:
+                pass
+            case {"text": str(text), "to": str(name), **more} if not more:
+                await self.whisper(client, self.checked(name), text)
+                return None
+            case _:
+                raise Rejected('say a text, {"text": "hi"}, or {"text": "psst", "to": "bob"}')
+        return await self.publish(client.topic, {"from": client.name, "text": text})
 
-    async def introduced(self, client: Client) -> bool:
-        """Whether a POST, which has neither connected nor joined, has a name to speak by."""
+    def introduce(self, client: Client) -> None:
+        """Give a POST, which has neither connected nor joined, the name that it speaks by."""
         name = client.name = self.checked(self.given_name(client))
         holder = self.holders.get((client.topic, name))
         if not name:
-            await client.close(CloseCode.BAD_DATA, f"say who you are with ?name=…: {self.rule}")
-        elif self.settings.unique_names and holder and holder.identity != client.identity:
-            await client.close(CloseCode.NAME_TAKEN, f"the name {name} is taken")
-        return not client.closed
+            raise Rejected(f"say who you are with ?name=…: {self.rule}")
+        if self.settings.unique_names and holder and holder.identity != client.identity:
+            raise Rejected(f"the name {name} is taken", 409)
+
+    async def whisper(self, client: Client, name: str, text: str) -> None:
+        """Send a text to those of one name alone, and to the one who says it."""
+        members = self.bus.topic(client.topic).members
+        there = [member for member in members if member.name == name]
+        if not there:
+            raise Rejected(f"there is no {name or 'such name'} here", 404)
+        for each in dict.fromkeys((*there, client)):
+            await each.send({"from": client.name, "text": text, "to": name}, event="direct")
 
     async def on_leave(self, client: Client) -> None:
         if client.name:
             if self.holders.get((client.topic, client.name)) is client:
                 del self.holders[client.topic, client.name]
-            try:
-                await self.publish(client.topic, {"name": client.name}, event="realtime:leave")
-            finally:
-                client.state.left.set()
+            client.state.left.set()
 
     def as_text(self, message: Message) -> str | None:
         if message.kind != "json":
@@ -131,7 +164,8 @@ class Chat(Channel):
             return f"{data['name']} joined the chat"
         if message.event == "realtime:leave":
             return f"{data['name']} left the chat"
-        return f"{data['from']}: {data['text']}"
+        whom = " (to you)" if message.event == "direct" else ""
+        return f"{data['from']}{whom}: {data['text']}"
 
 
 @hookimpl

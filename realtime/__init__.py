@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from realtime.bus import Subscription as Subscription
     from realtime.channel import Channel as Channel
     from realtime.channel import Client as Client
+    from realtime.channel import Presence as Presence
     from realtime.client import Backoff as Backoff
     from realtime.client import Connection as Connection
     from realtime.client import connect as connect
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from realtime.errors import NotConnected as NotConnected
     from realtime.errors import RealtimeError as RealtimeError
     from realtime.errors import Refused as Refused
+    from realtime.errors import Rejected as Rejected
     from realtime.errors import StartError as StartError
     from realtime.errors import TooManyTopics as TooManyTopics
     from realtime.errors import Unconfirmed as Unconfirmed
@@ -46,12 +48,12 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "bus": "Bus Subscription",
-    "channel": "Channel Client",
+    "channel": "Channel Client Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",
-    "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused StartError "
-    "TooManyTopics Unconfirmed UnknownTopic",
+    "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
+    "StartError TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "permissions": "Allow Identity Permission",

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass, field, fields
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 from aiohttp import web
-from pydantic import NonNegativeInt
+from pydantic import BeforeValidator, NonNegativeInt
 
 from realtime.bus import Bus
 from realtime.close_codes import CloseCode, may_be_sent
@@ -31,6 +31,10 @@ from realtime.topic import Overflow, TopicOptions
 Transport = Literal["websocket", "sse", "ndjson", "post"]
 #: What a channel can serve: these, and a snapshot of where it stands, for which nobody joins.
 TRANSPORTS = (*get_args(Transport)[:-1], "json", "post")
+#: What is told of who is here. YAML 1.1 reads a bare ``off`` as false.
+Presence = Annotated[
+    Literal["off", "list", "announce"], BeforeValidator(lambda value: "off" if value is False else value)
+]
 
 
 class Link(Protocol):
@@ -153,6 +157,9 @@ class Channel:
         overflow: Overflow = TopicOptions.overflow
         """what happens to a client that has fallen further behind"""
 
+        presence: Presence = "off"
+        """who is here: `off` tells nobody, `list` whoever asks, `announce` everybody who comes and goes"""
+
         keep_alive: Duration = 15.0
         """the silence after which an event stream gets a comment, a `realtime.v1.json` a heartbeat"""
 
@@ -216,6 +223,13 @@ class Channel:
     async def on_leave(self, client: Client) -> None:
         """A client that had joined is gone; called once, however it ended."""
 
+    def member(self, client: Client) -> dict[str, Any] | None:
+        """What is told of a client to those who ask who is here; None: nothing.
+
+        It is asked once, after ``on_join``, unless ``presence`` is ``off``.
+        """
+        return {"client": client.id, **({"name": client.name} if client.name else {})}
+
     def as_text(self, message: Message) -> str | None:
         """A message as a plain WebSocket shows it; None: not at all.
 
@@ -266,6 +280,13 @@ class Channel:
         for client in found:
             await client.close(CloseCode.NOT_ALLOWED, reason or "you were removed from the channel")
         return len(found)
+
+    def members(self, topic: str) -> list[dict[str, Any]]:
+        """What is told of those who are on a topic now, in the order in which they came.
+
+        Empty while ``presence`` is ``off``. Raises what :meth:`Bus.topic` does.
+        """
+        return [told for told in self.bus.topic(topic).members.values() if told is not None]
 
     # For the host
 

@@ -100,7 +100,7 @@ def acknowledge(ref: Ref, position: Position | None) -> bytes:
     return orjson.dumps(answer)
 
 
-def refuse(error: BadEnvelope) -> bytes:
-    """The answer to what is no such object."""
-    ref = {} if error.ref is None else {"ref": error.ref}
-    return orjson.dumps({"event": "realtime:error", **ref, "data": {"message": str(error)}})
+def refuse(why: str, ref: Ref | None, status: int = 400) -> bytes:
+    """The answer to what is no such object, or is not taken; ``status`` is what HTTP would say."""
+    named = {} if ref is None else {"ref": ref}
+    return orjson.dumps({"event": "realtime:error", **named, "data": {"message": why, "status": status}})

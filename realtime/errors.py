@@ -7,6 +7,7 @@ RealtimeError
 │   ├── UnknownTopic     no channel declares such a topic
 │   └── TooManyTopics    the server's limit of topics is reached
 ├── Disconnected     the client is gone, so nothing can be received from it
+├── Rejected         raised by a channel: it does not take what a client said
 ├── Closed           connect(): the server has ended the connection, and it is not taken up again
 ├── NotConnected     connect(): the server cannot be reached, or not in time; nothing was sent
 ├── Refused          connect(): the server answered, and said no: to a connection or to a message
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from realtime.close_codes import comes_back, describe
+from realtime.close_codes import CloseCode, comes_back, describe
 
 #: The most that an error shows of what a server says, in characters.
 MAX_SHOWN = 300
@@ -85,6 +86,28 @@ class Disconnected(RealtimeError):
     """The client is gone: :meth:`Client.receive` has nothing more to return."""
 
 
+class Rejected(RealtimeError):
+    """A channel raises it in ``on_message``: it does not take what the client said, which stays.
+
+    The text is a sentence for the client. ``status`` is that of HTTP, 400 to 599. Where there is no
+    way to say it, on a plain WebSocket, the client is closed with ``close_code``; in ``on_connect`` and
+    ``on_join`` it always is.
+    """
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"{status} is no status of an error: they are 400 to 599")
+        self.status = status
+        # A lone surrogate can be said nowhere.
+        super().__init__(sentence.encode(errors="replace").decode())
+
+    @property
+    def close_code(self) -> CloseCode:
+        """The close code that says the same as the status, as far as there is one."""
+        codes = {401: CloseCode.NOT_AUTHENTICATED, 403: CloseCode.NOT_ALLOWED}
+        return codes.get(self.status, CloseCode.POLICY)
+
+
 class Closed(RealtimeError):
     """The server has ended the connection: ``1013 try again: too slow``.
 
@@ -110,9 +133,9 @@ class NotConnected(RealtimeError):
 class Refused(RealtimeError):
     """The server answered, and said no: to a connection or to a message.
 
-    ``status`` is that of HTTP, or None where a message was refused over a WebSocket. ``body`` is the
-    server's text, at most 2,000 bytes of it. ``retry_after`` is when it asks to be asked again, in
-    seconds, if it does.
+    ``status`` is that of HTTP, also where a message was refused over a WebSocket; None if there was none.
+    ``body`` is the server's text, at most 2,000 bytes of it. ``retry_after`` is when it asks to be asked
+    again, in seconds, if it does.
     """
 
     def __init__(

@@ -158,7 +158,10 @@ class WebSocket(Link):
         waiting = self._acks.get(ref)
         if waiting is not None and not waiting.done():
             if event == "realtime:error":
-                waiting.set_result(Refused("the message was refused", body=str(fields["data"]["message"])))
+                said = fields["data"]
+                status = said.get("status")
+                known = status if isinstance(status, int) else None
+                waiting.set_result(Refused("the message was refused", known, str(said["message"])))
             else:
                 waiting.set_result(_position(fields))
         return True

@@ -375,8 +375,9 @@ def _check_type(label: str, kind: type[Channel]) -> None:
     for method in _AWAITED:
         if not inspect.iscoroutinefunction(getattr(kind, method)):
             raise PluginProblem(f"{label}.{method} must be an 'async def'")
-    if inspect.iscoroutinefunction(kind.as_text):
-        raise PluginProblem(f"{label}.as_text must be a plain 'def'")
+    for method in ("as_text", "member"):
+        if inspect.iscoroutinefunction(getattr(kind, method)):
+            raise PluginProblem(f"{label}.{method} must be a plain 'def'")
 
 
 def _check_hooks(label: str, plugin: object) -> None:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from realtime.encodings import Form
 from realtime.log import Log, Resume
@@ -74,8 +74,9 @@ class Topic(Log):
         self.bus = bus
         self.name = name
         self.options = options
-        #: Who is here, as the plugin that owns the topic sees it: any hashable, in order.
-        self.members: dict[object, None] = {}
+        #: Who is here, as the plugin that owns the topic sees it: any hashable, in order, each with what
+        #: is told of it (JSON), or None where nothing is.
+        self.members: dict[Any, dict[str, Any] | None] = {}
         # Subscribers by state; dicts, because they keep order and forget in constant time.
         self.live: dict[Subscriber, None] = {}
         self.behind: dict[Subscriber, None] = {}

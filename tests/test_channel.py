@@ -196,6 +196,55 @@ def test_identity_is_a_name() -> None:
     assert Identity(name="alice") == Identity(name="alice") != Identity(name="bob")
 
 
+# Who is here
+
+
+async def test_member_is_the_client_and_its_name(serve: Serve) -> None:
+    """What is told of a client is its id, and its name if it has one."""
+    async with joined(serve, "/silent") as (channel, _, [client]):
+        assert channel.member(client) == {"client": client.id}
+        client.name = "alice"
+        assert channel.member(client) == {"client": client.id, "name": "alice"}
+
+
+async def test_members_of_a_topic(serve: Serve) -> None:
+    """The members are those of one topic, in the order in which they came; without presence none."""
+    listed = CONFIG.replace('/rooms/{room}"', '/rooms/{room}", presence: list')
+    async with serve(listed, FILES) as serving:
+        rooms, silent = serving.server.channels["rooms"], serving.server.channels["silent"]
+        async with (
+            connect(serving.ws("/rooms/a")),
+            connect(serving.ws("/rooms/b")),
+            connect(serving.ws("/silent")),
+        ):
+            await until_joined(silent, 1)
+            first, second = await until_joined(rooms, 2)
+            async with connect(serving.ws("/rooms/a")):
+                await until_joined(rooms, 3)
+                third = list(rooms.clients)[-1]
+                told = [{"client": client.id} for client in (first, second, third)]
+                here = {topic: rooms.members(f"rooms/{topic}") for topic in "abc"}
+                assert here == {"a": [told[0], told[2]], "b": [told[1]], "c": []}
+                assert silent.members("silent") == []
+
+
+@pytest.mark.parametrize(
+    ("written", "mode"), [("off", "off"), ('"off"', "off"), ("false", "off"), ("list", "list")]
+)
+async def test_presence_is_off_without_quotes(serve: Serve, written: str, mode: str) -> None:
+    """``presence: off`` means what it says, although YAML reads it as false."""
+    config = f"channels: {{silent: {{plugin: silent, path: /silent, presence: {written}}}}}"
+    async with serve(config, FILES) as serving:
+        assert serving.server.channels["silent"].settings.presence == mode
+
+
+@pytest.mark.parametrize("value", [True, None, "on", "", 0])
+def test_presence_that_is_none(value: object) -> None:
+    """Nothing else is a kind of presence."""
+    with pytest.raises(ValidationError, match="'off', 'list' or 'announce'"):
+        settings(presence=value)
+
+
 # Publishing
 
 

@@ -191,6 +191,32 @@ async def test_refused_message() -> None:
             await channel.send("hi")
 
 
+async def test_rejected_by_the_channel(serve: Serve) -> None:
+    """What a channel does not take raises Refused with its status, on either transport; it goes on."""
+    async with serve("channels: {chat: {plugin: chat, path: /chat}}") as serving:
+        for url, name in ((serving.ws("/chat"), "alice"), (serving.http("/chat"), "bob")):
+            async with realtime.connect(url, name=name) as chat:
+                with pytest.raises(Refused, match="404 Not Found: there is no carol here") as caught:
+                    await chat.send({"text": "psst", "to": "carol"})
+                assert (caught.value.status, caught.value.comes_back) == (404, False)
+                assert await chat.send("hi") is not None
+
+
+@pytest.mark.parametrize("status", ["404", None, [1]], ids=repr)
+async def test_refusal_with_a_strange_status(status: object) -> None:
+    """A status that is no number is none."""
+
+    async def handler(server: ServerConnection) -> None:
+        ref = json.loads(await server.recv())["ref"]
+        await server.send(frame("realtime:error", {"message": "no", "status": status}, ref=ref))
+        await forever(server)
+
+    async with websocket(handler, V1) as url, realtime.connect(url) as channel:
+        with pytest.raises(Refused, match=r"^the message was refused: no$") as caught:
+            await channel.send("hi")
+    assert caught.value.status is None
+
+
 async def test_error_that_answers_nothing() -> None:
     """An error without a ref is a message: it is not lost."""
 
@@ -1411,7 +1437,7 @@ async def test_chat_by_its_name(serve: Serve) -> None:
         await alice.send("hi")
         await bob.send("hello")
         said = [{"from": "alice", "text": "hi"}, {"from": "bob", "text": "hello"}]
-        got = [data for data in await take(alice, 4) if "text" in data]
+        got = [data for data in await take(alice, 5) if "text" in data]
         assert got == said
 
 
@@ -1506,4 +1532,4 @@ async def test_message_that_is_never_taken(serve: Serve) -> None:
         realtime.connect(serving.ws("/chat"), name="alice") as chat,
     ):
         with pytest.raises(Closed, match="1003 wrong kind: the chat takes text only"):
-            await chat.send({"a": 1})
+            await chat.send(b"bytes")

@@ -221,8 +221,13 @@ def test_acknowledgement_of_what_was_not_published() -> None:
 @pytest.mark.parametrize(("ref", "said"), [(None, {}), (0, {"ref": 0}), ("", {"ref": ""})])
 def test_refusal(ref: int | str | None, said: dict[str, object]) -> None:
     """A refusal has the ref if there was one, and the sentence."""
-    assert json.loads(refuse(BadEnvelope("no", ref))) == {
+    assert json.loads(refuse("no", ref)) == {
         "event": "realtime:error",
         **said,
-        "data": {"message": "no"},
+        "data": {"message": "no", "status": 400},
     }
+
+
+def test_refusal_has_a_status() -> None:
+    """A refusal says what kind it is as HTTP would."""
+    assert json.loads(refuse("not here", None, 404))["data"] == {"message": "not here", "status": 404}

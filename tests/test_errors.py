@@ -11,6 +11,7 @@ from realtime.errors import (
     Disconnected,
     Problem,
     RealtimeError,
+    Rejected,
     StartError,
     TooManyTopics,
     UnknownTopic,
@@ -29,7 +30,7 @@ def test_tree_is_drawn() -> None:
             assert kind.__doc__
 
 
-@pytest.mark.parametrize("kind", [ConfigError, StartError, BusError, Disconnected])
+@pytest.mark.parametrize("kind", [ConfigError, StartError, BusError, Disconnected, Rejected])
 def test_one_base(kind: type[Exception]) -> None:
     """Whoever catches RealtimeError catches every one of them."""
     assert issubclass(kind, RealtimeError)
@@ -62,6 +63,29 @@ def test_config_error_is_all_of_its_problems() -> None:
         "first\nsecond",
         ["first", "second"],
     )
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 4401), (403, 4403), (400, 1008), (599, 1008)])
+def test_rejection_has_a_close_code(status: int, code: int) -> None:
+    """What is rejected where only a close can say so has a code that says the same."""
+    assert Rejected("no", status).close_code == code
+
+
+def test_rejection_is_a_bad_request_by_default() -> None:
+    """Without a status a rejection says that what was said is wrong."""
+    assert (str(Rejected("no")), Rejected("no").status) == ("no", 400)
+
+
+@pytest.mark.parametrize("status", [0, 202, 399, 600, 4401])
+def test_rejection_with_a_status_that_is_no_error(status: int) -> None:
+    """A status that is no error's is refused, a close code too."""
+    with pytest.raises(ValueError, match="they are 400 to 599"):
+        Rejected("no", status)
+
+
+def test_rejection_can_be_said_everywhere() -> None:
+    """Half of a character, which no transport could carry, is replaced."""
+    assert str(Rejected("no \ud800")) == "no ?"
 
 
 def test_far_words_are_not_suggested() -> None:

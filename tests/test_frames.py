@@ -64,7 +64,7 @@ class Reader:
             return data
         told = json.loads(data.removeprefix("data: "))
         retry = told["data"]["retry"] if told["event"] == "realtime:bye" else None
-        wanted = [f"id: {told['id']}"] * ("id" in told) + [f"retry: {retry}"] * bool(retry)
+        wanted = [f"id: {told.get('id')}"] * ("id" in told) + [f"retry: {retry}"] * bool(retry)
         assert before == wanted
         return data.removeprefix("data: ")
 

@@ -360,6 +360,10 @@ HOOK = "from realtime import hookimpl\n\n"
             "dice: Dice.as_text must be a plain 'def'",
         ),
         (
+            channel_type(body="async def member(self, client): ..."),
+            "dice: Dice.member must be a plain 'def'",
+        ),
+        (
             channel_type(body="transports = ('websockets',)"),
             "dice: Dice.transports has 'websockets'; there are websocket, sse",
         ),

@@ -31,7 +31,7 @@ from realtime.transports import post as post_module
 BOX = {
     "box.py": '''
         import asyncio
-        from realtime import Channel, CloseCode, Identity, hookimpl
+        from realtime import Channel, CloseCode, Identity, Rejected, hookimpl
 
         class Box(Channel):
             """Publishes what it hears, or does what the event asks for."""
@@ -65,6 +65,9 @@ BOX = {
                                        "who": client.identity and client.identity.name})
                 elif message.event == "close":
                     await client.close(int(message.payload), "because")
+                elif message.event == "reject":
+                    await client.send("first")
+                    raise Rejected("not this: é", int(message.payload))
                 elif message.event == "both":
                     await client.send("first")
                     await client.send(b"second", event="more")
@@ -306,6 +309,19 @@ async def test_close_becomes_a_status(serve: Serve, code: int, status: int) -> N
     assert (head.status, text) == (status, "{}" if status == 202 else "because\n")
     assert ("retry-after" in head.headers) is (status in (429, 503))
     assert ("www-authenticate" in head.headers) is (status == 401)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 429, 503, 599])
+async def test_rejection_has_its_status(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a channel does not take is answered with its status and its sentence, and is no bug."""
+    async with serve(CONFIG, BOX) as serving:
+        head, text = await post(serving.port, "/box?event=reject", str(status).encode())
+    assert (head.status, text) == (status, "not this: é\n")
+    assert ("retry-after" in head.headers) is (status in (429, 503))
+    assert ("www-authenticate" in head.headers) is (status == 401)
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("raised", ["RuntimeError", "SystemExit", "CancelledError"])

@@ -507,7 +507,8 @@ async def test_long_reason_is_cut_between_characters(serve: Serve) -> None:
 #: A channel that publishes what it hears, says what that was, and does what an event asks for.
 TALK = {
     "talk.py": '''
-        from realtime import Channel, hookimpl
+        import asyncio
+        from realtime import Channel, Rejected, hookimpl
 
         class Talk(Channel):
             """Publishes what it hears."""
@@ -515,6 +516,12 @@ TALK = {
             async def on_connect(self, client):
                 if "greeting" in client.query:
                     client.name = (await client.receive()).data
+                if "reject" in client.query:
+                    raise Rejected("not you", int(client.query["reject"]))
+
+            async def on_join(self, client):
+                if "later" in client.query:
+                    raise Rejected("not now", int(client.query["later"]))
 
             async def on_message(self, client, message):
                 if message.event == "quiet":
@@ -524,6 +531,16 @@ TALK = {
                     return await self.publish(client.topic, (await client.receive()).data)
                 if message.event == "fail":
                     raise RuntimeError
+                if message.event == "reject":
+                    raise Rejected("not this", message.data)
+                if message.event == "reject later":
+                    await asyncio.sleep(0)
+                    raise Rejected("not this", message.data)
+                if message.event == "reject after":
+                    await client.receive()
+                    raise Rejected("not this", message.data)
+                if message.data == "reject":
+                    raise Rejected("not this \\udc80" + 200 * "é", int(client.query["with"]))
                 if message.event == "what":
                     await client.send([message.event, message.kind, message.payload.decode()])
                     return None
@@ -706,6 +723,90 @@ async def test_bug_is_not_acknowledged(serve: Serve, caplog: pytest.LogCaptureFi
         bye = await client.hear()
     assert (bye["event"], bye["data"]["code"]) == ("realtime:bye", 1011)
     assert "RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize("event", ["reject", "reject later"])
+async def test_rejection_is_answered(serve: Serve, event: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a channel does not take is answered in its place; the client stays, and no bug is logged."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(event="quiet", ref=1)
+        await client.say(404, event=event, ref=2)
+        await client.say(409, event=event)
+        await client.say(event="quiet", ref=3)
+        answers = [await client.hear() for _ in range(4)]
+    assert answers == [
+        {"event": "realtime:ack", "ref": 1},
+        {"event": "realtime:error", "ref": 2, "data": {"message": "not this", "status": 404}},
+        {"event": "realtime:error", "data": {"message": "not this", "status": 409}},
+        {"event": "realtime:ack", "ref": 3},
+    ]
+    assert "bug" not in caplog.text
+
+
+async def test_rejection_has_the_ref_of_its_message(serve: Serve) -> None:
+    """Whatever a channel received meanwhile, the answer is to the message that was rejected."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(400, event="reject after", ref=1)
+        await client.say("meanwhile", ref=2)
+        answers = [await client.hear() for _ in range(2)]
+    assert [(answer["event"], answer["ref"]) for answer in answers] == [
+        ("realtime:ack", 2),
+        ("realtime:error", 1),
+    ]
+
+
+@pytest.mark.parametrize("event", ["reject", "reject later"])
+async def test_many_rejections_keep_their_order(serve: Serve, event: str) -> None:
+    """However much is rejected, each answer comes in its turn."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        for ref in range(200):
+            await client.say(400, event="quiet" if ref % 3 else event, ref=ref)
+        assert [(await client.hear())["ref"] for _ in range(200)] == list(range(200))
+
+
+async def test_status_that_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A channel that rejects with a status of success has a bug."""
+    async with serve(TALKING, TALK) as serving, talking(serving) as client:
+        await client.say(202, event="reject", ref=1)
+        assert (await client.hear())["data"]["code"] == 1011
+    assert "202 is no status of an error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, 4401), (403, 4403), (400, 1008), (404, 1008), (503, 1008)]
+)
+async def test_rejection_closes_plain_frames(
+    serve: Serve, status: int, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plain WebSocket, in which it cannot be said, is closed with the sentence as the reason."""
+    async with (
+        serve(TALKING, TALK) as serving,
+        websocket(serving.port, f"/talk?with={status}", text("hi")) as wire,
+    ):
+        assert await wire.text() == "hi"
+        await wire.send(text("reject") + text("later"))
+        end = await wire.frame()
+        assert (end.code, end.reason) == (code, "not this ?" + 56 * "é")
+        await wire.send(close(code))
+        assert await wire.rest() == b""
+        assert serving.server.bus.topic("talk").head == 1
+    assert "bug" not in caplog.text
+
+
+@pytest.mark.parametrize(("query", "reason"), [("reject", "not you"), ("later", "not now")])
+@pytest.mark.parametrize("protocol", [None, V1])
+async def test_rejected_before_it_is_heard(
+    serve: Serve, query: str, reason: str, protocol: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is rejected in ``on_connect`` or ``on_join`` is closed, on any transport."""
+    protocols = [Subprotocol(protocol)] if protocol else None
+    async with (
+        serve(TALKING, TALK) as serving,
+        connect(serving.ws(f"/talk?{query}=403"), subprotocols=protocols) as client,
+    ):
+        await soon(client.wait_closed())
+    assert (client.close_code, client.close_reason) == (4403, reason)
+    assert "bug" not in caplog.text
 
 
 async def test_flood_of_nonsense_is_answered_as_it_is_read(serve: Serve) -> None:

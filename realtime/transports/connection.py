@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from realtime.channel import Channel, Client
@@ -19,11 +19,12 @@ from realtime.close_codes import LOST, CloseCode
 from realtime.eager import Begun, begin, go_on
 from realtime.encodings import Form
 from realtime.envelope import Ref
-from realtime.errors import Disconnected
+from realtime.errors import Disconnected, Rejected
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 from realtime.transports.connections import Connections, log_end, not_the_plugins
+from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import limit
 
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         "closed",
         "connections",
         "form",
+        "on_message",
         "outcome",
         "paused",
         "slot",
@@ -102,6 +104,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._opened_at = self._loop.time()
         self._lost = False
+        #: Who hears the messages of this client.
+        self.on_message: Callable[[Client, Message], Awaitable[Position | None]] = channel.on_message
         self._paused_at = 0.0
         self._unsent = 0  # what the transport held at the last look while paused
         # Whoever waits for the client: its task between two messages (idle), or what that is doing.
@@ -229,6 +233,10 @@ class Connection(asyncio.Protocol):
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard, in a transport where it can ask to be told."""
 
+    def reject(self, ref: Ref | None, rejected: Rejected) -> None:
+        """Tell the client that its message is not taken; where that cannot be said, it is closed."""
+        self.close(rejected.close_code, str(rejected))
+
     async def _take(self) -> Message:
         """The next message of the client."""
         self._be_alone()
@@ -287,7 +295,7 @@ class Connection(asyncio.Protocol):
         if message is None:
             return
         self._waiter, self._idle = None, False  # on_message may receive() from the client itself
-        result = begin(self._loop, self._task, self._context, self.channel.on_message, self.client, message)
+        result = begin(self._loop, self._task, self._context, self.on_message, self.client, message)
         if type(result) is Begun:
             self._begun = result
         elif ref is not None:
@@ -392,9 +400,14 @@ class Connection(asyncio.Protocol):
             self.topic.members[client] = None
             self.subscriber.start()
             await channel.on_join(client)
+            # Whom on_join has closed was never here; who is lost may have said something.
+            if self._lost or not self.closed:
+                await arrive(channel, client, self.topic, self.send if self.form.marks else None)
             await self._listen()
         except Disconnected:
             pass
+        except Rejected as rejected:  # before it was listened to
+            self.close(rejected.close_code, str(rejected))
         except BaseException as error:
             if not_the_plugins(error):
                 raise
@@ -423,15 +436,20 @@ class Connection(asyncio.Protocol):
                     self._idle = False
                 begun = self._begun
             self._begun = None
-            if begun is not None:
-                ref = self._ref
-                position = await go_on(begun, error)
+            message: Message | None = None
+            try:
+                if begun is not None:
+                    ref = self._ref
+                    position = await go_on(begun, error)
+                else:
+                    message, ref = await self._take(), self._ref
+                    position = await self.on_message(self.client, message)
+            except Rejected as rejected:
+                self.reject(ref, rejected)
             else:
-                message, ref = await self._take(), self._ref
-                position = await self.channel.on_message(self.client, message)
-                del message  # it may be large, and the next far away
-            if ref is not None:
-                self.acknowledge(ref, position)
+                if ref is not None:
+                    self.acknowledge(ref, position)
+            begun = message = None  # what they hold may be large, and the next message far away
             in_a_row += 1
             if in_a_row == TURN_MESSAGES:
                 in_a_row = 0
@@ -440,9 +458,9 @@ class Connection(asyncio.Protocol):
     async def _leave(self) -> None:
         channel, client = self.channel, self.client
         channel.left(client)
-        self.topic.members.pop(client, None)
         try:
             async with asyncio.timeout(LEAVE_GRACE):
+                await depart(channel, client, self.topic)
                 await channel.on_leave(client)
         except TimeoutError:
             channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)

@@ -19,7 +19,7 @@ from realtime.encodings import (
     Stream,
     frame,
 )
-from realtime.errors import TooManyTopics
+from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
@@ -96,7 +96,8 @@ class Endpoint:
         if wanted == "websocket":
             handshake = websocket.accept(request, compress=self._channel.settings.compress)
         identity = await self._authenticate(request)
-        self._check_permission(request, _ACTIONS.get(wanted, "subscribe"), identity)
+        if refusal := self._refusal(request, _ACTIONS.get(wanted, "subscribe"), identity):
+            raise refusal
         if wanted == "kick":
             return await self._kick(request, topic)
         if wanted == "json":
@@ -109,6 +110,8 @@ class Endpoint:
         response = handshake or Opening(headers=self._stream_headers(request, wanted) | common)
         connection = self._connection(request, topic, wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
+        if wanted == "websocket" and (refusal := self._refusal(request, "publish", identity)):
+            connection.on_message = _refusing(refusal)
         await self._open(request, connection, response, since)
         return response
 
@@ -207,15 +210,17 @@ class Endpoint:
             raise web.HTTPNotFound(text=f"there is no {id or name!r} here\n")
         return web.json_response({"removed": removed})
 
-    def _check_permission(self, request: web.Request, action: Action, identity: Identity | None) -> None:
+    def _refusal(
+        self, request: web.Request, action: Action, identity: Identity | None
+    ) -> web.HTTPException | None:
         allow = self._channel.settings.allow
         if allow.permits(action, identity, local=is_local(request)):
-            return
+            return None
         rule = getattr(allow, action)
         text = f"who may {action} here: {rule} (allow.{action} in the config)\n"
         if identity is None and rule not in ("local", "nobody"):
-            raise web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
-        raise web.HTTPForbidden(text=text)
+            return web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
+        return web.HTTPForbidden(text=text)
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
@@ -239,6 +244,15 @@ class Endpoint:
         error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": post.RETRY_AFTER})
         error.force_close()
         return error
+
+
+def _refusing(refusal: web.HTTPException) -> Callable[[Client, Message], Awaitable[None]]:
+    """What hears the messages of a client that may read, and not publish."""
+
+    async def refuse(client: Client, message: Message) -> None:
+        raise Rejected((refusal.text or "").strip(), refusal.status)
+
+    return refuse
 
 
 class _GuardedFrames(PlainFrames):

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from realtime import envelope
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode, comes_back
-from realtime.errors import Disconnected, TooManyTopics
+from realtime.errors import Disconnected, Rejected, TooManyTopics
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
@@ -103,6 +103,7 @@ class Post:
         self._room = max_message + MAX_OUTBOX  # what is still free for direct messages, in bytes
         self._answers: list[bytes] = []
         self._end = End(CloseCode.DONE, "")
+        self._status: int | None = None  # of a Rejected
 
     def send(self, message: Message) -> None:
         """A message to this client alone goes into the answer."""
@@ -145,6 +146,8 @@ class Post:
     async def _hear(self, client: Client, message: Message) -> Position | None:
         try:
             return await self._channel.on_message(client, message)
+        except Rejected as rejected:
+            self._end, self._status = End(rejected.close_code, str(rejected)), rejected.status
         except Disconnected:
             self.close(CloseCode.BAD_DATA, "a POST says one thing, and this channel wants to hear more")
         except TooManyTopics as error:
@@ -160,7 +163,7 @@ class Post:
         code, reason = self._end
         headers = {hdrs.CACHE_CONTROL: "no-store"}
         if code != CloseCode.DONE:
-            status = _STATUS.get(code, 503 if comes_back(code) else 400)
+            status = self._status or _STATUS.get(code, 503 if comes_back(code) else 400)
             if status in (429, 503):
                 headers[hdrs.RETRY_AFTER] = RETRY_AFTER
             if status == 401:

@@ -16,7 +16,7 @@ MAX_SNAPSHOT = 1024 * 1024
 
 
 def snapshot(channel: Channel, name: str, since: Since) -> bytes:
-    """The object: ``channel``, ``topic``, ``id``, ``clients`` and ``messages``.
+    """The object: ``channel``, ``topic``, ``id``, ``clients``, ``messages``, and ``members`` with presence.
 
     ``messages`` are the newest that a newcomer may ask for. ``id`` is the position that they reach, None
     of a topic that nobody uses. After a position they are what follows it, from the oldest on, ``outcome``
@@ -30,6 +30,8 @@ def snapshot(channel: Channel, name: str, since: Since) -> bytes:
         messages = _first(messages) if resumes else _first(messages[::-1])[::-1]
         facts["id"] = str(messages[-1].id if messages else topic.position)
         facts["clients"] = len(topic.members)
+        if channel.settings.presence != "off":
+            facts["members"] = channel.members(name)
     if resumes:
         resumed = topic.seek(since)[1] if topic else None
         facts["outcome"] = resumed.outcome if resumed else "reset"

@@ -21,6 +21,7 @@ from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
+from realtime.errors import Rejected
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
@@ -336,13 +337,17 @@ class JsonWebSocket(ControlledConnection, WebSocket):
         try:
             message, self._ref = read(came.payload)
         except BadEnvelope as error:
-            self.tell(frame(TEXT, refuse(error)))
+            self.tell(frame(TEXT, refuse(str(error), error.ref)))
             return None
         return message
 
     def acknowledge(self, ref: Ref, position: Position | None) -> None:
         """Tell the client that it was heard."""
         self.tell(frame(TEXT, acknowledge(ref, position)))
+
+    def reject(self, ref: Ref | None, rejected: Rejected) -> None:
+        """Tell the client that its message is not taken."""
+        self.tell(frame(TEXT, refuse(str(rejected), ref, rejected.status)))
 
 
 def _explained(code: int, reason: str) -> End:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import needs
 import pytest
@@ -328,17 +329,29 @@ async def test_objects(serve: Serve) -> None:
     ):
         for ref, text in enumerate(("alice", "hi")):
             await client.send(json.dumps({"data": text, "ref": ref}))
-        events = [json.loads(text) for text in await heard(client, 5)]
+        events = [json.loads(text) for text in await heard(client, 6)]
         epoch = serving.server.bus.topic("lobby").epoch
     assert [event["event"] for event in events] == [
         "realtime:welcome",
         "realtime:ack",
         "realtime:join",
+        "realtime:members",
         "message",
         "realtime:ack",
     ]
-    assert [event.get("id") for event in events[1:]] == [None, f"{epoch}-1", f"{epoch}-2", f"{epoch}-2"]
-    assert [event["data"] for event in events[2:4]] == [{"name": "alice"}, {"from": "alice", "text": "hi"}]
+    assert [event.get("id") for event in events[1:]] == [
+        None,
+        f"{epoch}-1",
+        None,
+        f"{epoch}-2",
+        f"{epoch}-2",
+    ]
+    alice = {"client": events[0]["data"]["client"], "name": "alice"}
+    assert [event["data"] for event in events[2:5]] == [
+        alice,
+        {"members": [alice]},
+        {"from": "alice", "text": "hi"},
+    ]
 
 
 # By POST
@@ -361,11 +374,11 @@ async def test_post_without_a_name(serve: Serve, query: str) -> None:
     assert body == "say who you are with ?name=…: a name is 1 to 32 printable characters\n"
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
-async def test_post_of_no_text(serve: Serve, kind: str) -> None:
-    """Only text can be said by POST, too."""
+async def test_post_of_bytes(serve: Serve) -> None:
+    """Bytes cannot be said by POST, either."""
     async with serve(CHAT) as serving:
-        head, body = await post(serving.port, "/chat?name=bob", b"[1]", [("Content-Type", kind)])
+        kind = [("Content-Type", "application/octet-stream")]
+        head, body = await post(serving.port, "/chat?name=bob", b"hi", kind)
     assert (head.status, body) == (415, "the chat takes text only\n")
 
 
@@ -397,6 +410,190 @@ async def test_post_by_curl(serve: Serve) -> None:
         assert await heard(bob, 1) == ["alice: hi"]
 
 
+# In JSON
+
+
+JSON = [("Content-Type", "application/json")]
+
+
+@asynccontextmanager
+async def objects(serving: Serving, name: str) -> AsyncIterator[ClientConnection]:
+    """A client of the subprotocol that has joined and been told who is here."""
+    url = serving.ws(f"/chat?name={name}")
+    async with connect(url, subprotocols=[Subprotocol("realtime.v1.json")]) as client:
+        while json.loads(await soon(client.recv()))["event"] != "realtime:members":
+            pass
+        yield client
+
+
+async def answered(client: ClientConnection, data: object) -> list[dict[str, Any]]:
+    """What comes up to the answer to a message, without ids and times."""
+    await client.send(json.dumps({"data": data, "ref": 1}))
+    came: list[dict[str, Any]] = []
+    while not came or "ref" not in came[-1]:
+        frame = json.loads(await soon(client.recv()))
+        came.append({key: value for key, value in frame.items() if key in ("event", "ref", "data")})
+    return came
+
+
+ACK = {"event": "realtime:ack", "ref": 1}
+
+
+async def test_text_in_json(serve: Serve) -> None:
+    """``{"text": "hi"}`` is the text: by objects and by POST."""
+    async with (
+        serve(CHAT) as serving,
+        joined(serving, "bob") as bob,
+        objects(serving, "alice") as alice,
+    ):
+        said = {"from": "alice", "text": "hi"}
+        assert await answered(alice, {"text": "hi"}) == [{"event": "message", "data": said}, ACK]
+        head, _ = await post(serving.port, "/chat?name=carol", b'{"text": "hello"}', JSON)
+        assert head.status == 202
+        assert await heard(bob, 3) == ["alice joined the chat", "alice: hi", "carol: hello"]
+
+
+async def test_to_one_alone(serve: Serve) -> None:
+    """What is said to somebody reaches that one and its sender, in order, and nobody else."""
+    async with (
+        serve(CHAT) as serving,
+        joined(serving, "carol") as carol,
+        joined(serving, "bob") as plain,
+        objects(serving, "alice") as alice,
+    ):
+        said = {"from": "alice", "text": "psst", "to": "bob"}
+        assert await answered(alice, {"text": "psst", "to": "bob"}) == [
+            {"event": "direct", "data": said},
+            ACK,
+        ]
+        await answered(alice, "hi")
+        assert await heard(plain, 3) == ["alice joined the chat", "alice (to you): psst", "alice: hi"]
+        assert await heard(carol, 3) == ["bob joined the chat", "alice joined the chat", "alice: hi"]
+
+
+async def test_what_is_said_to_one_is_not_kept(serve: Serve) -> None:
+    """Nobody gets later what was said to somebody alone."""
+    async with serve(CHAT) as serving, joined(serving, "bob"), objects(serving, "alice") as alice:
+        head = serving.server.bus.topic("lobby").head
+        await answered(alice, {"text": "psst", "to": "bob"})
+        assert serving.server.bus.topic("lobby").head == head
+
+
+async def test_to_oneself(serve: Serve) -> None:
+    """What somebody says to itself it gets once."""
+    async with serve(CHAT) as serving, objects(serving, "alice") as alice:
+        said = {"from": "alice", "text": "note", "to": "alice"}
+        answer = await answered(alice, {"text": "note", "to": " alice "})
+        assert answer == [{"event": "direct", "data": said}, ACK]
+
+
+async def test_to_all_of_a_name(serve: Serve) -> None:
+    """Where names need not be unique all of that name get it."""
+    config = "channels: {lobby: {plugin: chat, path: /chat, unique_names: false}}"
+    async with (
+        serve(config) as serving,
+        joined(serving, "bob") as one,
+        joined(serving, "bob") as two,
+        objects(serving, "alice") as alice,
+    ):
+        await answered(alice, {"text": "psst", "to": "bob"})
+        assert (await heard(one, 3))[-1] == (await heard(two, 2))[-1] == "alice (to you): psst"
+
+
+async def test_to_one_in_its_room(serve: Serve) -> None:
+    """Who is in another room is not here."""
+    async with (
+        serve('channels: {rooms: {plugin: chat, path: "/rooms/{room}"}}') as serving,
+        joined(serving, "bob", "/rooms/a"),
+        joined(serving, "bob", "/rooms/b") as bob,
+    ):
+        body = b'{"text": "psst", "to": "bob"}'
+        head, text = await post(serving.port, "/rooms/c?name=alice", body, JSON)
+        assert (head.status, text) == (404, "there is no bob here\n")
+        assert (await post(serving.port, "/rooms/b?name=alice", body, JSON))[0].status == 202
+        assert await heard(bob, 1) == ["alice (to you): psst"]
+
+
+@pytest.mark.parametrize("name", ["bob", "x" * 32])
+async def test_nobody_of_that_name(serve: Serve, name: str) -> None:
+    """What is said to nobody is rejected, and the sender stays; a reader without a name has none."""
+    async with (
+        serve(CHAT) as serving,
+        stream(serving.port, "/chat"),
+        objects(serving, "alice") as alice,
+    ):
+        data = {"message": f"there is no {name} here", "status": 404}
+        expected = [{"event": "realtime:error", "ref": 1, "data": data}]
+        assert await answered(alice, {"text": "psst", "to": name}) == expected
+        assert (await answered(alice, "hi"))[-1] == ACK
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 33])
+async def test_name_that_nobody_can_have(serve: Serve, name: str) -> None:
+    """A name that is none is nobody's, and is not repeated."""
+    async with serve(CHAT) as serving:
+        body = json.dumps({"text": "psst", "to": name}).encode()
+        head, text = await post(serving.port, "/chat?name=alice", body, JSON)
+    assert (head.status, text) == (404, "there is no such name here\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[1], 7, None, {}, {"to": "bob"}, {"text": 1}, {"text": "hi", "to": None}, {"text": "hi", "x": 1}],
+    ids=json.dumps,
+)
+async def test_other_json(serve: Serve, data: object) -> None:
+    """Any other JSON is rejected with a sentence that says what can be said, and the client stays."""
+    sentence = 'say a text, {"text": "hi"}, or {"text": "psst", "to": "bob"}'
+    async with serve(CHAT) as serving, objects(serving, "alice") as alice:
+        error = {"event": "realtime:error", "ref": 1, "data": {"message": sentence, "status": 400}}
+        assert await answered(alice, data) == [error]
+        assert (await answered(alice, "hi"))[-1] == ACK
+        head, text = await post(serving.port, "/chat?name=bob", json.dumps(data).encode(), JSON)
+    assert (head.status, text) == (400, f"{sentence}\n")
+
+
+async def test_post_to_one_alone(serve: Serve) -> None:
+    """A POST can say something to somebody alone; the sender's copy is in its answer."""
+    async with serve(CHAT) as serving, joined(serving, "bob") as bob:
+        curl = [needs.curl(), "-s", "-w", r"\n", "-H", "Content-Type: application/json"]
+        body = '{"to":"bob","text":"psst"}'
+        (printed,) = await lines([*curl, "-d", body, serving.http("/chat?name=alice")], 1)
+        assert await heard(bob, 1) == ["alice (to you): psst"]
+    (copy,) = json.loads(printed)["messages"]
+    assert (copy["event"], copy["data"]) == ("direct", {"from": "alice", "text": "psst", "to": "bob"})
+    assert "id" not in json.loads(printed)
+
+
+@pytest.mark.parametrize("said", ["/me waves", '{"text": "psst", "to": "bob"}', "@bob hi", ""])
+async def test_plain_text_is_plain(serve: Serve, said: str) -> None:
+    """On a plain WebSocket, and in a POST of text, whatever a text looks like is said as it stands."""
+    async with serve(CHAT) as serving, joined(serving, "alice") as alice:
+        await alice.send(said)
+        await post(serving.port, "/chat?name=bob", said.encode())
+        assert await heard(alice, 2) == [f"alice: {said}", f"bob: {said}"]
+
+
+# Who is here
+
+
+@pytest.mark.parametrize("mode", ["off", "list"])
+async def test_chat_that_announces_nobody(serve: Serve, mode: str) -> None:
+    """With another ``presence`` nobody sees who comes and goes; a name is given up all the same."""
+    config = f"channels: {{lobby: {{plugin: chat, path: /chat, presence: {mode}}}}}"
+    async with serve(config) as serving, connect(serving.ws("/chat")) as alice:
+        chat = serving.server.channels["lobby"]
+        await alice.send("alice")
+        for _ in range(2):
+            async with connect(serving.ws("/chat")) as bob:
+                await bob.send("bob")
+                await bob.send("hi")
+                assert await heard(bob, 1) == ["bob: hi"]
+                names = [member["name"] for member in chat.members("lobby")]
+                assert names == (["alice", "bob"] if mode == "list" else [])
+        assert await heard(alice, 2) == ["bob: hi", "bob: hi"]
+
+
 # Rooms
 
 
@@ -421,11 +618,14 @@ async def test_stream_sees_the_same(serve: Serve) -> None:
     async with serve(CHAT) as serving, stream(serving.port, "/chat") as events:
         async with joined(serving, "alice") as alice:
             await alice.send("hi")
-            join, message = await events.event(), await events.event()
+            (member,) = (c for c in serving.server.channels["lobby"].clients if c.name == "alice")
+            here, join, message = [await events.event() for _ in range(3)]
         leave = await events.event()
-    assert (join["event"], json.loads(join["data"])) == ("realtime:join", {"name": "alice"})
+    told = {"client": member.id, "name": "alice"}
+    assert (here["event"], json.loads(here["data"])) == ("realtime:members", {"members": []})
+    assert (join["event"], json.loads(join["data"])) == ("realtime:join", told)
     assert json.loads(message["data"]) == {"from": "alice", "text": "hi"}
-    assert (leave["event"], json.loads(leave["data"])) == ("realtime:leave", {"name": "alice"})
+    assert (leave["event"], json.loads(leave["data"])) == ("realtime:leave", told)
 
 
 async def test_reader_without_a_name(serve: Serve) -> None:
@@ -441,7 +641,7 @@ async def test_reader_with_a_name(serve: Serve) -> None:
     """A stream with ``?name=`` is there like anybody."""
     async with serve(CHAT) as serving, joined(serving, "alice") as alice:
         async with stream(serving.port, "/chat?name=bob") as events:
-            assert json.loads((await events.event())["data"]) == {"name": "bob"}
+            assert json.loads((await events.event())["data"])["name"] == "bob"
         assert await heard(alice, 2) == ["bob joined the chat", "bob left the chat"]
 
 
