@@ -210,8 +210,9 @@ if (transport === "websocket") ({ default: WebSocket } = await import("ws"));
 const channel = connect(url, { name: "alice", transport, WebSocket });
 const id = await channel.send("hi");
 for await (const message of channel) {
+  if (message.id !== id) continue;
   console.log(message.event, JSON.stringify(message.data), channel.transport);
-  if (message.id === id) channel.close();
+  channel.close();
 }
 """
 
@@ -228,7 +229,4 @@ async def test_node(serve: Serve, tmp_path_factory: pytest.TempPathFactory, tran
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
     assert process.returncode == 0
-    assert output.decode().splitlines() == [
-        f'realtime:join {{"name":"alice"}} {transport}',
-        f'message {{"from":"alice","text":"hi"}} {transport}',
-    ]
+    assert output.decode() == f'message {{"from":"alice","text":"hi"}} {transport}\n'

@@ -128,7 +128,7 @@ export class Refused extends RealtimeError {
   constructor(reason: string, status?: number, retryAfter?: number | null);
   /** The server's sentence. */
   readonly reason: string;
-  /** That of HTTP; there is none for a message over a WebSocket. */
+  /** That of HTTP, or what it would be for a message over a WebSocket. */
   readonly status?: number;
   /** Whether asking again makes sense. */
   readonly comesBack: boolean;

@@ -210,7 +210,7 @@ export class Connection extends EventTarget {
       const { resolve, reject } = this.#acks.get(fields.ref) ?? {};
       this.#acks.delete(fields.ref);
       if (event === "realtime:ack") resolve?.(id);
-      else reject?.(new Refused(facts.message));
+      else reject?.(new Refused(facts.message, facts.status));
     } else if (event !== "realtime:heartbeat") {
       this.#take(message, text.length);
     }

@@ -178,16 +178,16 @@ async def test_two_tabs_chat(serve: Serve, browser: Browser, transport: str) -> 
         tab(browser, serving.http("/")) as alice,
         tab(browser, serving.http("/")) as bob,
     ):
-        await alice.open("/chat", transport=transport, name="alice")
-        await alice.take(1)
-        await bob.open("/chat", transport=transport, name="bob")
-        await bob.take(1)
+        for one, name in ((alice, "alice"), (bob, "bob")):
+            await one.open("/chat", transport=transport, name=name)
+            await one.take(1)
         positions = [await alice.sent("'hi'"), await bob.sent("'hello'")]
         said = [{"from": "alice", "text": "hi"}, {"from": "bob", "text": "hello"}]
-        for one, joined in ((alice, 2), (bob, 1)):
-            assert (await one.take(joined + 2))[joined:] == said
-            log = await one.log("message")
-            assert [entry[1]["id"] for entry in log[joined:]] == positions
+        for one in (alice, bob):
+            await one.until("data('channel').at(-1).text === 'hello'")
+            log = [message for _, message in await one.log("message") if message["event"] == "message"]
+            assert [message["data"] for message in log] == said
+            assert [message["id"] for message in log] == positions
             assert await one.run("channel.transport") == transport
             assert one.errors + one.uncaught == []
 
@@ -395,11 +395,11 @@ async def test_away_at_first(browser: Browser, serve: Serve, transport: str) -> 
     """Where nobody is it tries again, and says each time after how long."""
     async with serve(room(origins="any"), RELAY) as serving, tab(browser, serving.http("/")) as one:
         port = closed_port()
-        asked = "backoff: (...asked) => { (window.asked ??= []).push(asked); return 1; }"
+        asked = "backoff: (...asked) => { (window.asked ??= []).push(asked); return 100; }"
         await one.open(f"http://127.0.0.1:{port}/room", transport=transport, more=asked)
         await one.until("window.asked?.length > 2")
         assert (await one.run("asked"))[:3] == [[1, 1006, None], [2, 1006, None], [3, 1006, None]]
-        assert (await one.log("down"))[0][1]["delay"] == 1
+        assert (await one.log("down"))[0][1]["delay"] == 100
         async with await asyncio.start_server(pipe_to(serving.port), "127.0.0.1", port):
             await one.until(f"channel.transport === '{'sse' if transport == 'sse' else 'websocket'}'")
             await one.run("channel.close()")
@@ -496,7 +496,7 @@ async def test_channel_without_events(serve: Serve, browser: Browser) -> None:
         tab(browser, f"http://127.0.0.1:{there.port}/") as one,
     ):
         there.websockets = False
-        await one.open("/ws")
+        await one.open("/ws", more="backoff: () => 100")
         await one.until("logs.channel.filter(([type]) => type === 'down').length === 2")
         there.websockets = True
         await one.until("channel.transport === 'websocket'")
@@ -884,13 +884,13 @@ async def test_send_that_is_refused(page: Tab) -> None:
     async def handler(server: ServerConnection) -> None:
         await server.send(welcome())
         ref = json.loads(await server.recv())["ref"]
-        await server.send(frame("realtime:error", {"message": "no such event"}, ref=ref))
+        await server.send(frame("realtime:error", {"message": "no such event", "status": 404}, ref=ref))
         await forever(server)
 
     async with websocket(handler, V1) as url:
         await page.open(url)
         error = await page.sent("'hi'")
-        assert (error["name"], error["reason"]) == ("Refused", "no such event")
+        assert (error["name"], error["status"], error["reason"]) == ("Refused", 404, "no such event")
         assert [kind for kind, _ in await page.log()] == ["open"]
 
 
