@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from functools import partial
 
-from aiohttp import ETag, hdrs, web
+from aiohttp import hdrs, web
 
-WEB = Path(__file__).parent / "web"
+from realtime.transports.page import WEB
 
-_SCRIPT = "text/javascript"
-#: Each file by its name under ``/-/``, with its type and what else is said of it.
+_SCRIPT = {"Content-Type": "text/javascript; charset=utf-8"}
+#: Each file by its name under ``/-/``, and what is said of it beside what is said of all.
 _FILES = {
-    "realtime.js": (_SCRIPT, {"X-TypeScript-Types": "/-/realtime.d.ts"}),
-    "realtime.d.ts": ("text/typescript", {}),
-    "channel.js": (_SCRIPT, {}),
+    "realtime.js": _SCRIPT | {"X-TypeScript-Types": "/-/realtime.d.ts"},
+    "realtime.d.ts": {"Content-Type": "text/typescript; charset=utf-8"},
+    "channel.js": _SCRIPT,
 }
 _HEADERS = {
-    hdrs.CACHE_CONTROL: "no-cache",  # to be kept, and asked about each time
-    hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
-    hdrs.VARY: hdrs.ACCEPT_ENCODING,
+    "Cache-Control": "no-cache",  # to be kept, and asked about each time
+    "Access-Control-Allow-Origin": "*",
+    "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def routes() -> list[web.RouteDef]:
     """A route for each of them; the files are read now."""
-    return [web.get(f"/-/{name}", _Asset(name, *facts).handle) for name, facts in _FILES.items()]
+    return [
+        web.get(f"/-/{name}", partial(_serve, (WEB / name).read_bytes(), _HEADERS | more))
+        for name, more in _FILES.items()
+    ]
 
 
-class _Asset:
-    """One file."""
-
-    def __init__(self, name: str, content_type: str, headers: dict[str, str]) -> None:
-        self._body = (WEB / name).read_bytes()
-        self._type = content_type
-        self._headers = {**_HEADERS, **headers}
-        # Weak, for it is the same whether it is compressed or not (RFC 9110, section 8.8.1).
-        self._tag = ETag(hashlib.sha256(self._body).hexdigest()[:16], is_weak=True)
-
-    async def handle(self, request: web.Request) -> web.Response:
-        known = any(tag.value in (self._tag.value, "*") for tag in request.if_none_match or ())
-        response = web.Response(status=304 if known else 200, headers=self._headers)
-        response.etag = self._tag
-        if not known:
-            response.body, response.content_type, response.charset = self._body, self._type, "utf-8"
-            response.enable_compression()
-        return response
+async def _serve(body: bytes, headers: dict[str, str], request: web.Request) -> web.Response:
+    # Weak, for it is the same whether it is compressed or not (RFC 9110, section 8.8.1).
+    headers = headers | {"ETag": f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'}
+    if headers["ETag"] in request.headers.get(hdrs.IF_NONE_MATCH, ""):
+        return web.Response(status=304, headers=headers)
+    response = web.Response(body=body, headers=headers)
+    response.enable_compression()
+    return response
