@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 Address = IPv4Address | IPv6Address
@@ -30,7 +30,7 @@ _SCHEME_TOLD = web.RequestKey("realtime_scheme_told", bool)
 #: What proxies call the schemes; some have names of their own for a WebSocket.
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: What a proxy writes, trusted or not.
-_HANDED_ON = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+_HANDED_ON = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\[\]]+)\](:[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
@@ -93,15 +93,17 @@ def is_local(request: web.Request) -> bool:
     """Whether the client is on this machine, and no proxy or web page speaks in its name.
 
     It comes from a loopback address or by a unix socket. Not what somebody has handed on whom the
-    config does not trust: to a proxy on this machine everybody would be local. And not a page whose name
-    was made to point here (DNS rebinding): such a request has that name as its host.
+    config does not trust: to a proxy on this machine everybody would be local. Not a page of another
+    origin, though it may connect. And not a page whose name was made to point here (DNS rebinding): such a
+    request has that name as its host.
     """
-    if request.get(_CLIENT_TOLD):
-        return _is_loopback(request.remote or "")
-    if any(header in request.headers for header in _HANDED_ON):
+    if request.headers.get(hdrs.ORIGIN, f"http://{request.host}").partition("://")[2] != request.host:
         return False
-    if _by_unix(request):
-        return True
+    if not request.get(_CLIENT_TOLD):
+        if any(header in request.headers for header in _HANDED_ON):
+            return False
+        if _by_unix(request):
+            return True
     by_name = request.host == "localhost" or request.host.startswith("localhost:")
     return _is_loopback(request.remote or "") and (by_name or _is_loopback(request.host))
 

@@ -133,7 +133,7 @@ async def test_name_and_bus(channel: Channel) -> None:
 
 def test_transports() -> None:
     """A channel serves every transport, a WebSocket first."""
-    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "post")
+    assert tuple(Channel.transports) == TRANSPORTS == ("websocket", "sse", "ndjson", "json", "post")
 
 
 class Greeting(Channel):
@@ -159,16 +159,16 @@ class Later(Open):
 @pytest.mark.parametrize(
     ("kind", "transports"),
     [
-        (Greeting, ("websocket", "sse")),
+        (Greeting, ("websocket", "sse", "ndjson")),
         (Open, ("websocket", "post")),
         (Later, ("websocket", "post")),
-        (type("Further", (Greeting,), {}), ("websocket", "sse")),
+        (type("Further", (Greeting,), {}), ("websocket", "sse", "ndjson")),
     ],
 )
-def test_what_asks_on_connecting_takes_no_post_unless_it_says_so(
+def test_what_asks_on_connecting_is_passed_by_only_if_it_says_so(
     kind: type[Channel], transports: tuple[str, ...]
 ) -> None:
-    """No POST passes an ``on_connect`` by, unless the type has said that it takes POST."""
+    """No POST and no snapshot passes an ``on_connect`` by, unless the type has said that it serves them."""
     assert tuple(kind.transports) == transports
 
 
@@ -291,6 +291,64 @@ async def test_clients_are_those_who_are_in(serve: Serve) -> None:
         assert [client.topic for client in clients] == ["rooms/a", "rooms/b"]
         await sockets[0].close()
         assert await until_joined(channel, 1) == clients[1:]
+
+
+# Removing
+
+
+async def ended(socket: ClientConnection) -> tuple[int | None, str | None]:
+    """With what a client is closed."""
+    async with asyncio.timeout(5):
+        await socket.wait_closed()
+    return socket.close_code, socket.close_reason
+
+
+async def test_kick_by_id(serve: Serve) -> None:
+    """One client is closed with 4403, and nobody else."""
+    async with joined(serve, "/silent", "/silent") as (channel, sockets, clients):
+        assert await channel.kick("silent", id=clients[0].id) == 1
+        assert await ended(sockets[0]) == (4403, "you were removed from the channel")
+        assert await until_joined(channel, 1) == clients[1:]
+        await channel.publish("silent", "still here")
+        assert await texts(sockets[1], 1) == ["still here"]
+
+
+async def test_kick_by_name(serve: Serve) -> None:
+    """Everybody who has the name is closed, with the reason that is given."""
+    async with joined(serve, "/silent", "/silent", "/silent") as (channel, sockets, clients):
+        clients[0].name = clients[2].name = "alice"
+        assert await channel.kick("silent", name="alice", reason="enough") == 2
+        assert [await ended(sockets[n]) for n in (0, 2)] == [(4403, "enough")] * 2
+        assert await until_joined(channel, 1) == [clients[1]]
+
+
+async def test_kick_in_one_topic_only(serve: Serve) -> None:
+    """The same name in another room stays, and an id of another room is not found."""
+    async with joined(serve, "/rooms/a", "/rooms/b") as (channel, _, clients):
+        clients[0].name = clients[1].name = "alice"
+        assert await channel.kick("rooms/b", id=clients[0].id) == 0
+        assert await channel.kick("rooms/b", name="alice") == 1
+        assert await until_joined(channel, 1) == clients[:1]
+
+
+@pytest.mark.parametrize("whom", [{}, {"id": ""}, {"name": ""}, {"id": "c999"}, {"name": "zoe"}], ids=str)
+async def test_kick_of_nobody(serve: Serve, whom: dict[str, str]) -> None:
+    """Who is not there is not removed, and nobody is who has no name."""
+    async with joined(serve, "/silent") as (channel, _, [client]):
+        assert await channel.kick("silent", **whom) == 0
+        assert not client.closed
+
+
+async def test_kick_is_no_ban(serve: Serve) -> None:
+    """Who was removed can come back."""
+    async with serve(CONFIG, FILES) as serving:
+        channel = serving.server.channels["silent"]
+        for _ in range(2):
+            async with connect(serving.ws("/silent")) as socket:
+                (client,) = await until_joined(channel, 1)
+                assert await channel.kick("silent", id=client.id) == 1
+                assert (await ended(socket))[0] == 4403
+            await until_joined(channel, 0)
 
 
 # The client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ import pytest
 from conftest import Serve
 from wire import EVENTS, UPGRADE, Headers, ask, close, dial, eventually, request, stream, text, websocket
 
-METHODS = ("PUT", "DELETE", "OPTIONS", "PATCH")
+METHODS = ("PUT", "PATCH", "TRACE")
 #: Channels of every combination of transports.
 KINDS = {
     "both.py": '''
@@ -234,7 +235,12 @@ async def test_method(serve: Serve, path: str, method: str, allowed: str, says: 
     """Another method is answered with those that there are."""
     async with serve(CHANNELS, KINDS) as serving:
         head, body = await ask(serving.port, path, method=method)
-    assert (head.status, head.headers["allow"].replace(" ", "")) == (405, allowed)
+    assert head.status == 405
+    assert {*head.headers["allow"].replace(" ", "").split(",")} == {
+        *allowed.split(","),
+        "DELETE",
+        "OPTIONS",
+    }
     assert says in body or method == "HEAD"
 
 
@@ -272,13 +278,16 @@ async def test_head_is_refused_like_get(serve: Serve, path: str, headers: Header
             assert head.status == status, method
 
 
-@pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json, text/plain;q=0.5"])
+@pytest.mark.parametrize("accept", ["image/png", "text/html;q=0", "application/xml, text/plain;q=0.5"])
 async def test_not_acceptable(serve: Serve, accept: str) -> None:
     """Who accepts nothing that there is gets told what there is."""
     async with serve(CHANNELS, KINDS) as serving:
         head, body = await ask(serving.port, "/both", [("Accept", accept)])
     assert head.status == 406
-    assert "text/event-stream and WebSocket, or send one message by POST" in body
+    assert body == (
+        "/both serves text/event-stream, application/x-ndjson, application/json, text/html, "
+        "WebSocket (Upgrade: websocket), POST (one message)\n"
+    )
 
 
 async def test_websocket_only(serve: Serve) -> None:
@@ -299,9 +308,12 @@ async def test_events_only(serve: Serve) -> None:
 
 async def test_introduction_names_what_there_is(serve: Serve) -> None:
     """A stream that was not asked for by name says what else the URL answers."""
-    both = "text/event-stream, WebSocket (Upgrade: websocket), POST (one message)"
+    both = (
+        "text/event-stream, application/x-ndjson, application/json, text/html, "
+        "WebSocket (Upgrade: websocket), POST (one message)"
+    )
     async with serve(CHANNELS, KINDS) as serving:
-        for path, there in (("/both", both), ("/events", "text/event-stream")):
+        for path, there in (("/both", both), ("/events", "text/event-stream, text/html")):
             async with dial(serving.port, request(path)) as wire:
                 await wire.head()
                 assert (await wire.event())[""].endswith(f"The same URL answers: {there}")
@@ -321,6 +333,84 @@ async def test_unknown_path(serve: Serve) -> None:
     """A path that nobody serves is 404."""
     async with serve(CHANNELS, KINDS) as serving:
         assert (await ask(serving.port, "/nowhere"))[0].status == 404
+
+
+# Removing a client
+
+
+@pytest.mark.parametrize("how", ["client={id}", "name=alice", "client={id}&name=nobody"])
+async def test_kick(serve: Serve, how: str) -> None:
+    """``DELETE`` closes a client by its id or its name, on any transport, with 4403 and the reason."""
+    async with serve(CHANNELS, KINDS) as serving, stream(serving.port, "/both") as wire:
+        both = serving.server.channels["both"]
+        await eventually(lambda: bool(both.clients))
+        (client,) = both.clients
+        client.name = "alice"
+        query = how.format(id=client.id)
+        head, body = await ask(serving.port, f"/both?{query}&reason=enough", method="DELETE")
+        bye = await wire.event()
+    assert (head.status, json.loads(body)) == (200, {"removed": 1})
+    assert bye["data"] == '{"code":4403,"reason":"enough","retry":null}'
+
+
+async def test_kick_from_a_websocket(serve: Serve) -> None:
+    """A plain WebSocket is closed with 4403; a reason that is too long is cut for it."""
+    async with serve(CHANNELS, KINDS) as serving, websocket(serving.port, "/both") as wire:
+        await eventually(lambda: bool(serving.server.channels["both"].clients))
+        (client,) = serving.server.channels["both"].clients
+        path = f"/both?client={client.id}&reason={'x' * 1000}"
+        assert (await ask(serving.port, path, method="DELETE"))[0].status == 200
+        frame = await wire.frame()
+    assert (frame.code, frame.reason.strip("x…")) == (4403, "")
+
+
+async def test_kick_in_one_room(serve: Serve) -> None:
+    """Of two clients of one name only the one in the URL's room is removed."""
+    async with (
+        serve(ROOMS, KINDS) as serving,
+        websocket(serving.port, "/rooms/a") as a,
+        websocket(serving.port, "/rooms/b") as b,
+    ):
+        rooms = serving.server.channels["rooms"]
+        await eventually(lambda: len(rooms.clients) == 2)
+        for client in rooms.clients:
+            client.name = "alice"
+        _, body = await ask(serving.port, "/rooms/%61?name=alice", method="DELETE")
+        assert (json.loads(body), await a.close_code()) == ({"removed": 1}, 4403)
+        await b.send(text("still here"))
+        assert await b.text() == "still here"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "says"),
+    [
+        ("", 400, "say whom to remove with ?client=ID or ?name=NAME\n"),
+        ("?client=&name=", 400, "say whom to remove"),
+        ("?reason=enough", 400, "say whom to remove"),
+        ("?client=c999", 404, "there is no 'c999' here\n"),
+        ("?name=b%0Ab", 404, "there is no 'b\\nb' here\n"),
+    ],
+)
+async def test_kick_of_nobody(serve: Serve, query: str, status: int, says: str) -> None:
+    """Who asks for nobody, or for who is not there, is told so, and makes no topic."""
+    async with serve(ROOMS, KINDS) as serving:
+        head, body = await ask(serving.port, f"/rooms/a{query}", method="DELETE")
+        assert (head.status, says in body) == (status, True)
+        assert serving.server.bus.topics == []
+
+
+async def test_kick_from_a_chat(serve: Serve) -> None:
+    """Who is removed from a chat has left it, and the others are told."""
+    config = "channels: {lobby: {plugin: chat, path: /chat}}"
+    async with serve(config) as serving, websocket(serving.port, "/chat") as alice:
+        await alice.send(text("alice"))
+        assert await alice.text() == "alice joined the chat"
+        async with websocket(serving.port, "/chat?name=mallory") as mallory:
+            assert await alice.text() == "mallory joined the chat"
+            assert (await ask(serving.port, "/chat?name=mallory", method="DELETE"))[0].status == 200
+            assert await alice.text() == "mallory left the chat"
+            assert await mallory.text() == "mallory joined the chat"
+            assert await mallory.close_code() == 4403
 
 
 # Paths and topics

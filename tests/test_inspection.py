@@ -180,6 +180,8 @@ def test_plugins(tmp_path: Path) -> None:
         "chat built in - Chat: the first text is the name, every other is said to everybody in the room.",
         "clock built in - Clock: the time, to everybody at once and then with every interval.",
         "echo built in - hidden by plugins/echo.py",
+        "topics built in - "
+        "Topics: publish and subscribe; whoever reads a topic gets what is published to it, as it is.",
     ]
 
 

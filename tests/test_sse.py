@@ -37,6 +37,7 @@ FEED = {
     '''
 }
 CONFIG = "channels: {feed: {plugin: feed, path: /feed, history: 3}}"
+PROFILED: Headers = [("Accept", "text/event-stream;profile=realtime.v1.json")]
 
 
 async def publish(serving: Serving, *texts: str) -> str:
@@ -171,6 +172,80 @@ async def test_one_turn_is_one_chunk(serve: Serve) -> None:
         "data: b",
         "data: c",
     ]
+
+
+# With the profile realtime.v1.json
+
+
+@pytest.mark.parametrize(
+    ("data", "event", "fields"),
+    [
+        ("hello", "message", {"data": "hello"}),
+        ("a\nb\rdata: c", "message", {"data": "a\nb\rdata: c"}),
+        ('{"a":1}', "message", {"data": '{"a":1}'}),
+        ({"a": 1}, "news", {"data": {"a": 1}}),
+        (b"\x00\xff", "message", {"data": "AP8=", "encoding": "base64"}),
+    ],
+    ids=repr,
+)
+async def test_profiled(serve: Serve, data: object, event: str, fields: dict[str, Any]) -> None:
+    """With the profile an event is an id and one line of data, the object with all there is to know."""
+    async with serve(CONFIG, FEED) as serving, dial(serving.port, request("/feed", PROFILED)) as wire:
+        head = await wire.head()
+        await wire.event()
+        position = str(await serving.server.bus.publish("feed", data, event=event))
+        block = await wire.event()
+        whole = json.loads(block["data"])
+    assert head.headers["content-type"] == 'text/event-stream; profile="realtime.v1.json"'
+    assert block == {"id": position, "data": block["data"]}
+    assert whole == {"id": position, "event": event, **fields, "time": whole["time"]}
+
+
+async def test_profiled_welcome(serve: Serve) -> None:
+    """The host's own events have no name on a line of their own either."""
+    async with serve(CONFIG, FEED) as serving:
+        position = await publish(serving, "a")
+        async with dial(serving.port, request("/feed", PROFILED)) as wire:
+            await wire.head()
+            assert (await wire.chunk()).startswith(
+                f'id: {position}\ndata: {{"id":"{position}","event":"realtime:welcome","data":{{"client"'
+            )
+
+
+async def test_profiled_keep_alive(serve: Serve) -> None:
+    """In silence there is a comment, as without the profile."""
+    config = "channels: {feed: {plugin: feed, path: /feed, keep_alive: 50ms}}"
+    async with serve(config, FEED) as serving, dial(serving.port, request("/feed", PROFILED)) as wire:
+        await wire.head()
+        await wire.event()
+        assert await wire.chunk() == ": keep-alive\n\n"
+
+
+async def test_profiled_goodbye(serve: Serve) -> None:
+    """The last event says when to come back to an ``EventSource``, too."""
+    async with serve(CONFIG, FEED) as serving, dial(serving.port, request("/feed", PROFILED)) as wire:
+        await wire.head()
+        await wire.event()
+        await serving.server.stop()
+        block = await wire.event()
+        assert await wire.chunk() == ""
+    bye = json.loads(block["data"])
+    assert (bye["event"], bye["data"]["code"]) == ("realtime:bye", 1001)
+    assert block["retry"] == str(bye["data"]["retry"])
+
+
+async def test_profile_is_for_who_asks(serve: Serve) -> None:
+    """Beside a client with the profile, plain events are as they were."""
+    async with (
+        serve(CONFIG, FEED) as serving,
+        stream(serving.port, "/feed") as plain,
+        dial(serving.port, request("/feed", PROFILED)) as profiled,
+    ):
+        await profiled.head()
+        await profiled.event()
+        position = str(await serving.server.bus.publish("feed", {"a": 1}, event="news"))
+        assert await plain.event() == {"id": position, "event": "news", "data": '{"a":1}'}
+        assert json.loads((await profiled.event())["data"])["data"] == {"a": 1}
 
 
 # Resuming

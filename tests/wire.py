@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import needs
 import pytest
@@ -30,6 +31,7 @@ UPGRADE: Headers = (
     ("Sec-WebSocket-Key", KEY),
 )
 EVENTS: Headers = (("Accept", "text/event-stream"),)
+LINES: Headers = (("Accept", "application/x-ndjson"),)
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
@@ -203,6 +205,18 @@ class Wire:
             name, _, value = line.partition(": ")
             fields[name.rstrip(":")] = f"{fields[name]}\n{value}" if name in fields else value
         return fields
+
+    async def line(self) -> dict[str, Any]:
+        """The object in the next line of a chunked stream of lines."""
+        while "\n" not in self._events:
+            chunk = await self.chunk()
+            if not chunk:
+                raise EOFError
+            self._events += chunk
+        line, _, self._events = self._events.partition("\n")
+        whole = json.loads(line)
+        assert isinstance(whole, dict)
+        return whole
 
     _events = ""
 

@@ -33,7 +33,8 @@ _BY_METHOD: dict[str, Asked] = {
     hdrs.METH_OPTIONS: "options",
 }
 
-_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+# A quote that is not closed matches, too: else the end of each of thousands would be looked for.
+_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
 _PARAMETER = re.compile(r';\s*([^\s;="]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^\s;"]*))')
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 
