@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from realtime import tls
+from realtime import assets, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -240,6 +240,7 @@ class Server:
             routes.append(Route("server", web.get("/", self._front)))
         routes.append(Route("server", web.get("/-/live", self._live)))
         routes.append(Route("server", web.get("/-/ready", self._ready)))
+        routes.extend(Route("server", definition) for definition in assets.routes())
         return routes
 
     def _routes_of(self, owner: str) -> list[object]:

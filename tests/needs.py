@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,9 +18,14 @@ def need(program: str, install: str) -> str:
     """
     # Debian has the programs of administrators where only root looks for them.
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    if path is not None:
-        return path
-    sentence = f"this test needs {program}: {install}"
+    if path is None:
+        lacks(f"{program}: {install}")
+    return path
+
+
+def lacks(what: str) -> NoReturn:
+    """Skip the test, or fail it where all is required: it needs what is not there."""
+    sentence = f"this test needs {what}"
     if os.environ.get("REALTIME_REQUIRE_ALL") == "1":
         pytest.fail(sentence)
     pytest.skip(sentence)
@@ -26,6 +34,19 @@ def need(program: str, install: str) -> str:
 def node() -> str:
     """The path of node."""
     return need("node", "apt-get install nodejs")
+
+
+def node_package(factory: pytest.TempPathFactory, package: str) -> Path:
+    """The directory in which npm has installed a package of node, ``ws@8``, once."""
+    npm = need("npm", "apt-get install npm")
+    directory = factory.getbasetemp() / f"node-{package}"
+    if not (directory / "node_modules").exists():
+        directory.mkdir(exist_ok=True)
+        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(directory), package]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            lacks(f"node's {package}, which npm could not install: {done.stderr[-300:]}")
+    return directory
 
 
 def curl() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import socket
 import ssl
@@ -18,6 +19,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.typing import Subprotocol
 
+#: What the dice of random cuts begin with; ``REALTIME_TEST_SEEDS`` says how many there are.
+SEEDS = range(int(os.environ.get("REALTIME_TEST_SEEDS", "4")))
 V1 = [Subprotocol("realtime.v1.json")]
 Handler = Callable[[ServerConnection], Awaitable[None]]
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -121,6 +124,59 @@ async def cutting(port: int, seed: int, most: int) -> AsyncIterator[int]:
 
     async with http(handle) as address:
         yield int(address.rpartition(":")[2])
+
+
+class Way:
+    """A way to a port, which can be cut, lead elsewhere, or refuse WebSockets as some proxies do."""
+
+    def __init__(self, port: int) -> None:
+        self.to = port
+        self.port = 0
+        self.websockets = True
+        #: The first line of each connection.
+        self.came: list[str] = []
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Break every connection that there is."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Handle one connection."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.came.append(head.decode().partition("\r\n")[0])
+        if not self.websockets and b"upgrade: websocket" in head.lower():
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            return
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.to)
+        self._open |= {writer, to_server}
+        to_server.write(head)
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                while data := await source.read(65536):
+                    target.write(data)
+                    await target.drain()
+            target.close()
+
+        going_up = asyncio.create_task(pump(reader, to_server))
+        try:
+            await pump(from_server, writer)
+        finally:
+            going_up.cancel()
+            self._open -= {writer, to_server}
+            to_server.transport.abort()
+            await asyncio.gather(going_up, return_exceptions=True)
+
+
+@asynccontextmanager
+async def way(port: int) -> AsyncIterator[Way]:
+    """A way to a port, whose own is ``port``."""
+    one = Way(port)
+    async with http(one.lead) as address:
+        one.port = int(address.rpartition(":")[2])
+        yield one
 
 
 def certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:

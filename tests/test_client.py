@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from conftest import Serve, make
 from servers import (
+    SEEDS,
     V1,
     Handler,
     answering,
@@ -1441,7 +1442,7 @@ async def test_chat_by_its_name(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_every_message_once_and_in_order(serve: Serve, seed: int, scheme: str) -> None:
     """Cut at random while messages flow, it gives each of them once and in order."""
     count, history = 300, "history: 1000"
@@ -1465,7 +1466,7 @@ async def test_every_message_once_and_in_order(serve: Serve, seed: int, scheme: 
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
     """Where the server keeps too little for that, what is missing is exactly what the gaps tell."""
     count, dice = 300, random.Random(seed)
@@ -1497,6 +1498,31 @@ async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
                     expected = number + 1
             await publishing
     assert lost > 0
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_every_send_is_heard_once_at_most(serve: Serve, seed: int, scheme: str) -> None:
+    """Cut at random while it sends, what was confirmed is there once, and nothing is there twice."""
+    count = 100
+    async with (
+        serve(ROOM.format(settings="history: 1000"), RELAY) as serving,
+        cutting(serving.port, seed, 2000) as port,
+        realtime.connect(f"{scheme}://127.0.0.1:{port}/room", backoff=AT_ONCE) as channel,
+    ):
+        confirmed = []
+        for number in range(count):
+            welcome = channel.welcome
+            try:
+                confirmed.append((await channel.send(number), number))
+            except Unconfirmed:
+                if scheme == "ws":  # until it knows that it is cut, nothing goes out
+                    await eventually(lambda before=welcome: channel.welcome is not before)  # type: ignore[misc]
+        there = [(message.id, message.data) for message in serving.server.bus.topic("room").history()]
+    heard = [number for _, number in there]
+    assert heard == sorted(set(heard))
+    assert set(confirmed) <= set(there)
+    assert len(confirmed) > count / 2
 
 
 async def test_message_that_is_never_taken(serve: Serve) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -344,17 +342,7 @@ def install_ws(factory: pytest.TempPathFactory) -> list[str]:
     it, and prints such objects for what comes.
     """
     node = needs.node()
-    npm = needs.need("npm", "apt-get install npm")
-    directory = factory.getbasetemp() / "node-ws"
+    directory = needs.node_package(factory, "ws@8")
     script = directory / "ws.cjs"
-    if not script.exists():
-        directory.mkdir(exist_ok=True)
-        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(directory), "ws@8"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            sentence = f"this test needs node's ws, which npm could not install: {done.stderr[-300:]}"
-            if os.environ.get("REALTIME_REQUIRE_ALL") == "1":
-                pytest.fail(sentence)
-            pytest.skip(sentence)
-        script.write_text((Path(__file__).parent / "clients" / "ws.cjs").read_text())
+    script.write_text((Path(__file__).parent / "clients" / "ws.cjs").read_text())
     return [node, str(script)]

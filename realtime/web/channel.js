@@ -16,7 +16,7 @@ function open() {
   connection = connect(location.href, { transport, name: name.value || undefined });
   connection.addEventListener("open", () => (state.textContent = "Connected."));
   connection.addEventListener("down", () => (state.textContent = "Cut off; connecting again."));
-  connection.addEventListener("close", (end) => (state.textContent = `Closed: ${end.code} ${end.reason}`));
+  connection.addEventListener("close", ({ detail }) => (state.textContent = `Closed: ${detail.message}`));
   connection.addEventListener("message", ({ detail }) => {
     show(`${detail.event} ${typeof detail.data === "string" ? detail.data : JSON.stringify(detail.data)}`);
   });
