@@ -208,7 +208,7 @@ class Endpoint:
         removed = await self._channel.kick(topic, id=id, name=name, reason=request.query.get("reason", ""))
         if not removed:
             raise web.HTTPNotFound(text=f"there is no {id or name!r} here\n")
-        return web.json_response({"removed": removed})
+        return web.Response(body=b'{"removed":%d}' % removed, content_type="application/json")
 
     def _refusal(
         self, request: web.Request, action: Action, identity: Identity | None
