@@ -31,6 +31,7 @@ from realtime.links import (
     EventSource,
     FairWebSocket,
     Link,
+    Unsent,
     WebSocket,
     facts_of,
     not_connected,
@@ -238,14 +239,18 @@ class Connection:
         link: Link | None = None
         try:
             async with asyncio.timeout(limit):
-                while (link := self._link) is None:
-                    if self._error is not None or self.closed is not None:
-                        raise self._error or self.closed or Closed(LOST)
-                    await self._linked.wait()
                 self._sending += 1
                 self._look_for_room()
                 try:
-                    position, messages = await self._deliver(link, message)
+                    while True:
+                        link = await self._link_that_stands()
+                        try:
+                            position, messages = await self._deliver(link, message)
+                            break
+                        except Unsent:
+                            if self._link is link:
+                                self._set_link(None)
+                            link = None
                 finally:
                     self._sending -= 1
                     self._look_for_room()
@@ -256,6 +261,13 @@ class Connection:
         for answer in messages:
             self._take(answer, "")
         return position
+
+    async def _link_that_stands(self) -> Link:
+        while self._link is None:
+            if self._error is not None or self.closed is not None:
+                raise self._error or self.closed or Closed(LOST)
+            await self._linked.wait()
+        return self._link
 
     async def _deliver(self, link: Link, message: Message) -> Answer:
         """Send it; over HTTP, when the answer is lost, again under its key to a server that can know that.

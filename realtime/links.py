@@ -52,6 +52,10 @@ class Answer(NamedTuple):
     messages: Sequence[Message] = ()
 
 
+class Unsent(Unconfirmed):
+    """The connection is over, as its reader is about to see: nothing was sent."""
+
+
 class Link(ABC):
     """One connection of one transport."""
 
@@ -184,8 +188,10 @@ class WebSocket(Link):
                 result: Position | RealtimeError | None = await answer
             finally:
                 del self._acks[ref]
-        except (aiohttp.ClientError, OSError):
-            raise Unconfirmed("the connection was lost") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # So aiohttp says that it has written nothing.
+            kind = Unsent if "closing transport" in str(error) else Unconfirmed
+            raise kind("the connection was lost") from None
         if isinstance(result, RealtimeError):
             raise result
         return Answer(result)
