@@ -146,7 +146,7 @@ class Chat(Channel):
         members = self.bus.topic(client.topic).members
         there = [member for member in members if member.name == name]
         if not there:
-            raise Rejected(f"there is no {name or 'such name'} here", 404)
+            raise Rejected(f"there is no {name!r} here" if name else "there is no such name here", 404)
         for each in dict.fromkeys((*there, client)):
             await each.send({"from": client.name, "text": text, "to": name}, event="direct")
 

@@ -134,7 +134,7 @@ class Channel:
         """What every channel can set; a channel type adds its own keys in a subclass."""
 
         plugin: str
-        """the channel type: `echo`, `chat`, `clock`, or that of a plugin"""
+        """the channel type: `echo`, `chat`, `clock`, `topics`, or that of a plugin"""
 
         path: ChannelPath
         """the path of its URL, such as `/chat` or `/rooms/{room}`"""

@@ -154,7 +154,9 @@ def _without_doubles(addresses: list[Address]) -> list[Address]:
 
 def _origin(value: str) -> str:
     if parse_origin(value) is None:
-        raise ValueError("expected an origin, a scheme and a host such as https://app.example")
+        raise ValueError(
+            "expected an origin, a scheme and a host with no slash behind: https://app.example"
+        )
     return value.lower()
 
 

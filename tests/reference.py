@@ -17,6 +17,7 @@ from tree import ROOT
 from realtime.channel import Channel, Limits
 from realtime.config import TLS, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
+from realtime.permissions import Allow
 from realtime.schema import of_model
 
 PAGE = ROOT / "docs" / "reference" / "config.md"
@@ -33,6 +34,7 @@ def tables() -> dict[str, str]:
         "server.limits": ServerLimits,
         "server.tls": TLS,
         "channel": Channel.Settings,
+        "channel.allow": Allow,
         "channel.limits": Limits,
     }
     written = {name: table(keys_of(of_model(model))) for name, model in models.items()}

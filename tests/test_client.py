@@ -196,7 +196,7 @@ async def test_rejected_by_the_channel(serve: Serve) -> None:
     async with serve("channels: {chat: {plugin: chat, path: /chat}}") as serving:
         for url, name in ((serving.ws("/chat"), "alice"), (serving.http("/chat"), "bob")):
             async with realtime.connect(url, name=name) as chat:
-                with pytest.raises(Refused, match="404 Not Found: there is no carol here") as caught:
+                with pytest.raises(Refused, match="404 Not Found: there is no 'carol' here") as caught:
                     await chat.send({"text": "psst", "to": "carol"})
                 assert (caught.value.status, caught.value.comes_back) == (404, False)
                 assert await chat.send("hi") is not None

@@ -87,6 +87,7 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         (SERVER + "  origins: 3\n", "2:12", "server.origins", "expected same, any or a list such as"),
         (SERVER + "  origins: [a.example]\n", "2:13", "server.origins[0]", "a scheme and a host"),
         (SERVER + "  origins: [any]\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  origins: ['https://a/']\n", "2:13", "server.origins[0]", "no slash behind"),
         (SERVER + "  origins: ['https://a:x']\n", "2:13", "server.origins[0]", "a scheme and a host"),
         (SERVER + "  listen: [nohost]\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
         (SERVER + "  listen: ['unix:']\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),

@@ -537,7 +537,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         (
             "{path: /a}",
             "c.yaml:1:15: channels.a: the key 'plugin' is missing: "
-            "the channel type: `echo`, `chat`, `clock`, or that of a plugin",
+            "the channel type: `echo`, `chat`, `clock`, `topics`, or that of a plugin",
         ),
         (
             "{plugin: 7, path: /a}",

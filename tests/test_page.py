@@ -107,6 +107,15 @@ async def test_transports_for_the_script(serve: Serve, path: str, transports: st
     assert f'data-transports="{transports}"' in body
 
 
+@pytest.mark.parametrize(("path", "hears"), [("/ws", "yes"), ("/events", "no")])
+async def test_whether_it_hears(serve: Serve, path: str, hears: str) -> None:
+    """It tells its script whether the channel does anything with messages."""
+    config = "channels: {echo: {plugin: echo, path: /ws}, clock: {plugin: clock, path: /events}}"
+    async with serve(config) as serving:
+        _, body = await ask(serving.port, path, PAGE)
+    assert f'data-hears="{hears}"' in body
+
+
 async def test_commands(serve: Serve) -> None:
     """It shows how the URL is used from elsewhere, by each way that the channel serves."""
     async with serve(CONFIG, FILES) as serving:

@@ -38,6 +38,7 @@ def page(channel: Channel, url: str) -> str:
         "channel": channel.name,
         "description": (inspect.getdoc(type(channel)) or "").partition("\n")[0],
         "transports": " ".join(channel.transports),
+        "hears": "no" if type(channel).on_message is Channel.on_message else "yes",
         "uses": "\n".join(use for name, use in uses.items() if name in channel.transports),
     }
     return _template().substitute({key: html.escape(value) for key, value in text.items()})

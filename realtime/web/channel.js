@@ -3,16 +3,18 @@ import { connect } from "./realtime.js";
 
 const [form, name, text, state, log] = ["send", "name", "text", "state", "log"].map((id) => document.getElementById(id));
 const serves = form.dataset.transports.split(" ");
+const byEvents = serves.includes("sse") && (serves.includes("post") || !serves.includes("websocket"));
+const transport = byEvents ? "sse" : "websocket";
 let connection;
 
 function show(line) {
   log.textContent = `${log.textContent}${line}\n`.slice(-100_000);
 }
 
-// A reader needs no name, so it reads by events where it can; what wants a name is told it when one is there.
+// A reader needs no name, so it reads by events where a POST can speak for it; what wants a name is told it
+// when one is there.
 function open() {
   connection?.close();
-  const transport = serves.includes("sse") ? "sse" : "websocket";
   connection = connect(location.href, { transport, name: name.value || undefined });
   connection.addEventListener("open", () => (state.textContent = "Connected."));
   connection.addEventListener("down", () => (state.textContent = "Cut off; connecting again."));
@@ -22,7 +24,7 @@ function open() {
   });
 }
 
-form.hidden = !(serves.includes("post") || serves.includes("websocket"));
+form.hidden = form.dataset.hears === "no" || !(serves.includes("post") || serves.includes("websocket"));
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   try {

@@ -509,7 +509,7 @@ async def test_to_one_in_its_room(serve: Serve) -> None:
     ):
         body = b'{"text": "psst", "to": "bob"}'
         head, text = await post(serving.port, "/rooms/c?name=alice", body, JSON)
-        assert (head.status, text) == (404, "there is no bob here\n")
+        assert (head.status, text) == (404, "there is no 'bob' here\n")
         assert (await post(serving.port, "/rooms/b?name=alice", body, JSON))[0].status == 202
         assert await heard(bob, 1) == ["alice (to you): psst"]
 
@@ -522,7 +522,7 @@ async def test_nobody_of_that_name(serve: Serve, name: str) -> None:
         stream(serving.port, "/chat"),
         objects(serving, "alice") as alice,
     ):
-        data = {"message": f"there is no {name} here", "status": 404}
+        data = {"message": f"there is no {name!r} here", "status": 404}
         expected = [{"event": "realtime:error", "ref": 1, "data": data}]
         assert await answered(alice, {"text": "psst", "to": name}) == expected
         assert (await answered(alice, "hi"))[-1] == ACK
