@@ -177,7 +177,9 @@ class Topic(Log):
     def _needed(self) -> bool:
         # Time alone takes the oldest message neither from a newcomer, who is greeted or replays as fast
         # as its line allows, nor from one that the flush has not come to: none of them has fallen behind.
-        return self.flushing or self._floor < self.base
+        # And the newest not from one that lags, if that is all it is to have.
+        latest = self.options.overflow == "latest" and self.base == self.head and bool(self.lagging)
+        return latest or self.flushing or self._floor < self.base
 
     def _leave_behind(self) -> None:
         """Close the lagging ones that the log has just left behind, where that is the policy."""

@@ -197,6 +197,14 @@ async def test_refusal_names_the_rule(serve: Serve) -> None:
     assert body == "who may subscribe here: scope:admin (allow.subscribe in the config)\n"
 
 
+async def test_refusal_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Who is not let in is a line of the log, with the reason."""
+    caplog.set_level("INFO")
+    async with serve(config("nobody"), FILES) as serving:
+        await ask(serving.port, "/board", JSON)
+    assert "GET from 127.0.0.1 refused: 403 who may subscribe here: nobody (allow.subscribe" in caplog.text
+
+
 async def test_refused_client_opens_nothing(serve: Serve) -> None:
     """Who is refused is no client, and makes no topic."""
     async with serve(config("nobody"), FILES) as serving:

@@ -573,13 +573,15 @@ def test_pauses_again_while_catching_up() -> None:
 # Lapped
 
 
-@pytest.mark.parametrize("overflow", ["disconnect", "skip", "latest"])
-def test_plain_form_is_closed_when_lapped(overflow: Overflow) -> None:
+@pytest.mark.parametrize(("overflow", "missed"), [("disconnect", 2), ("skip", 2), ("latest", 1)])
+def test_plain_form_is_closed_when_lapped(overflow: Overflow, missed: int) -> None:
     """A form without marks is closed whatever the policy, and told how far behind it was."""
     bed = Bed(TopicOptions(lag=1.0, overflow=overflow))
     wire = lagging(bed, PLAIN)
+    bed.publish("second unread")
+    bed.idle()
     bed.advance(3.0)
-    assert wire.closed == "too slow: 1 messages behind what is kept"
+    assert wire.closed == f"too slow: {missed} messages behind what is kept"
 
 
 def test_disconnect_closes_a_form_with_marks() -> None:
@@ -620,6 +622,28 @@ def test_latest_gives_only_the_newest() -> None:
     wire.drain()
     bed.idle()
     assert wire.texts == ["before", "gap 3", "4"]
+
+
+def test_latest_keeps_the_newest_for_who_lags() -> None:
+    """Under ``latest`` time does not take the one message that a lagging subscriber is to have."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="latest"))
+    wire = lagging(bed)
+    bed.publish("newest")
+    bed.idle()
+    bed.advance(3.0)
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "gap 1", "newest"]
+
+
+def test_latest_keeps_nothing_when_nobody_lags() -> None:
+    """Under ``latest`` the newest goes with its time where all have read it."""
+    bed = Bed(TopicOptions(lag=1.0, overflow="latest"))
+    wire = lagging(bed)
+    wire.drain()
+    bed.idle()
+    bed.advance(3.0)
+    assert bed.topic.size == 0
 
 
 def test_lapped_by_bytes() -> None:

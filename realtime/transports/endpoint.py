@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -73,6 +74,11 @@ class Endpoint:
             response = await self._answer(request, common)
         except web.HTTPException as error:
             error.headers.update(common)
+            level = logging.INFO if error.status in (401, 403) else logging.DEBUG
+            said, remote = (error.text or "").strip(), request.remote or "an unknown address"
+            self._channel.log.log(
+                level, "%s from %s refused: %d %s", request.method, remote, error.status, said
+            )
             raise
         if not response.prepared:
             response.headers.update(common)
