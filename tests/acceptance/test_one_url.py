@@ -21,11 +21,24 @@ from acceptance.world import COUNT, GREETING, NAMES, PATIENCE, Home, started
 Seen = list[tuple[str, str]]
 
 LISTEN = """
-window.seen = [];
-new EventSource("/chat").onmessage = (event) => {
-  const { from, text } = JSON.parse(event.data);
-  window.seen.push([from, text]);
-};
+() => {
+  window.seen = [];
+  new EventSource("/chat").onmessage = (event) => {
+    const { from, text } = JSON.parse(event.data);
+    window.seen.push([from, text]);
+  };
+}
+"""
+LISTEN_WITH_CLIENT = """
+async (transport) => {
+  const { connect } = await import("/-/realtime.js");
+  const seen = (window[transport] = []);
+  const room = connect("/chat", { transport, ...(transport === "websocket" && { name: "listener" }) });
+  room.addEventListener("message", ({ detail: { event, data } }) => {
+    if (event === "message") seen.push([data.from, data.text]);
+  });
+  await new Promise((resolve) => room.addEventListener("open", resolve));
+}
 """
 
 
@@ -43,7 +56,7 @@ def said_in_objects(lines: Iterable[str]) -> Seen:
 
 
 async def test_one_room_for_all(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`websockets`, node's `ws`, an `EventSource`, `curl -N` and lines: one order, that of the ids."""
+    """`websockets`, `ws`, `EventSource`, `curl -N`, lines, the browser's client: one order."""
     first, second, third = NAMES
     node, curl = install_ws(tmp_path_factory), needs.curl()
     async with browser() as chromium, home.serving() as address, AsyncExitStack() as room:
@@ -63,6 +76,8 @@ async def test_one_room_for_all(home: Home, tmp_path_factory: pytest.TempPathFac
             await reader.line(lambda line: "realtime:welcome" in line)
         page = await room.enter_async_context(tab(chromium, f"http://{address}/"))
         await page.evaluate(LISTEN)
+        for transport in ("websocket", "sse"):
+            await page.evaluate(LISTEN_WITH_CLIENT, transport)
         python = await room.enter_async_context(connect(f"ws://{address}/chat"))
         url = f"ws://{address}/chat"
         javascript = await room.enter_async_context(started(*node, url, cwd=home.directory))
@@ -93,14 +108,18 @@ async def test_one_room_for_all(home: Home, tmp_path_factory: pytest.TempPathFac
                 heard.append(str(await python.recv()))
         for process in (events, lines, javascript):
             await process.line(lambda line: GREETING in line)
-        await page.wait_for_function("text => window.seen.some((pair) => pair[1] === text)", arg=GREETING)
+        in_the_page = ("seen", "websocket", "sse")
+        for name in in_the_page:
+            heard_it = "([name, text]) => window[name].some((pair) => pair[1] === text)"
+            await page.wait_for_function(heard_it, arg=[name, GREETING])
 
         seen = said_in_plain(heard)
         frames = [json.loads(line).get("text", "") for line in javascript.said]
         assert said_in_plain(frames) == seen
         assert said_in_objects(events.said) == seen
         assert said_in_objects(lines.said) == seen
-        assert [tuple(pair) for pair in await page.evaluate("window.seen")] == seen
+        for name in in_the_page:
+            assert [tuple(pair) for pair in await page.evaluate(f"window.{name}")] == seen
         for name, what in ((first, "python"), (second, "javascript")):
             assert [text for who, text in seen if who == name] == [f"{what} {n}" for n in range(COUNT)]
         assert [text for who, text in seen if who == third] == [
