@@ -365,7 +365,8 @@ class Connection(asyncio.Protocol):
     async def _live(self) -> None:
         """From the handshake to the end: connect, join, listen, leave, and go."""
         try:
-            limit(self.transport)
+            if not self._lost:  # before its first turn
+                limit(self.transport)
             await self._serve()
             self.close(CloseCode.DONE, "")
             while not self._lost:
