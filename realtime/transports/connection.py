@@ -365,8 +365,7 @@ class Connection(asyncio.Protocol):
     async def _live(self) -> None:
         """From the handshake to the end: connect, join, listen, leave, and go."""
         try:
-            if not self._lost:  # before its first turn
-                limit(self.transport)
+            limit(self.transport)
             await self._serve()
             self.close(CloseCode.DONE, "")
             while not self._lost:
