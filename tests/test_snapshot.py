@@ -32,9 +32,20 @@ FEED = {
 
             transports = ("websocket", "json")
 
+        class Fleeting(Channel):
+            """Has its client go at the last moment."""
+
+            went = False
+
+            @hookimpl
+            def authenticate(self, request):
+                if request.path == self.settings.path:
+                    self.go()
+                    self.went = True
+
         @hookimpl
         def register_channels():
-            return {"feed": Feed, "asking": Asking, "open": Open}
+            return {"feed": Feed, "asking": Asking, "open": Open, "fleeting": Fleeting}
     '''
 }
 CONFIG = """
@@ -44,6 +55,7 @@ CONFIG = """
       rooms: {plugin: feed, path: "/rooms/{room}", history: 100000}
       asking: {plugin: asking, path: /asking}
       open: {plugin: open, path: /open}
+      fleeting: {plugin: fleeting, path: /fleeting}
 """
 JSON: Headers = [("Accept", "application/json")]
 
@@ -285,6 +297,19 @@ async def test_client_that_does_not_read_is_cut(serve: Serve, monkeypatch: pytes
         await eventually(lambda: snapshots._value < connections.MAX_SNAPSHOTS)
         await eventually(lambda: snapshots._value == connections.MAX_SNAPSHOTS)
         assert len(await wire.rest()) < len(ENDLESS)
+
+
+async def test_client_that_goes_before_it_is_answered(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that is gone before it can be answered is no error."""
+    async with serve(CONFIG, FEED) as serving, dial(serving.port) as wire:
+        fleeting: Any = serving.server.channels["fleeting"]
+        fleeting.go = wire.reset
+        await wire.send(request("/fleeting", JSON))
+        await eventually(lambda: fleeting.went)
+        await ask(serving.port, "/feed", JSON)
+    assert "Traceback" not in caplog.text
 
 
 async def test_so_many_are_sent_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

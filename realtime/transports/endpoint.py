@@ -191,10 +191,10 @@ class Endpoint:
                 await response.prepare(request)
                 await response.write_eof()
                 return response
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
-            raise
+            return web.Response(status=503)  # to nobody
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
         self._connections.open[self._channel.name] += 1
