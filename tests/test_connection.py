@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 from collections.abc import Callable
@@ -15,17 +16,22 @@ from conftest import Serve, Serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from wire import (
+    EVENTS,
+    LINES,
     PATIENCE,
     PING,
     PONG,
     UPGRADE,
     Frame,
+    Headers,
     Wire,
     ask,
     close,
+    dial,
     eventually,
     flood,
     frame,
+    request,
     soon,
     stream,
     text,
@@ -548,6 +554,42 @@ async def test_client_that_asks_faster_than_it_reads(serve: Serve) -> None:
     async with serve(config, files) as serving, websocket(serving.port, "/", receive_buffer=4096) as wire:
         await wire.send(b"".join(text(str(n)) for n in range(500)))
         assert [int(await wire.text()) for _ in range(500)] == list(range(500))
+
+
+# Gone before it began
+
+FLEETING = {
+    "fleeting.py": '''
+        from realtime import Channel, hookimpl
+
+        class Fleeting(Channel):
+            """Has its client go at the last moment."""
+
+            @hookimpl
+            def authenticate(self, request):
+                self.go()
+
+        @hookimpl
+        def register_channels():
+            return {"fleeting": Fleeting}
+    '''
+}
+
+
+@pytest.mark.parametrize("headers", [UPGRADE, EVENTS, LINES])
+async def test_client_that_goes_before_it_is_answered(
+    serve: Serve, headers: Headers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that is gone when its connection begins to live is no error, and leaves as any other."""
+    caplog.set_level("INFO")
+    config = "channels: {fleeting: {plugin: fleeting, path: /}}"
+    async with serve(config, FLEETING) as serving, dial(serving.port) as wire:
+        fleeting: Any = serving.server.channels["fleeting"]
+        fleeting.go = wire.reset
+        await wire.send(request("/", headers))
+        await eventually(lambda: "left after" in caplog.text)
+        gc.collect()
+    assert "Traceback" not in caplog.text
 
 
 # The grace

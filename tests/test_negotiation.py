@@ -185,6 +185,16 @@ def test_hostile_header_takes_no_quadratic_time(start: str, piece: str) -> None:
 # Over the wire
 
 
+async def test_header_of_a_megabyte_does_not_hold_the_server(serve: Serve) -> None:
+    """Of ``Accept``, in however many lines, only the beginning is read: a megabyte would take seconds."""
+    lines = [("Accept", "*/*," * 2000)] * 120
+    async with serve(CONFIG, FILES) as serving:
+        begun = time.process_time()
+        head, _ = await ask(serving.port, f"/{'-'.join(SERVED[-1])}", [*lines, ("Accept", "text/html")])
+        assert time.process_time() - begun < 0.3
+    assert head.headers["content-type"] != "text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize(("header", "order", "scripted"), [*ROWS[:24], *ROWS[-6:]])
 async def test_answer(serve: Serve, header: str, order: str, scripted: bool) -> None:
     """A type answers with what the table says of what it serves, else with 405, 406 or 426."""

@@ -20,6 +20,7 @@ from realtime.transports import websocket as websocket_module
 ROOM = {
     "room.py": '''
         import asyncio
+        import json
         from realtime import Channel, hookimpl
 
         class Room(Channel):
@@ -57,6 +58,10 @@ ROOM = {
                     raise RuntimeError("a bug in member")
                 if wish == "set":
                     return {1, 2}
+                if wish == "bytes":
+                    return b"x"
+                if wish == "deep":  # JSON, but no member of a list: orjson writes 254 levels
+                    return {"client": client.id, "about": json.loads("[" * 253 + "]" * 253)}
                 if wish == "none":
                     return None
                 if wish == "same":
@@ -362,7 +367,10 @@ async def test_nobody_is_told_by_default(serve: Serve) -> None:
 # However it ends
 
 
-@pytest.mark.parametrize("query", ["join=raise", "join=close", "member=raise", "member=set"])
+NOT_IN = ["join=raise", "join=close", *(f"member={wish}" for wish in ("raise", "set", "bytes", "deep"))]
+
+
+@pytest.mark.parametrize("query", NOT_IN)
 async def test_who_did_not_get_in_was_never_here(serve: Serve, query: str) -> None:
     """Whom ``on_join`` or ``member`` fails, or whom ``on_join`` closes, nobody is told of; it leaves."""
     async with serve(config(), ROOM) as serving, watched(serving) as seen:

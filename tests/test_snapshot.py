@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from conftest import Serve, Serving
-from wire import Headers, ask, eventually, stream, websocket
+from wire import Headers, ask, dial, eventually, request, stream, websocket
 
-from realtime.transports import snapshot
+from realtime.transports import connections, endpoint, snapshot
 from realtime.transports.snapshot import MAX_SNAPSHOT
 
 FEED = {
@@ -30,9 +32,20 @@ FEED = {
 
             transports = ("websocket", "json")
 
+        class Fleeting(Channel):
+            """Has its client go at the last moment."""
+
+            went = False
+
+            @hookimpl
+            def authenticate(self, request):
+                if request.path == self.settings.path:
+                    self.go()
+                    self.went = True
+
         @hookimpl
         def register_channels():
-            return {"feed": Feed, "asking": Asking, "open": Open}
+            return {"feed": Feed, "asking": Asking, "open": Open, "fleeting": Fleeting}
     '''
 }
 CONFIG = """
@@ -42,6 +55,7 @@ CONFIG = """
       rooms: {plugin: feed, path: "/rooms/{room}", history: 100000}
       asking: {plugin: asking, path: /asking}
       open: {plugin: open, path: /open}
+      fleeting: {plugin: fleeting, path: /fleeting}
 """
 JSON: Headers = [("Accept", "application/json")]
 
@@ -236,6 +250,81 @@ async def test_polling_gets_every_message_once(serve: Serve, monkeypatch: pytest
             assert whole["outcome"] == "recovered"
             heard += said(whole)
     assert heard == list(range(151))
+
+
+@pytest.mark.parametrize("since", ["", "?since=0f-1"])
+async def test_what_json_escapes_counts_as_json(serve: Serve, since: str) -> None:
+    """The bound is on what is sent: a text may be six times as long there as it was published."""
+    async with serve(CONFIG, FEED) as serving:
+        await publish(serving, *["\x01" * 10_000] * 100, topic="rooms/a")
+        _, body = await ask(serving.port, f"/rooms/a{since}", JSON)
+    assert MAX_SNAPSHOT / 2 < len(body) < MAX_SNAPSHOT
+
+
+# Many of them
+
+#: More than the kernel takes for a client that does not read.
+ENDLESS = "x" * 32 * 1024 * 1024
+
+
+async def test_one_is_made_in_a_turn(serve: Serve) -> None:
+    """However many ask at once, everything else has its turn after each: they are milliseconds each."""
+    async with serve(CONFIG, FEED) as serving, AsyncExitStack() as stack:
+
+        async def go_on() -> None:
+            while True:
+                await publish(serving, "x")
+                await asyncio.sleep(0)
+
+        wires = [await stack.enter_async_context(dial(serving.port)) for _ in range(20)]
+        publishing = asyncio.create_task(go_on())
+        for wire in wires:
+            wire.socket.sendall(request("/feed", JSON))
+        ids = [json.loads((await wire.response())[1])["id"] for wire in wires]
+        publishing.cancel()
+    assert len(set(ids)) == len(ids)
+
+
+async def test_client_that_does_not_read_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a snapshot and does not take it keeps it from nobody's memory for long."""
+    monkeypatch.setattr(endpoint, "STALL", 0.1)
+    async with (
+        serve(CONFIG, FEED) as serving,
+        dial(serving.port, request("/feed", JSON), receive_buffer=4096) as wire,
+    ):
+        await publish(serving, ENDLESS)
+        snapshots = serving.server._connections.snapshots
+        await eventually(lambda: snapshots._value < connections.MAX_SNAPSHOTS)
+        await eventually(lambda: snapshots._value == connections.MAX_SNAPSHOTS)
+        assert len(await wire.rest()) < len(ENDLESS)
+
+
+async def test_client_that_goes_before_it_is_answered(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that is gone before it can be answered is no error."""
+    async with serve(CONFIG, FEED) as serving, dial(serving.port) as wire:
+        fleeting: Any = serving.server.channels["fleeting"]
+        fleeting.go = wire.reset
+        await wire.send(request("/fleeting", JSON))
+        await eventually(lambda: fleeting.went)
+        await ask(serving.port, "/feed", JSON)
+    assert "Traceback" not in caplog.text
+
+
+async def test_so_many_are_sent_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further ones wait, and take no memory meanwhile, until one has been taken, or its client is gone."""
+    monkeypatch.setattr(connections, "MAX_SNAPSHOTS", 1)
+    async with serve(CONFIG, FEED) as serving, dial(serving.port, receive_buffer=4096) as first:
+        await publish(serving, ENDLESS)
+        await first.send(request("/feed", JSON))
+        await eventually(serving.server._connections.snapshots.locked)
+        async with dial(serving.port, request("/rooms/a", JSON)) as second:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await second.head()
+            first.reset()
+            assert (await second.head()).status == 200
 
 
 # Who serves it

@@ -11,6 +11,9 @@ from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
 from realtime.transports.takeover import READ
 
+#: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
+MAX_SNAPSHOTS = 100
+
 log = logging.getLogger("realtime.connection")
 
 
@@ -38,6 +41,8 @@ class Connections:
         self.open: Counter[str] = Counter()
         #: Where every connection reads to: what is read is taken out before anybody else reads.
         self.buffer = memoryview(bytearray(READ))
+        #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
+        self.snapshots, self.snapshot = asyncio.Semaphore(MAX_SNAPSHOTS), asyncio.Lock()
         self._all: dict[Open, None] = {}
         self._ids = 0
         self._empty = asyncio.Event()

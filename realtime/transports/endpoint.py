@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -27,7 +28,7 @@ from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
 from realtime.proxies import is_local, known_scheme
 from realtime.transports import negotiation, page, post, websocket
-from realtime.transports.connection import Connection
+from realtime.transports.connection import STALL, Connection
 from realtime.transports.connections import Connections
 from realtime.transports.idempotency import Answers
 from realtime.transports.ndjson import LinesConnection
@@ -107,7 +108,7 @@ class Endpoint:
         if wanted == "kick":
             return await self._kick(request, topic)
         if wanted == "json":
-            return web.Response(body=snapshot(self._channel, topic, since), content_type="application/json")
+            return await self._snapshot(request, topic, since, common)
         self._check_room()
         if wanted == "post":
             return await self._post(request, topic, identity)
@@ -183,6 +184,23 @@ class Endpoint:
             return ""
         there = negotiation.forms(self._channel)
         return f"{self._channel.name}: server-sent events. The same URL answers: {there}"
+
+    async def _snapshot(
+        self, request: web.Request, topic: str, since: Since, common: dict[str, str]
+    ) -> web.Response:
+        try:
+            async with self._connections.snapshots, asyncio.timeout(STALL):
+                async with self._connections.snapshot:
+                    await asyncio.sleep(0)  # the next one is for another turn
+                    body = snapshot(self._channel, topic, since)
+                response = web.Response(body=body, content_type="application/json", headers=common)
+                await response.prepare(request)
+                await response.write_eof()
+                return response
+        except (TimeoutError, ConnectionError):
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=503)  # to nobody
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
         self._connections.open[self._channel.name] += 1

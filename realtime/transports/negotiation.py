@@ -24,6 +24,8 @@ MEDIA_TYPES: dict[Form, str] = {
 }
 #: What would keep a script waiting that wants the whole answer.
 STREAMS = ("sse", "ndjson")
+#: How much of ``Accept`` is read, in characters: browsers send some hundred.
+MAX_ACCEPT = 4096
 #: What has a beginning, for which a client can ask.
 READING = (*STREAMS, "websocket", "json")
 
@@ -133,4 +135,5 @@ def is_written_out(request: web.Request, form: Form) -> bool:
 
 
 def _accept(request: web.Request) -> str:
-    return ",".join(request.headers.getall(hdrs.ACCEPT, []))
+    # aiohttp lets a megabyte of it through, which would take seconds to take apart.
+    return ",".join(request.headers.getall(hdrs.ACCEPT, []))[:MAX_ACCEPT]

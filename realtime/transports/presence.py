@@ -27,8 +27,9 @@ async def arrive(
     told = None if channel.settings.presence == "off" else channel.member(client)
     if told is not None:
         del topic.members[client]  # the newest stands last, whoever was quicker with its on_join
-        # As it is now, for its leaving is told in the same words. What is no JSON fails here.
-        topic.members[client] = Message.of(told, time=0.0).data
+        # As it is now, for its leaving is told in the same words. What cannot stand in a list of members
+        # fails here: it would fail every newcomer.
+        topic.members[client] = Message.of([[told]], time=0.0).data[0][0]
         if aloud:
             await channel.bus.publish(topic.name, topic.members[client], event="realtime:join")
     if aloud and send is not None:

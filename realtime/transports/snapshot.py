@@ -11,7 +11,8 @@ from realtime.channel import Channel
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, Since
 
-#: The most that the messages of a snapshot count for, as the log counts them, in bytes; one always fits.
+#: The most that the messages of a snapshot take, in bytes of JSON, in which a text can be six times as
+#: long, and as many more for each as the log counts; one always fits.
 MAX_SNAPSHOT = 1024 * 1024
 
 
@@ -41,5 +42,5 @@ def snapshot(channel: Channel, name: str, since: Since) -> bytes:
 
 
 def _first(messages: list[Message]) -> list[Message]:
-    sizes = accumulate(len(message.payload) + OVERHEAD for message in messages)
+    sizes = accumulate(len(envelope.write(message)) + OVERHEAD for message in messages)
     return messages[: max(1, sum(1 for _ in takewhile(MAX_SNAPSHOT.__ge__, sizes)))]

@@ -56,7 +56,7 @@ def limit(transport: asyncio.Transport) -> None:
     """
     if over_tls(transport):
         transport.set_write_buffer_limits(TLS_HIGH_WATER, TLS_LOW_WATER)
-    else:
+    elif not transport.is_closing():  # uvloop's raises when its client has gone
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
 
