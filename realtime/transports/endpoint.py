@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import cache
 
 from aiohttp import hdrs, web
 
 from realtime.channel import Channel, Client, Link, Transport
-from realtime.encodings import (
-    BINARY,
-    TEXT,
-    DeflatedFrames,
-    EventStream,
-    Form,
-    Lines,
-    PlainFrames,
-    ProfiledEventStream,
-    Stream,
-    frame,
-)
+from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
@@ -32,7 +20,7 @@ from realtime.transports.connections import Connections
 from realtime.transports.idempotency import Answers
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection
-from realtime.transports.stream import StreamConnection
+from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, take_over
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
@@ -108,7 +96,7 @@ class Endpoint:
             return await self._post(request, topic, identity)
         if response is None:
             # For nginx: hand on each message as it comes.
-            headers = {"Content-Type": _stream(request, wanted).content_type, "X-Accel-Buffering": "no"}
+            headers = {"Content-Type": form_of(request, wanted).content_type, "X-Accel-Buffering": "no"}
             if request.method == hdrs.METH_HEAD:
                 return web.Response(headers=headers)
             response = Opening(headers=headers | common)
@@ -134,7 +122,7 @@ class Endpoint:
                 form = websocket.DEFLATED_JSON_FRAMES if with_json else self._deflated
             return kind(self._connections, self._channel, topic, form, self._max_message)
         streaming = StreamConnection if transport == "ndjson" else EventStreamConnection
-        return streaming(self._connections, self._channel, topic, _stream(request, transport))
+        return streaming(self._connections, self._channel, topic, form_of(request, transport))
 
     async def _open(
         self, request: web.Request, connection: Connection, response: web.StreamResponse, since: Since
@@ -237,19 +225,6 @@ class Endpoint:
         return error
 
 
-def _stream(request: web.Request, transport: Transport) -> Stream:
-    """The form of a stream. Without chunks over HTTP/1.0, which nginx speaks unless told otherwise."""
-    kind: type[Stream] = Lines
-    if transport == "sse":
-        kind = ProfiledEventStream if negotiation.wants_profile(request) else EventStream
-    return _shared(kind, request.version >= (1, 1))
-
-
-@cache
-def _shared(kind: type[Stream], chunked: bool) -> Stream:
-    return kind(chunked=chunked)  # one for all, for what they read is joined once
-
-
 def _refusing(refusal: web.HTTPException) -> Callable[[Client, Message], Awaitable[None]]:
     """What hears the messages of a client that may read, and not publish."""
 
@@ -268,13 +243,10 @@ class _GuardedFrames(PlainFrames):
         self._as_it_is = type(channel).as_text is Channel.as_text
 
     def encode(self, message: Message) -> bytes:
-        if message.kind == "bytes":
-            return frame(BINARY, message.payload)
-        if self._as_it_is and message.event == "message":
+        if self._as_it_is and message.event == "message" and message.kind != "bytes":
             return frame(TEXT, message.payload)  # what Channel.as_text makes of it
         try:
-            text = self._as_text(message)
-            return b"" if text is None else frame(TEXT, text.encode())
+            return super().encode(message)
         except KeyboardInterrupt:
             raise
         except BaseException:

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from realtime.channel import Channel
+from functools import cache
+
+from aiohttp import web
+
+from realtime.channel import Channel, Transport
 from realtime.close_codes import CloseCode, retry
-from realtime.encodings import Stream
+from realtime.encodings import EventStream, Lines, ProfiledEventStream, Stream
 from realtime.topic import Topic
 from realtime.transports.connection import End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
+from realtime.transports.negotiation import wants_profile
+
+
+def form_of(request: web.Request, transport: Transport) -> Stream:
+    """The form of the stream that a request asks for.
+
+    Over HTTP/1.0, which nginx speaks to what is behind it unless it is told otherwise, it has no chunks.
+    """
+    kind: type[Stream] = Lines
+    if transport == "sse":
+        kind = ProfiledEventStream if wants_profile(request) else EventStream
+    return _shared(kind, request.version >= (1, 1))
+
+
+@cache
+def _shared(kind: type[Stream], chunked: bool) -> Stream:
+    return kind(chunked=chunked)  # one for all, for what they read is joined once
 
 
 class StreamConnection(ControlledConnection):
