@@ -35,9 +35,13 @@ class ControlledConnection(Connection):
             data["missed"] = resumed.missed
         return self.say("welcome", data, None if resumed.lossy else position)
 
-    def bye(self, code: int, reason: str, retry: int | None) -> bytes:
+    def bye(self, code: int, reason: str, after: int | None) -> bytes:
         """What comes last: the close code, why, and after how many milliseconds to come back."""
-        return self.say("bye", {"code": code, "reason": reason, "retry": retry})
+        return self.say("bye", {"code": code, "reason": reason, "retry": after})
+
+    def greet(self, introduction: str) -> None:
+        """The welcome."""
+        self.write(self.form.wrap(self.welcome()))
 
     def send(self, message: Message) -> None:
         """Write a message to this client alone, which is a sign of life, too."""
@@ -69,5 +73,5 @@ class ControlledConnection(Connection):
         return self.subscriber.written_at + period
 
     def heartbeat(self) -> bytes:
-        """The sign of life in this transport's way."""
-        raise NotImplementedError
+        """The sign of life: an event, for a browser shows a WebSocket's pings to no script."""
+        return self.form.wrap(self.say("heartbeat", {}))

@@ -9,18 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from realtime.channel import Channel, Client, Link, Transport
-from realtime.encodings import (
-    BINARY,
-    TEXT,
-    DeflatedFrames,
-    EventStream,
-    Form,
-    Lines,
-    PlainFrames,
-    ProfiledEventStream,
-    Stream,
-    frame,
-)
+from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
@@ -31,9 +20,9 @@ from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import STALL, Connection
 from realtime.transports.connections import Connections
 from realtime.transports.idempotency import Answers
-from realtime.transports.ndjson import LinesConnection
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection
+from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, take_over
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
@@ -99,9 +88,9 @@ class Endpoint:
             text = page.page(self._channel, self._link(request))
             policy = {"Content-Security-Policy": page.POLICY}
             return web.Response(text=text, content_type="text/html", headers=policy)
-        handshake = None
+        response: web.StreamResponse | None = None
         if wanted == "websocket":
-            handshake = websocket.accept(request, compress=self._channel.settings.compress)
+            response = websocket.accept(request, compress=self._channel.settings.compress)
         identity = await self._authenticate(request)
         if refusal := self._refusal(request, _ACTIONS.get(wanted, "subscribe"), identity):
             raise refusal
@@ -112,9 +101,12 @@ class Endpoint:
         self._check_room()
         if wanted == "post":
             return await self._post(request, topic, identity)
-        if request.method == hdrs.METH_HEAD:  # a WebSocket has none
-            return web.Response(headers=self._stream_headers(request, wanted))
-        response = handshake or Opening(headers=self._stream_headers(request, wanted) | common)
+        if response is None:
+            # For nginx: hand on each message as it comes.
+            headers = {"Content-Type": form_of(request, wanted).content_type, "X-Accel-Buffering": "no"}
+            if request.method == hdrs.METH_HEAD:
+                return web.Response(headers=headers)
+            response = Opening(headers=headers | common)
         connection = self._connection(request, topic, wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
         if wanted == "websocket" and (refusal := self._refusal(request, "publish", identity)):
@@ -136,9 +128,8 @@ class Endpoint:
             if "Sec-WebSocket-Extensions" in response.headers:
                 form = websocket.DEFLATED_JSON_FRAMES if with_json else self._deflated
             return kind(self._connections, self._channel, topic, form, self._max_message)
-        streaming = LinesConnection if transport == "ndjson" else EventStreamConnection
-        form_of_it = self._stream_form(request, transport)
-        return streaming(self._connections, self._channel, topic, form_of_it, request)
+        streaming = StreamConnection if transport == "ndjson" else EventStreamConnection
+        return streaming(self._connections, self._channel, topic, form_of(request, transport))
 
     async def _open(
         self, request: web.Request, connection: Connection, response: web.StreamResponse, since: Since
@@ -163,18 +154,6 @@ class Endpoint:
             self._connections.remove(connection)
             if not isinstance(error, ConnectionError):  # the client went while it was being answered
                 raise
-
-    def _stream_form(self, request: web.Request, transport: Transport) -> type[Stream]:
-        if transport == "ndjson":
-            return Lines
-        return ProfiledEventStream if negotiation.wants_profile(request) else EventStream
-
-    def _stream_headers(self, request: web.Request, transport: Transport) -> dict[str, str]:
-        # For nginx: hand on each message as it comes.
-        return {
-            "Content-Type": self._stream_form(request, transport).content_type,
-            "X-Accel-Buffering": "no",
-        }
 
     def _link(self, request: web.Request) -> str:
         return f"{self._url or f'{request.scheme}://{request.host}'}{request.rel_url.raw_path}"
@@ -288,13 +267,10 @@ class _GuardedFrames(PlainFrames):
         self._as_it_is = type(channel).as_text is Channel.as_text
 
     def encode(self, message: Message) -> bytes:
-        if message.kind == "bytes":
-            return frame(BINARY, message.payload)
-        if self._as_it_is and message.event == "message":
+        if self._as_it_is and message.event == "message" and message.kind != "bytes":
             return frame(TEXT, message.payload)  # what Channel.as_text makes of it
         try:
-            text = self._as_text(message)
-            return b"" if text is None else frame(TEXT, text.encode())
+            return super().encode(message)
         except KeyboardInterrupt:
             raise
         except BaseException:

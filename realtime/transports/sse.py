@@ -19,10 +19,10 @@ class EventStreamConnection(StreamConnection):
             self.write(self.form.comment(introduction))
         super().greet(introduction)
 
-    def farewell(self, code: int, reason: str, after: int | None) -> bytes:
+    def bye(self, code: int, reason: str, after: int | None) -> bytes:
         """The last event, and when an ``EventSource``, which comes back by itself, is to do so."""
         field = b"" if after is None else b"retry: %d\n" % after
-        return field + super().farewell(code, reason, after)
+        return field + super().bye(code, reason, after)
 
     def heartbeat(self) -> bytes:
         """A comment."""

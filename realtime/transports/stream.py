@@ -1,4 +1,4 @@
-"""A response that does not end, and says nothing but messages: what event streams and lines share."""
+"""A response that does not end: lines of JSON (NDJSON), and what event streams have in common with them."""
 
 from __future__ import annotations
 
@@ -6,54 +6,47 @@ from functools import cache
 
 from aiohttp import web
 
-from realtime.channel import Channel
+from realtime.channel import Channel, Transport
 from realtime.close_codes import CloseCode, retry
-from realtime.encodings import Stream
+from realtime.encodings import EventStream, Lines, ProfiledEventStream, Stream
 from realtime.topic import Topic
 from realtime.transports.connection import End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
+from realtime.transports.negotiation import wants_profile
+
+
+def form_of(request: web.Request, transport: Transport) -> Stream:
+    """The form of the stream that a request asks for.
+
+    Over HTTP/1.0, which nginx speaks to what is behind it unless it is told otherwise, it has no chunks.
+    """
+    kind: type[Stream] = Lines
+    if transport == "sse":
+        kind = ProfiledEventStream if wants_profile(request) else EventStream
+    return _shared(kind, request.version >= (1, 1))
 
 
 @cache
-def _form(kind: type[Stream], chunked: bool) -> Stream:
+def _shared(kind: type[Stream], chunked: bool) -> Stream:
     return kind(chunked=chunked)  # one for all, for what they read is joined once
 
 
 class StreamConnection(ControlledConnection):
-    """A stream to one client, which says nothing.
-
-    ``kind`` is the form of the messages; over HTTP/1.0, which nginx speaks to what is behind it unless it
-    is told otherwise, it has no chunks.
-    """
+    """A stream to one client, which says nothing. Lines of JSON are one as it stands here."""
 
     __slots__ = ()
 
     form: Stream
 
-    def __init__(
-        self,
-        connections: Connections,
-        channel: Channel,
-        topic: Topic,
-        kind: type[Stream],
-        request: web.Request,
-    ) -> None:
-        super().__init__(connections, channel, topic, _form(kind, request.version >= (1, 1)))
+    def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Stream) -> None:
+        super().__init__(connections, channel, topic, form)
         self.outcome = End(CloseCode.DONE, "the client left")
-
-    def greet(self, introduction: str) -> None:
-        """The welcome."""
-        self.write(self.form.wrap(self.welcome()))
 
     def say_goodbye(self, code: int, reason: str) -> None:
         """The last event and the last chunk."""
-        self.write(self.form.wrap(self.farewell(code, reason, retry(code))) + self.form.end)
+        self.write(self.form.wrap(self.bye(code, reason, retry(code))) + self.form.end)
         self.hang_up()
-
-    def farewell(self, code: int, reason: str, after: int | None) -> bytes:
-        """The last event, in this transport's way."""
-        return self.bye(code, reason, after)
 
     def look(self, now: float) -> float | None:
         """Give a sign of life when nothing was sent for ``keep_alive``."""

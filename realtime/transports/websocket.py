@@ -308,10 +308,6 @@ class JsonWebSocket(ControlledConnection, WebSocket):
 
     __slots__ = ()
 
-    def greet(self, introduction: str) -> None:
-        """The welcome."""
-        self.write(self.welcome())
-
     def say_goodbye(self, code: int, reason: str) -> None:
         """The last event, and the close frame."""
         self.write(self.bye(code, reason, retry(code)))
@@ -321,10 +317,6 @@ class JsonWebSocket(ControlledConnection, WebSocket):
         """Ping the client in its silence, and give it a sign of life in ours."""
         again = super().look(now)
         return None if again is None else min(again, self.keep_alive(now))
-
-    def heartbeat(self) -> bytes:
-        """A frame, for a browser shows no ping to a script."""
-        return self.say("heartbeat", {})
 
     def understand(self, item: Message) -> Message | None:
         """What the object in a frame says, and by what it is to be answered."""
