@@ -12,37 +12,28 @@ from typing import TYPE_CHECKING, Any
 from realtime.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
-    from realtime.bus import Bus as Bus
-    from realtime.bus import Subscription as Subscription
-    from realtime.channel import Channel as Channel
-    from realtime.channel import Client as Client
-    from realtime.channel import Presence as Presence
-    from realtime.client import Backoff as Backoff
-    from realtime.client import Connection as Connection
-    from realtime.client import connect as connect
+    from realtime.bus import Bus as Bus, Subscription as Subscription
+    from realtime.channel import Channel as Channel, Client as Client, Presence as Presence
+    from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
-    from realtime.config import Duration as Duration
-    from realtime.config import Secret as Secret
-    from realtime.config import Size as Size
-    from realtime.errors import BusError as BusError
-    from realtime.errors import Closed as Closed
-    from realtime.errors import ConfigError as ConfigError
-    from realtime.errors import Disconnected as Disconnected
-    from realtime.errors import NotConnected as NotConnected
-    from realtime.errors import RealtimeError as RealtimeError
-    from realtime.errors import Refused as Refused
-    from realtime.errors import Rejected as Rejected
-    from realtime.errors import StartError as StartError
-    from realtime.errors import TooManyTopics as TooManyTopics
-    from realtime.errors import Unconfirmed as Unconfirmed
-    from realtime.errors import UnknownTopic as UnknownTopic
+    from realtime.config import Duration as Duration, Secret as Secret, Size as Size
+    from realtime.errors import (
+        BusError as BusError,
+        Closed as Closed,
+        ConfigError as ConfigError,
+        Disconnected as Disconnected,
+        NotConnected as NotConnected,
+        RealtimeError as RealtimeError,
+        Refused as Refused,
+        Rejected as Rejected,
+        StartError as StartError,
+        TooManyTopics as TooManyTopics,
+        Unconfirmed as Unconfirmed,
+        UnknownTopic as UnknownTopic,
+    )
     from realtime.hookspecs import hookimpl as hookimpl
-    from realtime.message import Message as Message
-    from realtime.message import Position as Position
-    from realtime.message import Since as Since
-    from realtime.permissions import Allow as Allow
-    from realtime.permissions import Identity as Identity
-    from realtime.permissions import Permission as Permission
+    from realtime.message import Message as Message, Position as Position, Since as Since
+    from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
     from realtime.server import Server as Server
     from realtime.topic import Topic as Topic
 

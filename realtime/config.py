@@ -23,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
+    Field as PydanticField,
     NonNegativeInt,
     PlainSerializer,
     SecretStr,
@@ -30,7 +31,6 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
-from pydantic import Field as PydanticField
 
 from realtime.errors import Problem
 from realtime.loops import Choice, chosen

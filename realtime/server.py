@@ -238,10 +238,8 @@ class Server:
             problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
-        routes.append(Route("server", web.get("/-/live", self._live)))
-        routes.append(Route("server", web.get("/-/ready", self._ready)))
-        routes.extend(Route("server", definition) for definition in assets.routes())
-        return routes
+        own = web.get("/-/live", self._live), web.get("/-/ready", self._ready), *assets.routes()
+        return routes + [Route("server", definition) for definition in own]
 
     def _routes_of(self, owner: str) -> list[object]:
         return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())

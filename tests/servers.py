@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import needs
-from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as serve_websocket
+from websockets.asyncio.server import ServerConnection, serve as serve_websocket
 from websockets.typing import Subprotocol
 
 #: What the dice of random cuts begin with; ``REALTIME_TEST_SEEDS`` says how many there are.

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 from conftest import Serve, Serving
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol

@@ -13,8 +13,7 @@ from websockets.asyncio.client import connect
 from wire import PING, PONG, Frame, eventually, frame, soon, stream, text, websocket
 
 from realtime.heartbeat import SLOT, Heartbeat
-from realtime.transports import connection
-from realtime.transports import websocket as transport
+from realtime.transports import connection, websocket as transport
 
 Ts = TypeVarTuple("Ts")
 

@@ -14,8 +14,7 @@ from conftest import Serve
 from test_post import BOX, BYTES, CONFIG, JSON
 from wire import Head, Headers, Wire, dial, eventually, lines, post, posting, soon, stream
 
-from realtime.transports import idempotency
-from realtime.transports import post as post_module
+from realtime.transports import idempotency, post as post_module
 
 ROOMS = 'channels: {box: {plugin: box, path: "/box/{room}"}}'
 

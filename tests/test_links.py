@@ -9,8 +9,7 @@ import traceback
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from servers import answering, http, stream
 from wire import soon
 

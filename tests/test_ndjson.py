@@ -11,8 +11,20 @@ from typing import Any
 import needs
 import pytest
 from conftest import Serve, Serving
-from wire import BINARY, LINES, Headers, Wire, ask, dial, frame, lines, request, stream, text
-from wire import websocket as websocket_of
+from wire import (
+    BINARY,
+    LINES,
+    Headers,
+    Wire,
+    ask,
+    dial,
+    frame,
+    lines,
+    request,
+    stream,
+    text,
+    websocket as websocket_of,
+)
 
 FEED = {
     "feed.py": '''

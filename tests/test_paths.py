@@ -6,8 +6,7 @@ import re
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from realtime.paths import MAX_VALUE, check_path, is_reserved, route_pattern, shape, topic_name
 

@@ -13,8 +13,7 @@ import pytest
 from conftest import Serve, Serving
 from wire import EVENTS, Headers, Wire, close, dial, eventually, request, soon, stream, text, websocket
 
-from realtime.transports import connection, presence
-from realtime.transports import websocket as websocket_module
+from realtime.transports import connection, presence, websocket as websocket_module
 
 #: A channel whose clients say in their URL what is to happen.
 ROOM = {

@@ -18,8 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import pytest
 from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Item, Wire, read
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
