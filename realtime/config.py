@@ -216,6 +216,9 @@ class ServerLimits(Model):
     max_clients: NonNegativeInt = 20_000
     """the most connections at once; further ones get 503. The limit of open files may allow fewer"""
 
+    unfinished: Size = 64 * 1024 * 1024
+    """the most that all messages may take that have not come whole; who sends more is closed with 1013"""
+
     topics: NonNegativeInt = 10_000
     """the most topics at once; a request that needs another gets 503"""
 

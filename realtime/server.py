@@ -82,7 +82,7 @@ class Server:
             self._tls, wrong = tls.context(self.config)
             problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
-        self._connections = Connections(loop, min(limits.max_clients, descriptors()))
+        self._connections = Connections(loop, min(limits.max_clients, descriptors()), limits.unfinished)
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)

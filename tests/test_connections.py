@@ -43,7 +43,7 @@ class Visitor:
 @pytest.fixture
 async def connections() -> Connections:
     """None yet."""
-    return Connections(asyncio.get_running_loop(), max_clients=10)
+    return Connections(asyncio.get_running_loop(), max_clients=10, max_unfinished=0)
 
 
 async def test_they_are_counted_by_channel(connections: Connections) -> None:

@@ -494,14 +494,14 @@ FAR.flush(zlib.Z_SYNC_FLUSH)
 async def test_what_cannot_be_inflated(
     serve: Serve, payload: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no compressed message closes with 1002, in its place, at once, and is nothing to the log."""
+    """What is no compressed message closes with 1007, in its place, at once, and is nothing to the log."""
     monkeypatch.setattr(connection, "CLOSE_GRACE", 60)
     data = text("before") + frame(TEXT, payload, reserved=RSV1) + text("after")
     async with serve(ECHO) as serving, compressing(serving, data) as wire:
         assert await wire.text() == "Echo: before"
         end = await wire.frame()
         assert await wire.rest() == b""
-    assert (end.code, end.reason) == (1002, "what is compressed cannot be inflated")
+    assert (end.code, end.reason) == (1007, "what is compressed cannot be inflated")
     assert "Traceback" not in caplog.text
 
 

@@ -32,9 +32,11 @@ class Open(Beating, Protocol):
 class Connections:
     """All connections of a server, and what they share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int, max_unfinished: int) -> None:
         self.heartbeat = Heartbeat(loop)
         self.max_clients = max_clients
+        #: How many bytes of messages that have not come whole all clients together have sent, and may.
+        self.unfinished, self.max_unfinished = 0, max_unfinished
         self.draining = False
         #: How many clients each channel has, by its name: connections that have not joined yet
         #: and POSTs are among them.

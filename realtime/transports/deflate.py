@@ -15,7 +15,9 @@ from aiohttp import WebSocketError
 from realtime.close_codes import CloseCode
 from realtime.encodings import DEFLATE_END, WINDOW_BITS
 from realtime.message import Message, heard
+from realtime.transports.framing import TOO_LARGE
 
+NOT_UTF_8 = "the text is not UTF-8"
 _ANSWER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 _BITS = f"server_max_window_bits={WINDOW_BITS}"
 #: What may be said of each parameter (section 7.1); an offer of anything else is declined. That of a
@@ -85,12 +87,12 @@ class Deflated(Message):
             whole = False
         # A sender without a sync flush ends the last block instead, and begins an empty one (7.2.3.4).
         if not whole or inflater.unused_data not in (b"", DEFLATE_END, b"\0" + DEFLATE_END):
-            raise WebSocketError(CloseCode.PROTOCOL_ERROR, "what is compressed cannot be inflated")
+            raise WebSocketError(CloseCode.BAD_DATA, "what is compressed cannot be inflated")
         if len(data) > limit:
-            raise WebSocketError(CloseCode.TOO_BIG, "")
+            raise WebSocketError(CloseCode.TOO_BIG, TOO_LARGE)
         if self.kind == "text":
             try:
                 data.decode()
             except UnicodeDecodeError:
-                raise WebSocketError(CloseCode.BAD_DATA, "") from None
+                raise WebSocketError(CloseCode.BAD_DATA, NOT_UTF_8) from None
         return heard(self.kind, data)

@@ -2,6 +2,7 @@
 
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
+What it lets pass ``framing.py`` finds before it.
 What aiohttp does not document is used in ``_Frames`` and ``_DeflatedReader`` here, and in ``takeover.py``;
 nowhere else.
 """
@@ -27,7 +28,8 @@ from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
-from realtime.transports.deflate import Deflated, agree
+from realtime.transports.deflate import NOT_UTF_8, Deflated, agree
+from realtime.transports.framing import LATE, TOO_LARGE, Framing
 from realtime.transports.takeover import Opening
 
 #: After so many seconds without a byte from the client it is pinged, …
@@ -45,12 +47,10 @@ JSON_FRAMES = JsonFrames()
 DEFLATED_JSON_FRAMES = DeflatedFrames(JSON_FRAMES)
 
 # To look one up in its class takes longer than to parse a frame.
+_WHOLE = (0x81, 0x82, 0xC1, 0xC2)  # the first byte of a message in one frame, compressed or not
 _TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_EXPLAIN = {
-    CloseCode.TOO_BIG: "the message is larger than limits.max_message allows",
-    CloseCode.BAD_DATA: "the text is not UTF-8",
-}
+_EXPLAIN = {CloseCode.TOO_BIG: TOO_LARGE, CloseCode.BAD_DATA: NOT_UTF_8}
 
 
 def _tokens(request: web.Request, header: str) -> list[str]:
@@ -111,15 +111,16 @@ class WebSocket(Connection):
     """A connection of WebSocket frames, one message a frame."""
 
     __slots__ = (
+        "_framing",
         "_heard_at",
         "_max_message",
         "_parsing",
         "_pinged",
         "_pong_waiters",
-        "_pongs",
         "_reader",
         "_unparsed",
         "deaf",
+        "pongs",
     )
 
     def __init__(
@@ -128,16 +129,20 @@ class WebSocket(Connection):
         super().__init__(connections, channel, topic, form)
         self._max_message = max_message
         frames = _Frames(self)
+        # What does not shrink grows: by a bit a byte, if the sender is as clumsy as can be.
+        max_deflated = max_message * 9 // 8 + 64
+        self._framing = Framing(max_message, max_deflated)
         # The reader refuses a message of its limit or more; ours is the largest that passes.
         self._reader = (
-            _DeflatedReader(self, frames, max_message)
+            _DeflatedReader(self, frames, max_message, max_deflated)
             if isinstance(form, DeflatedFrames)
             else WebSocketReader(frames, max_message + 1, False, True)
         )
         self._heard_at = self._loop.time()
         self._pinged = False
         self._pong_waiters: list[asyncio.Future[None]] = []
-        self._pongs: list[bytes] = []
+        #: What the pings carried that are still to be answered.
+        self.pongs: list[bytes] = []
         self._unparsed = b""
         self._parsing = False  # in the next turn
         #: Whether the client has said its last.
@@ -149,14 +154,41 @@ class WebSocket(Connection):
         self._pinged = False
         if self._pong_waiters:
             self._answer_pings_of_ours()
-        if self._unparsed or len(data) > PIECE:
+        size = len(data)
+        if self._unparsed or size > PIECE:
             self._unparsed += data
             self._parse()
         elif not self.deaf:
             self._budget = TURN_MESSAGES
-            self._reader.feed_data(data)
-            if self._pongs:
-                self._send_pongs()
+            second = data[1] if size > 5 else 0
+            # What nearly always comes is one whole frame, masked, and not in the middle of anything:
+            # its length is all that it takes to know it.
+            if (
+                (second == size + 122 and second < 254)
+                or (second == 254 and size - 8 == data[2] << 8 | data[3])
+            ) and (data[0] in _WHOLE and not self._framing.begun):
+                self._reader.feed_data(data)
+            else:
+                self._feed(data)
+            if self.pongs:
+                self.send_pongs()
+
+    def _feed(self, data: bytes) -> None:
+        """Hand frames to the reader, as far as nothing is wrong with them."""
+        framing, connections = self._framing, self.connections
+        before = framing.held
+        well = framing.walk(data, self._loop.time())
+        asked = framing.held - before
+        connections.unfinished += asked
+        if well:
+            self._reader.feed_data(data[:well])
+        if self.deaf:
+            return
+        if framing.wrong is not None:
+            self._hear_end(End(*framing.wrong))
+        elif asked > 0 and connections.unfinished > connections.max_unfinished:
+            reason = "all clients' unfinished messages take more than server.limits.unfinished"
+            self._hear_end(End(CloseCode.TRY_AGAIN, reason))
 
     def _parse(self) -> None:
         """Parse what is left in pieces: a quarter of a mebibyte can be forty thousand frames.
@@ -168,8 +200,8 @@ class WebSocket(Connection):
             if not self._unparsed or not self._reading or self.deaf:
                 break
             piece, self._unparsed = self._unparsed[:PIECE], self._unparsed[PIECE:]
-            self._reader.feed_data(piece)
-        self._send_pongs()
+            self._feed(piece)
+        self.send_pongs()
         if self.deaf:
             self._unparsed = b""
         elif self._unparsed:
@@ -186,6 +218,8 @@ class WebSocket(Connection):
 
     def read_on(self) -> None:
         """Go on with what the client sends, first with what it has sent already."""
+        if self._framing.begun:
+            self._framing.begun = self._loop.time()  # that we did not listen is not the client's fault
         if self._unparsed:
             self._parse_soon()
         else:
@@ -194,15 +228,17 @@ class WebSocket(Connection):
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone; what was said before is still heard."""
         if self._unparsed and not self.deaf:
-            self._reader.feed_data(self._unparsed)
+            self._feed(self._unparsed)
             self._unparsed = b""
+        self._hear_no_more()
         super().connection_lost(error)
         self._answer_pings_of_ours()
 
-    def _send_pongs(self) -> None:
-        if self._pongs and not self.paused and not self.closed:
-            self.write(b"".join(frame(PONG, data) for data in self._pongs))
-            self._pongs.clear()
+    def send_pongs(self) -> None:
+        """Answer the pings, if what is written is read."""
+        if self.pongs and not self.paused and not self.closed:
+            self.write(b"".join(frame(PONG, data) for data in self.pongs))
+            self.pongs.clear()
 
     def _answer_pings_of_ours(self) -> None:
         for waiter in self._pong_waiters:
@@ -213,8 +249,8 @@ class WebSocket(Connection):
     def control_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
         """A ping, or a close; a pong has done what it is for by coming."""
         if kind is _PING:
-            self._pongs.append(bytes(data))
-            del self._pongs[:-MAX_PONGS]
+            self.pongs.append(bytes(data))
+            del self.pongs[:-MAX_PONGS]
         elif kind is _CLOSE:
             code = data or CloseCode.DONE
             if may_be_sent(code):
@@ -228,17 +264,25 @@ class WebSocket(Connection):
             try:
                 return item.inflate(self._max_message)
             except WebSocketError as error:
-                self.deaf = True
-                self.close(*_explained(error.code, str(error)))
+                self._hear_no_more()
+                self.close(error.code, str(error))
                 return None
         return item
 
     def failed(self, code: int, reason: str) -> None:
         """What the client sent breaks the protocol or a limit."""
-        self._hear_end(_explained(code, reason))
+        self._hear_end(End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:])))
+
+    def _hear_no_more(self) -> None:
+        """The client has said its last: what is unfinished of it is dropped."""
+        if not self.deaf:
+            self.deaf = True
+            self.connections.unfinished -= self._framing.held
+            self._framing.begun = 0.0
+            del self._reader
 
     def _hear_end(self, end: End) -> None:
-        self.deaf = True
+        self._hear_no_more()
         if self.closed:
             self.hang_up()  # the answer to our own close frame: the handshake is complete
         else:
@@ -256,7 +300,7 @@ class WebSocket(Connection):
     def resume_writing(self) -> None:
         """The transport has drained: the pongs that are owed go first."""
         self.paused = False
-        self._send_pongs()
+        self.send_pongs()
         if not self.paused:
             super().resume_writing()
 
@@ -290,6 +334,12 @@ class WebSocket(Connection):
         if self.closed:
             return None
         due = self._heard_at + PING_AFTER
+        if self._framing.begun and self._reading:
+            whole = self._framing.due()
+            if whole <= now:
+                self._hear_end(End(CloseCode.POLICY, LATE))
+                return None
+            due = min(due, whole)
         if due > now:
             return due
         if not self._reading:
@@ -342,10 +392,6 @@ class JsonWebSocket(ControlledConnection, WebSocket):
         self.tell(frame(TEXT, refuse(str(rejected), ref, rejected.status)))
 
 
-def _explained(code: int, reason: str) -> End:
-    return End(code, _EXPLAIN.get(CloseCode(code), reason[:1].lower() + reason[1:]))
-
-
 class _Frames(WebSocketDataQueue):
     """What aiohttp's reader feeds: it hands each frame to the connection.
 
@@ -367,12 +413,12 @@ class _Frames(WebSocketDataQueue):
         connection = self._connection
         if connection.deaf or (connection.closed and kind is not _CLOSE):
             return
-        if kind is _TEXT:
-            connection.hear(heard("text", payload.encode()))
-        elif kind is _BINARY:
-            connection.hear(heard("bytes", payload))
-        else:
+        if kind is not _TEXT and kind is not _BINARY:
             connection.control_received(kind, payload, extra)
+            return
+        if connection.pongs:
+            connection.send_pongs()  # before whatever the message is answered with
+        connection.hear(heard("text", payload.encode()) if kind is _TEXT else heard("bytes", payload))
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         code = getattr(exc, "code", None)
@@ -388,12 +434,10 @@ class _DeflatedReader(WebSocketReader):
     raise zlib's errors. Of it Realtime relies on ``_handle_frame``, too, to which every frame comes.
     """
 
-    __slots__ = ("_connection", "_fragments", "_kind", "_max_deflated", "_max_message")
+    __slots__ = ("_connection", "_fragments", "_kind", "_max_message")
 
-    def __init__(self, connection: WebSocket, frames: _Frames, max_message: int) -> None:
-        # What does not shrink grows: by a bit a byte, if the sender is as clumsy as can be.
-        self._max_deflated = max_message * 9 // 8 + 64
-        super().__init__(frames, self._max_deflated + 1, True, True)
+    def __init__(self, connection: WebSocket, frames: _Frames, max_message: int, max_deflated: int) -> None:
+        super().__init__(frames, max_deflated + 1, True, True)
         self._connection = connection
         self._max_message = max_message
         self._kind = 0  # the opcode of the message whose fragments are coming
@@ -403,17 +447,16 @@ class _DeflatedReader(WebSocketReader):
         if opcode >= CLOSE:
             super()._handle_frame(fin, opcode, payload, 0)
             return
-        if bool(opcode) is bool(self._kind):
-            raise WebSocketError(CloseCode.PROTOCOL_ERROR, "a fragment is out of its place")
         self._kind = kind = opcode or self._kind
         self._fragments += payload
-        if len(self._fragments) > (self._max_deflated if compressed else self._max_message):
-            raise WebSocketError(CloseCode.TOO_BIG, "")
         if not fin:
             return
-        whole, self._fragments, self._kind = bytes(self._fragments), bytearray(), 0
+        whole, self._fragments = bytes(self._fragments), bytearray()
         if not compressed:
+            if len(whole) > self._max_message:
+                raise WebSocketError(CloseCode.TOO_BIG, "")
             super()._handle_frame(True, kind, whole, 0)
         elif not self._connection.deaf and not self._connection.closed:
+            self._connection.send_pongs()
             # A little can become a thousand times as much: it is inflated where it is heard, not here.
             self._connection.hear(Deflated("message", "text" if kind == TEXT else "bytes", whole, 0.0))
