@@ -13,6 +13,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import math
 from typing import Any
 
 from aiohttp import WebSocketError, WSMsgType, web
@@ -333,21 +334,20 @@ class WebSocket(Connection):
         """Ping what has been silent, cut what stays silent."""
         if self.closed:
             return None
-        due = self._heard_at + PING_AFTER
+        due, whole = self._heard_at + PING_AFTER, math.inf
         if self._framing.begun and self._reading:
             whole = self._framing.due()
             if whole <= now:
                 self._hear_end(End(CloseCode.POLICY, LATE))
                 return None
-            due = min(due, whole)
         if due > now:
-            return due
+            return min(due, whole)
         if not self._reading:
             return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
             self._pinged = True
             self.write(frame(PING, b""))
-            return now + PONG_WITHIN
+            return min(now + PONG_WITHIN, whole)
         self.outcome = End(LOST, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
         return None
