@@ -63,7 +63,8 @@ elif mode == "quick":
     # sizes 16 B .. 8 KiB, plus the one 8 KiB message sent as 256-byte fragments
     batches = [core] + [[c[:-1] + str(i) for i in (1, 2, 3, 4, 5, 6, 11)] for c in comp]
 else:
-    batches = [[c] for c in core + comp]
+    # One by one the groups would include 8, which has no case, and with none wstest does not end.
+    batches = [core] + [[c] for c in comp]
 limit = float(e.get("AUTOBAHN_LIMIT", "900"))
 allow = set(sp(e.get("AUTOBAHN_ALLOW", "")))
 BAD = ("FAILED", "WRONG CODE", "UNCLEAN", "FAILED BY CLIENT")

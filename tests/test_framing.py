@@ -25,7 +25,7 @@ def rests(one: Framing) -> bool:
 #: Messages, whole and in fragments, with control frames among them.
 FRAMES = st.lists(
     st.one_of(
-        st.builds(lambda size: [frame(TEXT, bytes(size))], st.sampled_from([0, 1, 125, 126, 200, 65536])),
+        st.builds(lambda size: [frame(TEXT, bytes(size))], st.sampled_from([0, 1, 125, 126, 200])),
         st.builds(lambda size: [frame(PING, bytes(size))], st.integers(0, 125)),
         st.builds(
             lambda sizes: [
@@ -41,7 +41,7 @@ FRAMES = st.lists(
 ).map(lambda messages: b"".join(part for message in messages for part in message))
 
 
-@given(FRAMES, st.lists(st.integers(1, 70_000), min_size=1, max_size=30))
+@given(FRAMES, st.lists(st.integers(1, 500), min_size=1, max_size=30))
 def test_however_it_is_cut(data: bytes, cuts: list[int]) -> None:
     """Whatever is allowed may be read, in whatever pieces it comes, and nothing is left over."""
     one, at = framing(), 0

@@ -479,6 +479,22 @@ async def test_close_that_is_not_answered(serve: Serve, monkeypatch: pytest.Monk
         assert await wire.rest() == b""
 
 
+async def test_who_is_still_sending_sees_the_close(serve: Serve) -> None:
+    """What follows a message that is too big is taken, so its client can read why it is closed."""
+    async with serve(SMALL) as serving, websocket(serving.port, "/ws") as wire:
+        await wire.send(frame(BINARY, bytes(20_000_000)) + text("x") * 10_000)
+        assert await wire.close_code() == 1009
+        assert await wire.rest() == b""
+
+
+async def test_who_only_sends_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that broke the protocol and does not end is cut off after the grace."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE", 0.05)
+    async with serve(SMALL) as serving, websocket(serving.port, "/ws", frame(3)) as wire:
+        with pytest.raises(ConnectionError):
+            await flood(wire)
+
+
 async def test_close_of_a_client_whose_handler_hangs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that does not end does not keep a close from being answered."""
     monkeypatch.setattr("realtime.transports.websocket.LEAVE_GRACE", 0.05)

@@ -119,6 +119,7 @@ class WebSocket(Connection):
         "_pinged",
         "_pong_waiters",
         "_reader",
+        "_said_goodbye",
         "_unparsed",
         "deaf",
         "pongs",
@@ -146,6 +147,7 @@ class WebSocket(Connection):
         self.pongs: list[bytes] = []
         self._unparsed = b""
         self._parsing = False  # in the next turn
+        self._said_goodbye = False
         #: Whether the client has said its last.
         self.deaf = False
 
@@ -205,7 +207,7 @@ class WebSocket(Connection):
         self.send_pongs()
         if self.deaf:
             self._unparsed = b""
-        elif self._unparsed:
+        if self._unparsed:
             self.transport.pause_reading()
             if self._reading:
                 self._parse_soon()
@@ -253,6 +255,7 @@ class WebSocket(Connection):
             self.pongs.append(bytes(data))
             del self.pongs[:-MAX_PONGS]
         elif kind is _CLOSE:
+            self._said_goodbye = True
             code = data or CloseCode.DONE
             if may_be_sent(code):
                 self._hear_end(End(code, extra))
@@ -295,8 +298,12 @@ class WebSocket(Connection):
         """The close frame, after which nothing is written (section 5.5.1)."""
         self._answer_pings_of_ours()
         self.write(frame(CLOSE, code.to_bytes(2, "big") + cut_reason(reason)))
-        if self.deaf:
+        if self._said_goodbye:
             self.hang_up()
+        elif self.deaf and self.transport.can_write_eof() and not self.transport.is_closing():
+            # Only our side ends, and what still comes is read: it would be answered with a reset, for
+            # which many a client drops the close frame that it has not read yet.
+            self.transport.write_eof()
 
     def resume_writing(self) -> None:
         """The transport has drained: the pongs that are owed go first."""
