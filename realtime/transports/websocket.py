@@ -163,13 +163,11 @@ class WebSocket(Connection):
             self._parse()
         elif not self.deaf:
             self._budget = TURN_MESSAGES
+            # What nearly always comes is one whole frame, masked, and not in the middle of anything: its
+            # length tells, less than 126 bytes or written in two.
             second = data[1] if size > 5 else 0
-            # What nearly always comes is one whole frame, masked, and not in the middle of anything:
-            # its length is all that it takes to know it.
-            if (
-                (second == size + 122 and second < 254)
-                or (second == 254 and size - 8 == data[2] << 8 | data[3])
-            ) and (data[0] in _WHOLE and not self._framing.begun):
+            whole = size - 6 == second - 128 if second < 254 else size - 8 == data[2] << 8 | data[3]
+            if whole and second < 255 and data[0] in _WHOLE and not self._framing.begun:
                 self._reader.feed_data(data)
             else:
                 self._feed(data)
@@ -420,12 +418,16 @@ class _Frames(WebSocketDataQueue):
         connection = self._connection
         if connection.deaf or (connection.closed and kind is not _CLOSE):
             return
-        if kind is not _TEXT and kind is not _BINARY:
+        if kind is _TEXT:
+            message = heard("text", payload.encode())
+        elif kind is _BINARY:
+            message = heard("bytes", payload)
+        else:
             connection.control_received(kind, payload, extra)
             return
         if connection.pongs:
             connection.send_pongs()  # before whatever the message is answered with
-        connection.hear(heard("text", payload.encode()) if kind is _TEXT else heard("bytes", payload))
+        connection.hear(message)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         code = getattr(exc, "code", None)

@@ -9,9 +9,11 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
-from test_deflate import compressed, peak
+from conftest import Serve
+from test_deflate import SLOW, compressed, peak
 from wire import (
     BINARY,
     CLOSE,
@@ -27,6 +29,7 @@ from wire import (
     flood,
     frame,
     request,
+    soon,
     text,
     websocket,
     without,
@@ -43,6 +46,9 @@ LIMIT = 1024
 OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate")]
 CONTINUATION, FIN, MASKED = 0x0, 0x80, 0x80
 MASK = b"\x0f\x1e\x2d\x3c"
+
+#: A message of 64 KiB.
+NOISE = frame(BINARY, os.urandom(65536))
 
 #: A channel that ends a connection in the way that it is told.
 ENDER = {
@@ -398,6 +404,33 @@ async def test_messages_that_come_whole_go_on(calm: Calm) -> None:
 
 
 @fault(33)
+@pytest.mark.usefixtures("impatient")
+async def test_message_that_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the server does not read, because its channel is slow, nobody is late."""
+    monkeypatch.setattr("realtime.transports.websocket.PONG_WITHIN", 0.05)
+    async with (
+        serve("channels: {slow: {plugin: slow, path: /ws}}", SLOW) as serving,
+        websocket(serving.port, "/ws", text("x") * 12 + NOISE[:99]) as wire,
+    ):
+        channel: Any = serving.server.channels["slow"]
+        await soon(channel.heard.get())
+        await passed(0.5)
+        channel.go.set()
+        assert [await soon(channel.heard.get()) for _ in range(11)] == [1] * 11
+        for _ in range(3):
+            await passed(0.05)
+            await wire.send(frame(PONG))
+        await wire.send(NOISE[99:])
+        assert await soon(channel.heard.get()) == 65536
+
+
+async def passed(seconds: float) -> None:
+    """Some time."""
+    until = time.monotonic() + seconds
+    await eventually(lambda: time.monotonic() > until)
+
+
+@fault(33)
 def test_time_for_a_message() -> None:
     """The time is half a minute, and longer for what is large and comes at some speed."""
     assert framing.MESSAGE_WITHIN <= 30
@@ -406,7 +439,6 @@ def test_time_for_a_message() -> None:
     assert slow.due() == 100.0 + framing.MESSAGE_WITHIN + 2**19 / framing.MESSAGE_RATE
 
 
-NOISE = frame(BINARY, os.urandom(65536))
 PARTS = frame(BINARY, os.urandom(32768), fin=False) + frame(CONTINUATION, os.urandom(32767), fin=False)
 BUDGET = """
     server: {listen: ["127.0.0.1:0"], limits: {unfinished: 512KiB}}
