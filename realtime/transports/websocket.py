@@ -22,6 +22,7 @@ from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
+from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
@@ -112,6 +113,7 @@ class WebSocket(Connection):
 
     __slots__ = (
         "_heard_at",
+        "_inbound",
         "_max_message",
         "_parsing",
         "_pinged",
@@ -119,13 +121,23 @@ class WebSocket(Connection):
         "_pongs",
         "_reader",
         "_unparsed",
+        "allowance",
         "deaf",
     )
 
     def __init__(
-        self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
+        self,
+        connections: Connections,
+        channel: Channel,
+        topic: Topic,
+        form: Form,
+        max_message: int,
+        inbound: Bucket,
     ) -> None:
         super().__init__(connections, channel, topic, form)
+        self._inbound = inbound
+        #: How many messages more it may send before :meth:`allowed` asks the bucket again.
+        self.allowance = 0
         self._max_message = max_message
         frames = _Frames(self)
         # The reader refuses a message of its limit or more; ours is the largest that passes.
@@ -209,6 +221,18 @@ class WebSocket(Connection):
             if not waiter.done():
                 waiter.set_result(None)
         self._pong_waiters.clear()
+
+    def allowed(self) -> bool:
+        """Whether the client may send this message; else it is closed."""
+        if not self.allowance:
+            rate = self._inbound.rate
+            self.allowance = self._inbound.take(self._loop.time(), rate.portion)
+            if not self.allowance:
+                most = f"more than {rate.per_second} messages a second (limits.inbound_rate)"
+                self.close(CloseCode.TOO_MANY_MESSAGES, most)
+                return False
+        self.allowance -= 1
+        return True
 
     def control_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
         """A ping, or a close; a pong has done what it is for by coming."""
@@ -367,10 +391,12 @@ class _Frames(WebSocketDataQueue):
         connection = self._connection
         if connection.deaf or (connection.closed and kind is not _CLOSE):
             return
-        if kind is _TEXT:
-            connection.hear(heard("text", payload.encode()))
-        elif kind is _BINARY:
-            connection.hear(heard("bytes", payload))
+        if kind is _TEXT or kind is _BINARY:
+            if connection.allowance:  # as allowed() has it: this is done for every message
+                connection.allowance -= 1
+            elif not connection.allowed():
+                return
+            connection.hear(heard("text", payload.encode()) if kind is _TEXT else heard("bytes", payload))
         else:
             connection.control_received(kind, payload, extra)
 
@@ -414,6 +440,6 @@ class _DeflatedReader(WebSocketReader):
         whole, self._fragments, self._kind = bytes(self._fragments), bytearray(), 0
         if not compressed:
             super()._handle_frame(True, kind, whole, 0)
-        elif not self._connection.deaf and not self._connection.closed:
+        elif not self._connection.deaf and not self._connection.closed and self._connection.allowed():
             # A little can become a thousand times as much: it is inflated where it is heard, not here.
             self._connection.hear(Deflated("message", "text" if kind == TEXT else "bytes", whole, 0.0))
