@@ -391,12 +391,15 @@ class _Frames(WebSocketDataQueue):
         connection = self._connection
         if connection.deaf or (connection.closed and kind is not _CLOSE):
             return
-        if kind is _TEXT or kind is _BINARY:
+        if kind is _TEXT:
             if connection.allowance:  # as allowed() has it: this is done for every message
                 connection.allowance -= 1
             elif not connection.allowed():
                 return
-            connection.hear(heard("text", payload.encode()) if kind is _TEXT else heard("bytes", payload))
+            connection.hear(heard("text", payload.encode()))
+        elif kind is _BINARY:
+            if connection.allowed():
+                connection.hear(heard("bytes", payload))
         else:
             connection.control_received(kind, payload, extra)
 
