@@ -97,6 +97,8 @@ class Bus:
         self._surely_fits = min(MAX_WRITE, memory)  # a larger message is looked at more closely
         self._declared: dict[str, TopicOptions] = {}
         self._topics: dict[str, Topic] = {}
+        # Topics that may be idle, the one that was left first before the others.
+        self._vacant: dict[Topic, None] = {}
         self._dirty: dict[Topic, None] = {}
         self._scheduled = False
         self._waiting = False  # for the end of a pause
@@ -135,21 +137,28 @@ class Bus:
             hint = did_you_mean(root, self._declared)
             raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
         if len(self._topics) >= self._max_topics:
-            # Nobody is evicted: only a topic where nobody is gives its place.
-            idle = next((t for t in self._topics.values() if t.idle and t.name not in self._declared), None)
-            if idle is None:
-                raise TooManyTopics(
-                    f"{self._max_topics} topics are in use; server.limits.topics allows no more"
-                )
-            self._drop(idle)
+            self._make_room()
         topic = self._topics[name] = Topic(self, name, options)
+        if name not in self._declared:
+            self._vacant[topic] = None
         self._keep_sweeping()
         return topic
+
+    def _make_room(self) -> None:
+        """Nobody is evicted: only a topic where nobody is gives its place."""
+        while self._vacant:  # each is asked once until it is left again, however often somebody comes
+            topic = next(iter(self._vacant))
+            del self._vacant[topic]
+            if topic.idle:
+                self._drop(topic)
+                return
+        raise TooManyTopics(f"{self._max_topics} topics are in use; server.limits.topics allows no more")
 
     def _drop(self, topic: Topic) -> None:
         # First, for to shed may close the last one who lags, who then is said to have left.
         del self._topics[topic.name]
         self._dirty.pop(topic, None)
+        self._vacant.pop(topic, None)
         topic.shed(topic.size)
 
     def left(self, topic: Topic) -> None:
@@ -158,9 +167,12 @@ class Bus:
         The topic of a channel without path variables stays, and with it its positions: there
         are no more of them than channels.
         """
-        gone = topic.idle and not topic.size and topic.name not in self._declared
-        if gone and self._topics.get(topic.name) is topic:
-            self._drop(topic)
+        vacant = topic.idle and topic.name not in self._declared
+        if vacant and self._topics.get(topic.name) is topic:
+            if topic.size:
+                self._vacant[topic] = None
+            else:
+                self._drop(topic)
 
     def _keep_sweeping(self) -> None:
         if not self._sweeping:

@@ -12,7 +12,7 @@ from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace, Subscription
 from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
-from realtime.topic import MAX_WRITE, TopicOptions
+from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 
 @pytest.fixture
@@ -76,6 +76,29 @@ def test_idle_topic_gives_its_place() -> None:
     bed.join(topic="t/2")
     bed.bus.topic("t/3")
     assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
+
+
+def test_refusal_does_not_look_at_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one topic too many again and again does not have all of them looked at each time."""
+    bed = Bed(topics=100)
+    wires = [bed.join(topic=f"t/{number}") for number in range(100)]
+    looks = 0
+    idle = Topic.idle
+
+    def look(topic: Topic) -> bool:
+        nonlocal looks
+        looks += 1
+        return bool(idle.__get__(topic))
+
+    monkeypatch.setattr(Topic, "idle", property(look))
+    for _ in range(100):
+        with pytest.raises(TooManyTopics):
+            bed.bus.topic("t/more")
+    assert looks <= 100
+    bed.publish("x", topic="t/7")
+    wires[7].subscriber.detach()
+    bed.bus.topic("t/more")
+    assert bed.bus.find("t/7") is None
 
 
 def test_topic_that_gave_its_place_counts_no_more() -> None:

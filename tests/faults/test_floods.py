@@ -96,7 +96,7 @@ async def test_pings_are_answered_by_few_pongs(calm: Calm) -> None:
             pongs += 1
         await sending
         assert frame.payload == b"Echo: y"
-        assert 0 < pongs < 100_000
+        assert 0 < pongs < 10_000
 
 
 @fault(60)
@@ -254,7 +254,7 @@ async def test_never_reader_in_a_busy_room(
             alone = await rounds(serving, members, 50)
             async with wire.websocket(serving.port, "/busy", receive_buffer=4096):
                 beside = await rounds(serving, members, 200)
-                assert beside < 2 * alone + 0.1
+                assert beside < 2 * alone + 1.0  # it is no time of the processor, and others want that, too
                 assert bus.counters["overruns"] == 1
                 # Its descriptor, too, although it has closed nothing.
                 await wire.eventually(
