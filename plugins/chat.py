@@ -62,7 +62,8 @@ class Chat(Channel):
             except TimeoutError:
                 waited = f"{self.settings.name_timeout:g}s"
                 await client.close(
-                    CloseCode.POLICY, f"no name came within {waited}: the first text is the name"
+                    CloseCode.POLICY,
+                    f"no name came within {waited} (name_timeout): the first text is the name",
                 )
                 return
             if greeting.kind != "text":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Refused as Refused,
         Rejected as Rejected,
         StartError as StartError,
+        TooLarge as TooLarge,
         TooManyTopics as TooManyTopics,
         Unconfirmed as Unconfirmed,
         UnknownTopic as UnknownTopic,
@@ -44,7 +45,7 @@ _EXPORTS = {
     "close_codes": "CloseCode",
     "config": "Duration Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
-    "StartError TooManyTopics Unconfirmed UnknownTopic",
+    "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "permissions": "Allow Identity Permission",

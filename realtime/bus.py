@@ -15,10 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from realtime.errors import BusError, TooManyTopics, UnknownTopic, did_you_mean
+from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic, did_you_mean
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
-from realtime.topic import Topic, TopicOptions
+from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 log = logging.getLogger("realtime.bus")
 
@@ -89,13 +89,16 @@ class Bus:
         self.wall_time = wall_time
         #: What the logs of all topics hold, in bytes.
         self.size = 0
-        #: writes, bytes, yields, lags, laps, missed, overruns, shed: since the start.
+        #: writes, bytes, yields, lags, laps, missed, overruns, refused, shed: since the start.
         self.counters: Counter[str] = Counter()
         self._thread = threading.get_ident()
         self._max_topics = topics
         self._max_size = memory
+        self._surely_fits = min(MAX_WRITE, memory)  # a larger message is looked at more closely
         self._declared: dict[str, TopicOptions] = {}
         self._topics: dict[str, Topic] = {}
+        # Topics that may be idle, the one that was left first before the others.
+        self._vacant: dict[Topic, None] = {}
         self._dirty: dict[Topic, None] = {}
         self._scheduled = False
         self._waiting = False  # for the end of a pause
@@ -134,21 +137,28 @@ class Bus:
             hint = did_you_mean(root, self._declared)
             raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
         if len(self._topics) >= self._max_topics:
-            # Nobody is evicted: only a topic where nobody is gives its place.
-            idle = next((t for t in self._topics.values() if t.idle and t.name not in self._declared), None)
-            if idle is None:
-                raise TooManyTopics(
-                    f"{self._max_topics} topics are in use; server.limits.topics allows no more"
-                )
-            self._drop(idle)
+            self._make_room()
         topic = self._topics[name] = Topic(self, name, options)
+        if name not in self._declared:
+            self._vacant[topic] = None
         self._keep_sweeping()
         return topic
+
+    def _make_room(self) -> None:
+        """Nobody is evicted: only a topic where nobody is gives its place."""
+        while self._vacant:  # each is asked once until it is left again, however often somebody comes
+            topic = next(iter(self._vacant))
+            del self._vacant[topic]
+            if topic.idle:
+                self._drop(topic)
+                return
+        raise TooManyTopics(f"{self._max_topics} topics are in use; server.limits.topics allows no more")
 
     def _drop(self, topic: Topic) -> None:
         # First, for to shed may close the last one who lags, who then is said to have left.
         del self._topics[topic.name]
         self._dirty.pop(topic, None)
+        self._vacant.pop(topic, None)
         topic.shed(topic.size)
 
     def left(self, topic: Topic) -> None:
@@ -157,9 +167,12 @@ class Bus:
         The topic of a channel without path variables stays, and with it its positions: there
         are no more of them than channels.
         """
-        gone = topic.idle and not topic.size and topic.name not in self._declared
-        if gone and self._topics.get(topic.name) is topic:
-            self._drop(topic)
+        vacant = topic.idle and topic.name not in self._declared
+        if vacant and self._topics.get(topic.name) is topic:
+            if topic.size:
+                self._vacant[topic] = None
+            else:
+                self._drop(topic)
 
     def _keep_sweeping(self) -> None:
         if not self._sweeping:
@@ -176,6 +189,8 @@ class Bus:
         for topic in self.topics:
             topic.sweep(now)
             self.left(topic)
+        if self.size > self._max_size:  # by what was encoded for those who read it
+            self._shed()
         self._sweeping = False
         if self._topics:
             self._keep_sweeping()
@@ -188,18 +203,21 @@ class Bus:
         """Publish to a topic; returns when the message has its position.
 
         Never waits for a subscriber. ``exclude`` is the one client that is not to see it.
-        Raises :exc:`ValueError` for data or an event name that no message can carry, and
-        :exc:`BusError` for a topic that cannot be.
+        Raises :exc:`ValueError` for data or an event name that no message can carry,
+        :exc:`TooLarge` for what the topic cannot hold, and :exc:`BusError` for one that cannot be.
         """
         if threading.get_ident() != self._thread:
             raise BusError("publish() was called from another thread; use bus.publish_threadsafe() there")
         message = Message.of(data, event=event, time=self.wall_time(), exclude=exclude)
         log_of_topic = self.topic(topic)
+        size = len(message.payload) + OVERHEAD  # as the log counts
+        if size > self._surely_fits:
+            self._check_size(log_of_topic, size)
         position = log_of_topic.append(message)
         self._published += 1
         if self.size > self._max_size:
             self._shed()
-        self._unflushed += len(message.payload) + OVERHEAD  # as the log counts
+        self._unflushed += size
         if self._unflushed > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
             if self._waiting:  # there is enough to be written
                 self._waiting = False
@@ -207,6 +225,14 @@ class Bus:
             self.counters["yields"] += 1
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
         return position
+
+    def _check_size(self, topic: Topic, size: int) -> None:
+        """Refuse what would push off the log whoever does not take it at once, or all else there is."""
+        lag_bytes = max(topic.options.lag_bytes, MAX_WRITE)
+        most, key = min((lag_bytes, "lag_bytes"), (self._max_size, "server.limits.memory"))
+        if size > most:
+            self.counters["refused"] += 1
+            raise TooLarge(f"a message of {size} bytes is larger than the {most} that {key} allows")
 
     def publish_threadsafe(
         self, topic: str, data: Any, *, event: str = "message", exclude: object = None

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 from aiohttp import web
-from pydantic import BeforeValidator, NonNegativeInt
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
 
 from realtime.bus import Bus
 from realtime.close_codes import CloseCode, may_be_sent
@@ -120,6 +120,12 @@ class Limits(Model):
 
     max_clients: NonNegativeInt | None = None
     """the most clients of this channel; further ones get 503. the server's own limit counts beside it"""
+
+    inbound_rate: PositiveInt | None = None
+    """how many messages a second a client may send, instead of `server.limits.inbound_rate`"""
+
+    inbound_burst: PositiveInt | None = None
+    """how many at once, instead of `server.limits.inbound_burst`"""
 
 
 class Channel:

@@ -26,6 +26,7 @@ from pydantic import (
     Field as PydanticField,
     NonNegativeInt,
     PlainSerializer,
+    PositiveInt,
     SecretStr,
     Tag,
     ValidationError,
@@ -208,13 +209,31 @@ def _url(value: str) -> str:
 
 
 class ServerLimits(Model):
-    """Bounds of the whole server; ``max_message`` and ``max_clients`` also of a channel."""
+    """Bounds of the whole server; the first four also of a channel."""
 
     max_message: Size = 64 * 1024
     """the largest message that a client may send; a larger one closes it with 1009"""
 
     max_clients: NonNegativeInt = 20_000
     """the most connections at once; further ones get 503. The limit of open files may allow fewer"""
+
+    inbound_rate: PositiveInt = 100
+    """how many messages a client may send in a second; more close a WebSocket with 4529, a POST gets 429"""
+
+    inbound_burst: PositiveInt = 200
+    """how many it may send at once, after it has sent none for a while"""
+
+    max_clients_per_user: NonNegativeInt | None = 100
+    """the most connections of one identity, on all channels; further ones get 429. `null`: any number"""
+
+    max_clients_per_address: NonNegativeInt | None = None
+    """the same for one address; an office or a proxy is one, so there is no bound unless it is set"""
+
+    connect_rate: PositiveInt = 1000
+    """how many WebSockets and streams may begin in a second; further ones get 503"""
+
+    connect_burst: PositiveInt = 2000
+    """how many may begin at once"""
 
     unfinished: Size = 64 * 1024 * 1024
     """the most that all messages may take that have not come whole; who sends more is closed with 1013"""

@@ -5,7 +5,8 @@ RealtimeError
 ├── StartError       the server could not start: port, permission (exit code 3)
 ├── BusError         the bus cannot do what was asked
 │   ├── UnknownTopic     no channel declares such a topic
-│   └── TooManyTopics    the server's limit of topics is reached
+│   ├── TooManyTopics    the server's limit of topics is reached
+│   └── TooLarge         the message is larger than a topic can hold; it is a Rejected, too
 ├── Disconnected     the client is gone, so nothing can be received from it
 ├── Rejected         raised by a channel: it does not take what a client said
 ├── Closed           connect(): the server has ended the connection, and it is not taken up again
@@ -104,8 +105,18 @@ class Rejected(RealtimeError):
     @property
     def close_code(self) -> CloseCode:
         """The close code that says the same as the status, as far as there is one."""
-        codes = {401: CloseCode.NOT_AUTHENTICATED, 403: CloseCode.NOT_ALLOWED}
+        codes = {401: CloseCode.NOT_AUTHENTICATED, 403: CloseCode.NOT_ALLOWED, 413: CloseCode.TOO_BIG}
         return codes.get(self.status, CloseCode.POLICY)
+
+
+class TooLarge(Rejected, BusError):
+    """A message that is larger than its topic can hold for readers that fall behind; it is not published.
+
+    Where a client's message asked for it, that is refused with 413 unless the channel does something else.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, 413)
 
 
 class Closed(RealtimeError):

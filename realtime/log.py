@@ -32,24 +32,16 @@ class Resume(NamedTuple):
 class Entry:
     """A message in the log, when it came, and its bytes in each form that somebody reads."""
 
-    __slots__ = ("_frames", "message", "size", "stamp")
+    __slots__ = ("encoded", "frames", "message", "size", "stamp")
 
     def __init__(self, message: Message, stamp: float) -> None:
         self.message = message
         self.stamp = stamp
         self.size = len(message.payload) + OVERHEAD
-        # Pairs in a tuple: nearly always there is one, and a dict would weigh more than it.
-        self._frames: tuple[tuple[object, bytes], ...] = ()
-
-    def frame(self, form: Form) -> bytes:
-        """The message in a form, encoded at the first call."""
-        key = form.key
-        for known, data in self._frames:
-            if known is key:
-                return data
-        data = form.encode(self.message)
-        self._frames += ((key, data),)
-        return data
+        #: Its bytes in each form that somebody reads, and how many these are. Pairs in a tuple: nearly
+        #: always there is one, and a dict would weigh more than it.
+        self.frames: tuple[tuple[object, bytes], ...] = ()
+        self.encoded = 0
 
 
 def _stamp(entry: Entry | None) -> float:
@@ -70,9 +62,10 @@ class Log:
         #: The offset of the newest message, and of the oldest that is kept (head + 1: none is).
         self.head = 0
         self.base = 1
-        #: What it holds, in bytes: payloads, and :data:`OVERHEAD` for each.
+        #: What it holds, in bytes: payloads, :data:`OVERHEAD` for each, and what they are encoded as.
         self.size = 0
-        #: The part of it that is older than the newest ``history`` messages.
+        #: The part of it that is older than the newest ``history`` messages, without what these are
+        #: encoded as: how far one may lag is not to depend on who else reads.
         self.beyond = 0
         self._entries: list[Entry | None] = []
         self._dead = 0  # entries at the front that are given up
@@ -87,6 +80,22 @@ class Log:
         entry = self._entries[offset - self.base + self._dead]
         assert entry is not None
         return entry
+
+    def frame(self, entry: Entry, form: Form) -> bytes:
+        """The message of an entry in a form, encoded at the first call."""
+        key = form.key
+        for known, data in entry.frames:
+            if known is key:
+                return data
+        data = form.encode(entry.message)
+        entry.frames += ((key, data),)
+        entry.encoded += len(data)
+        self.grow(len(data))
+        return data
+
+    def grow(self, size: int) -> None:
+        """It holds so many bytes more."""
+        self.size += size
 
     def find(self, since: Since, born: float) -> tuple[int, Resume]:
         """The cursor of a reader that wants to begin at ``since``, and how that was met.
@@ -122,10 +131,11 @@ class Log:
 
     def forget_oldest(self) -> int:
         """Give up the oldest message; returns how many bytes that frees."""
-        size = self.entry(self.base).size
+        oldest = self.entry(self.base)
+        size = oldest.size + oldest.encoded
         self.size -= size
         if self.base <= self.head - self._history:
-            self.beyond -= size
+            self.beyond -= oldest.size
         self._entries[self._dead] = None
         self._dead += 1
         self.base += 1

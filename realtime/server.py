@@ -24,13 +24,14 @@ from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
+from realtime.limits import Rate
 from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
 from realtime.paths import is_reserved, route_pattern
 from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.transports.connections import Connections
+from realtime.transports.connections import Caps, Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.websocket import wants_websocket
 
@@ -82,7 +83,14 @@ class Server:
             self._tls, wrong = tls.context(self.config)
             problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
-        self._connections = Connections(loop, min(limits.max_clients, descriptors()), limits.unfinished)
+        caps = Caps(
+            min(limits.max_clients, descriptors()),
+            limits.max_clients_per_user,
+            limits.max_clients_per_address,
+            Rate(limits.connect_rate, limits.connect_burst),
+            limits.unfinished,
+        )
+        self._connections = Connections(loop, caps)
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
@@ -212,7 +220,7 @@ class Server:
                     self._authenticate,
                     origins=settings.origins,
                     url=settings.url,
-                    max_message=settings.limits.max_message,
+                    limits=settings.limits,
                 ).handle
             )
         routes: list[Route] = []

@@ -227,11 +227,20 @@ async def _posting(
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def send(message: Message) -> Position | None:
-            try:
-                async with asyncio.timeout(timeout):
-                    position = (await post(session, target, message)).position
-            except TimeoutError:
-                raise Unconfirmed(f"no answer within {timeout:g}s") from None
+            now = asyncio.get_running_loop().time
+            until = now() + timeout
+            while True:
+                try:
+                    async with asyncio.timeout_at(until):
+                        position = (await post(session, target, message)).position
+                    break
+                except TimeoutError:
+                    raise Unconfirmed(f"no answer within {timeout:g}s") from None
+                except Refused as error:  # too many lines: not taken now, but in a moment
+                    wait = error.retry_after
+                    if error.status != 429 or wait is None or now() + wait > until:
+                        raise
+                    await asyncio.sleep(wait)
             if position is None:
                 _say(_NOTHING)
             return position

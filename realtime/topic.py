@@ -143,6 +143,11 @@ class Topic(Log):
         self.bus.wake(self)
         return self.position
 
+    def grow(self, size: int) -> None:
+        """It, and so the bus, holds so many bytes more."""
+        self.size += size
+        self.bus.size += size
+
     def evict(self, now: float) -> None:
         """Give up what neither the history nor the lag window needs."""
         options = self.options
@@ -341,7 +346,7 @@ class Topic(Log):
         size, end = 0, start
         while end < self.head:
             entry = self.entry(end + 1)
-            frame = entry.frame(form)
+            frame = self.frame(entry, form)
             if size and size + len(frame) > MAX_WRITE:
                 break
             frames.append(frame)
@@ -359,7 +364,9 @@ class Topic(Log):
         """The same for one subscriber: without what it is not to see."""
         entries = (self.entry(offset) for offset in range(start + 1, end + 1))
         form, owner = subscriber.form, subscriber.owner
-        data = b"".join(e.frame(form) for e in entries if e.message.exclude is not owner or owner is None)
+        data = b"".join(
+            self.frame(e, form) for e in entries if e.message.exclude is not owner or owner is None
+        )
         return form.wrap(data) if data else b""
 
     def _write(self, subscriber: Subscriber, data: bytes) -> None:
@@ -388,7 +395,7 @@ class Topic(Log):
         self.bus.counters["laps"] += 1
         if not self._forgives(subscriber):
             self.bus.counters["missed"] += missed
-            self.overrun(subscriber, f"too slow: {missed} messages behind what is kept")
+            self.overrun(subscriber, f"too slow: {missed} messages behind what is kept (lag, lag_bytes)")
             return
         cursor = self.base - 1
         if self.options.overflow == "latest":

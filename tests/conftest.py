@@ -32,6 +32,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {LOOP: factory(cast(Choice, LOOP))}
 
 
+#: For a channel whose clients are to say all that they can, as fast as they can.
+FLOODED = "limits: {inbound_rate: 1000000, inbound_burst: 1000000}"
+
+
 class Serving:
     """A running server and where it listens."""
 

@@ -8,11 +8,11 @@ import logging
 import pytest
 from busdrive import LINES, PLAIN, Bed, Lines
 
-from realtime.bus import SLICE, TURN_BYTES, Bus, Pace, Subscription
-from realtime.errors import BusError, TooManyTopics, UnknownTopic
+from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace, Subscription
+from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
-from realtime.topic import TopicOptions
+from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 
 @pytest.fixture
@@ -76,6 +76,29 @@ def test_idle_topic_gives_its_place() -> None:
     bed.join(topic="t/2")
     bed.bus.topic("t/3")
     assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
+
+
+def test_refusal_does_not_look_at_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for one topic too many again and again does not have all of them looked at each time."""
+    bed = Bed(topics=100)
+    wires = [bed.join(topic=f"t/{number}") for number in range(100)]
+    looks = 0
+    idle = Topic.idle
+
+    def look(topic: Topic) -> bool:
+        nonlocal looks
+        looks += 1
+        return bool(idle.__get__(topic))
+
+    monkeypatch.setattr(Topic, "idle", property(look))
+    for _ in range(100):
+        with pytest.raises(TooManyTopics):
+            bed.bus.topic("t/more")
+    assert looks <= 100
+    bed.publish("x", topic="t/7")
+    wires[7].subscriber.detach()
+    bed.bus.topic("t/more")
+    assert bed.bus.find("t/7") is None
 
 
 def test_topic_that_gave_its_place_counts_no_more() -> None:
@@ -436,6 +459,37 @@ async def test_bus_runs_on_asyncio(bus: Bus) -> None:
 
 
 # The flush
+
+
+def test_what_is_encoded_is_bounded() -> None:
+    """A replay in another form that takes the logs over the bound makes them give up their oldest."""
+    bed = Bed(TopicOptions(history=100), memory=200_000)
+    bed.publish(*["x" * 1000] * 100)
+    for form in (PLAIN, LINES):
+        bed.join(form=form, since="earliest")
+    bed.idle()
+    assert bed.bus.size > 200_000
+    bed.advance(SWEEP)
+    assert bed.bus.size <= 200_000
+
+
+@pytest.mark.parametrize(
+    ("lag_bytes", "memory", "most", "key"),
+    [
+        (1000, 1 << 30, MAX_WRITE, "lag_bytes"),
+        (1 << 20, 1 << 30, 1 << 20, "lag_bytes"),
+        (1 << 20, 10_000, 10_000, "server.limits.memory"),
+    ],
+)
+async def test_message_that_no_topic_can_hold(lag_bytes: int, memory: int, most: int, key: str) -> None:
+    """It is refused when it is published, by the name of the limit, and counted; the largest is not."""
+    bus = Bus(memory=memory)
+    bus.declare("t", TopicOptions(lag_bytes=lag_bytes, history=1))
+    await bus.publish("t", "x" * (most - OVERHEAD))
+    with pytest.raises(TooLarge, match=rf"than the {most} that {key} allows"):
+        await bus.publish("t", "x" * (most - OVERHEAD + 1))
+    assert bus.counters["refused"] == 1
+    assert bus.topic("t").head == 1
 
 
 def test_backlog_does_not_starve_another_topic() -> None:

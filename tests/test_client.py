@@ -702,6 +702,35 @@ async def test_refused_for_now() -> None:
     assert waits.asked == [(1, 1006, None), (2, 1006, 7.0), (3, 1006, None), (4, 1006, None)]
 
 
+async def test_message_too_many(serve: Serve) -> None:
+    """A POST over the rate was not taken, and says when to send it again; the connection stays."""
+    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 20, inbound_burst: 1}}}"
+    async with serve(config) as serving, Connection(serving.http("/t")) as channel:
+        refused, sent = list[Refused](), 0
+        while sent < 3:
+            try:
+                await channel.send(f"message {sent}")
+                sent += 1
+            except Refused as error:
+                refused.append(error)
+        assert {(error.status, error.retry_after, error.comes_back) for error in refused} == {
+            (429, 1.0, True)
+        }
+        assert await take(channel, 3) == ["message 0", "message 1", "message 2"]
+
+
+async def test_too_many_messages_over_a_websocket(serve: Serve) -> None:
+    """Closed with 4529 it comes back; what the server had not confirmed is Unconfirmed."""
+    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 20, inbound_burst: 5}}}"
+    waits = Waits()
+    async with serve(config) as serving, Connection(serving.ws("/t"), backoff=waits) as channel:
+        sent = await asyncio.gather(*(channel.send(str(n)) for n in range(50)), return_exceptions=True)
+        assert {type(one) for one in sent} <= {Position, Unconfirmed, Refused}
+        assert Unconfirmed in map(type, sent)
+        assert await channel.send("back") is not None
+    assert waits.asked[0][1] == 4529
+
+
 @pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND])
 async def test_refused_for_good(status: HTTPStatus) -> None:
     """Another 4xx when it comes back is final: Refused."""

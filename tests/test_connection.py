@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Serve, Serving
+from conftest import FLOODED, Serve, Serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from wire import (
@@ -346,7 +346,7 @@ async def test_talkative_client_takes_turns(serve: Serve) -> None:
         '''
     }
     async with (
-        serve("channels: {turns: {plugin: turns, path: /}}", files) as serving,
+        serve(f"channels: {{turns: {{plugin: turns, path: /, {FLOODED}}}}}", files) as serving,
         websocket(serving.port, "/", text("x") * 2000),
     ):
         turns: Any = serving.server.channels["turns"]
@@ -550,7 +550,7 @@ async def test_client_that_asks_faster_than_it_reads(serve: Serve) -> None:
                 return {"large": Large}
         '''
     }
-    config = "channels: {large: {plugin: large, path: /}}"
+    config = f"channels: {{large: {{plugin: large, path: /, {FLOODED}}}}}"
     async with serve(config, files) as serving, websocket(serving.port, "/", receive_buffer=4096) as wire:
         await wire.send(b"".join(text(str(n)) for n in range(500)))
         assert [int(await wire.text()) for _ in range(500)] == list(range(500))

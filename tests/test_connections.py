@@ -9,16 +9,28 @@ from typing import cast
 
 import pytest
 
-from realtime.channel import Channel
-from realtime.transports.connections import Connections, not_the_plugins
+from realtime.channel import Channel, Client
+from realtime.limits import Rate
+from realtime.permissions import Identity
+from realtime.transports.connections import Caps, Connections, not_the_plugins
 
-LOBBY = cast(Channel, SimpleNamespace(name="lobby"))
+LIMITS = SimpleNamespace(max_clients=None)
+LOBBY = cast(Channel, SimpleNamespace(name="lobby", settings=SimpleNamespace(limits=LIMITS)))
+#: Ten clients, two of a user, three of an address, and five at once.
+CAPS = Caps(10, 2, 3, Rate(1, 5), 0)
+
+
+def client(name: str = "", remote: str = "") -> Client:
+    """A client of some user, or of nobody."""
+    identity = Identity(name=name) if name else None
+    return cast(Client, SimpleNamespace(identity=identity, remote=remote))
 
 
 class Visitor:
     """A connection that goes when it is told to, or only when it is cut."""
 
     channel = LOBBY
+    client = client()
     slot: int | None = None
 
     def __init__(self, connections: Connections, *, stubborn: bool = False) -> None:
@@ -43,7 +55,7 @@ class Visitor:
 @pytest.fixture
 async def connections() -> Connections:
     """None yet."""
-    return Connections(asyncio.get_running_loop(), max_clients=10, max_unfinished=0)
+    return Connections(asyncio.get_running_loop(), CAPS)
 
 
 async def test_they_are_counted_by_channel(connections: Connections) -> None:
@@ -51,6 +63,37 @@ async def test_they_are_counted_by_channel(connections: Connections) -> None:
     first, _ = Visitor(connections), Visitor(connections)
     connections.remove(first)
     assert (len(connections), connections.open["lobby"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "key"),
+    [
+        ([client()] * 10, client(), "server.limits.max_clients"),
+        ([client("alice")] * 2, client("alice"), "server.limits.max_clients_per_user"),
+        ([client(remote="1.2.3.4")] * 3, client(remote="1.2.3.4"), "server.limits.max_clients_per_address"),
+        ([client("alice")] * 2, client("bob"), None),
+        ([client()] * 9, client(), None),
+    ],
+)
+async def test_caps(connections: Connections, there: list[Client], comes: Client, key: str | None) -> None:
+    """The server, a user and an address have so many places; who has no name takes none of a user's."""
+    for one in there:
+        connections.count(LOBBY, one, 1)
+    full = connections.no_room(LOBBY, comes.identity, comes.remote)
+    assert (full and full[0]) == key
+
+
+async def test_nothing_is_kept_of_who_has_gone(connections: Connections) -> None:
+    """Names and addresses are forgotten with the last connection that has them."""
+    for change in (1, 1, -1, -1):
+        connections.count(LOBBY, client("alice", "1.2.3.4"), change)
+    assert connections.total == 0
+    assert connections.users == connections.addresses == connections.open == {}
+
+
+async def test_connecting_has_a_rate(connections: Connections) -> None:
+    """So many may connect at once, and then no more."""
+    assert [connections.may_connect() for _ in range(6)] == [True] * 5 + [False]
 
 
 async def test_ids_are_never_used_again(connections: Connections) -> None:

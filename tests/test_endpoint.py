@@ -540,7 +540,8 @@ async def test_server_is_full(serve: Serve) -> None:
     async with serve(server(limits="{max_clients: 1}"), KINDS) as serving:
         async with stream(serving.port, "/both"):
             head, body = await ask(serving.port, "/both", UPGRADE)
-            assert (head.status, head.headers["retry-after"]) == (503, "5")
+            assert head.status == 503
+            assert int(head.headers["retry-after"]) in range(2, 9)
             assert "server.limits.max_clients" in body
         await eventually(lambda: not serving.server.channels["both"].clients)
         async with stream(serving.port, "/both"):
@@ -560,7 +561,8 @@ async def test_channel_is_full(serve: Serve) -> None:
         websocket(serving.port, "/small") as wire,
     ):
         head, body = await ask(serving.port, "/small", UPGRADE)
-        assert (head.status, head.headers["retry-after"]) == (503, "5")
+        assert head.status == 503
+        assert int(head.headers["retry-after"]) in range(2, 9)
         assert "limits.max_clients" in body
         async with stream(serving.port, "/both"):
             pass
@@ -599,8 +601,9 @@ async def test_too_many_topics(serve: Serve) -> None:
         channels: {rooms: {plugin: both, path: "/rooms/{room}"}}
     """
     async with serve(config, KINDS) as serving, stream(serving.port, "/rooms/a"):
-        head, body = await ask(serving.port, "/rooms/b", EVENTS)
-        assert (head.status, head.headers["retry-after"]) == (503, "5")
+        head, body = await ask(serving.port, "/rooms/b", UPGRADE)
+        assert head.status == 503
+        assert int(head.headers["retry-after"]) in range(2, 9)
         assert "server.limits.topics" in body
         async with stream(serving.port, "/rooms/a"):
             pass

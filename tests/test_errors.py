@@ -13,6 +13,7 @@ from realtime.errors import (
     RealtimeError,
     Rejected,
     StartError,
+    TooLarge,
     TooManyTopics,
     UnknownTopic,
     did_you_mean,
@@ -36,7 +37,7 @@ def test_one_base(kind: type[Exception]) -> None:
     assert issubclass(kind, RealtimeError)
 
 
-@pytest.mark.parametrize("kind", [UnknownTopic, TooManyTopics])
+@pytest.mark.parametrize("kind", [UnknownTopic, TooManyTopics, TooLarge])
 def test_errors_of_the_bus(kind: type[Exception]) -> None:
     """Whoever catches BusError catches what the bus raises about topics."""
     assert issubclass(kind, BusError)
@@ -65,7 +66,9 @@ def test_config_error_is_all_of_its_problems() -> None:
     )
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, 4401), (403, 4403), (400, 1008), (599, 1008)])
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, 4401), (403, 4403), (413, 1009), (400, 1008), (599, 1008)]
+)
 def test_rejection_has_a_close_code(status: int, code: int) -> None:
     """What is rejected where only a close can say so has a code that says the same."""
     assert Rejected("no", status).close_code == code

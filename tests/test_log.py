@@ -47,6 +47,19 @@ def test_bytes_beyond_the_history() -> None:
     assert beyond == [0, 0, 0, OVERHEAD + 1, 2 * OVERHEAD + 3]
 
 
+def test_encoded_forms_count() -> None:
+    """What a message is encoded as counts like the message, once for each form, until it is given up."""
+    bed = Bed(TopicOptions(history=3))
+    for form in (PLAIN, PLAIN, LINES):
+        bed.join(form=form)
+    bed.publish("x" * 1000)
+    bed.idle()
+    assert bed.topic.size > 1000 + OVERHEAD + 2 * 1000
+    assert bed.bus.size == bed.topic.size < 4 * 1000
+    bed.topic.shed(1)
+    assert (bed.bus.size, bed.topic.size) == (0, 0)
+
+
 def test_bytes_beyond_the_history_are_given_up_first() -> None:
     """They count no more once they are given up, and history that follows them changes nothing."""
     bed = Bed(TopicOptions(history=3))

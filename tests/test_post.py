@@ -11,7 +11,6 @@ import needs
 import pytest
 from conftest import Serve
 from wire import (
-    EVENTS,
     UPGRADE,
     Headers,
     Wire,
@@ -445,9 +444,10 @@ async def test_server_is_full(serve: Serve) -> None:
             box: Any = serving.server.channels["box"]
             async with dial(serving.port, posting("/box?event=wait", b"")) as wire:
                 await soon(box.begun.wait())
-                for headers, method in ((EVENTS, "GET"), (UPGRADE, "GET"), ((), "POST")):
+                for headers, method in ((UPGRADE, "GET"), ((), "POST")):
                     head, text = await ask(serving.port, "/box", headers, method=method)
-                    assert (head.status, head.headers["retry-after"]) == (503, "5")
+                    assert head.status == 503
+                    assert int(head.headers["retry-after"]) in range(2, 9)
                     assert "max_clients" in text
                 box.go.set()
                 assert (await wire.head()).status == 202
@@ -496,7 +496,7 @@ async def test_shutting_down(serve: Serve) -> None:
             await soon(late.ending.wait())
             await wire.send(posting("/box", b"y"))
             head, text = await wire.response()
-            assert (head.status, head.headers["retry-after"]) == (503, "5")
+            assert (head.status, "retry-after" in head.headers) == (503, True)
             assert "shutting down" in text
             late.go.set()
             await stopping

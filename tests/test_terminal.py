@@ -791,6 +791,16 @@ async def test_publish_that_is_refused() -> None:
         )
 
 
+async def test_publish_faster_than_allowed(serve: Serve) -> None:
+    """Lines that are too many for the channel's rate are not lost: each is published when it may be."""
+    async with serve(f"{CHAT[:-2]}, limits: {{inbound_rate: 3, inbound_burst: 2}}}}}}") as serving:
+        lines = "one\ntwo\nthree\nfour\n"
+        code, _, said = await published(serving.http("/chat"), "--name", "alice", stdin=lines)
+        assert (code, said) == (0, "")
+        said_there = [message.data["text"] for message in serving.server.bus.topic("chat").history()]
+        assert said_there == ["one", "two", "three", "four"]
+
+
 async def test_publish_to_a_server_that_closes(serve: Serve) -> None:
     """A close instead of an ack is told in words, and is exit code 4."""
     async with serve(CHAT) as serving:

@@ -254,6 +254,7 @@ class World:
         for _ in range(count):
             topic = self.topic(name)
             self.number += 1
+            size = min(size, max(topic.options.lag_bytes, MAX_WRITE) - OVERHEAD)  # a larger one is refused
             data = f"{self.number} ".ljust(size, "x")
             self.check()  # who has arrived shows only before the head moves
             self.logs[topic.epoch].append(Published(data, quiet, exclude, self.bed.loop.clock))

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Serve, Serving
+from conftest import FLOODED, Serve, Serving
 from packaging.requirements import Requirement
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -41,6 +41,7 @@ from realtime.transports import connection
 
 CLOSE = 0x8
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
+FLOODED_ECHO = f"channels: {{echo: {{plugin: echo, path: /ws, {FLOODED}}}}}"
 SMALL = "channels: {echo: {plugin: echo, path: /ws, limits: {max_message: 1KiB}}}"
 
 #: A channel whose handler waits until the test lets it go on.
@@ -323,7 +324,7 @@ async def test_ping_is_answered_while_the_handler_waits(serve: Serve) -> None:
 
 async def test_many_messages_in_one_packet(serve: Serve) -> None:
     """A thousand frames that come at once are a thousand messages, in their order."""
-    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+    async with serve(FLOODED_ECHO) as serving, websocket(serving.port, "/ws") as wire:
         await wire.send(b"".join(text(str(n)) for n in range(1000)))
         assert [await wire.text() for _ in range(1000)] == [f"Echo: {n}" for n in range(1000)]
 
@@ -828,7 +829,7 @@ async def test_rejected_before_it_is_heard(
 async def test_flood_of_nonsense_is_answered_as_it_is_read(serve: Serve) -> None:
     """Who sends nonsense and reads no answers is not listened to: the answers do not pile up."""
     async with (
-        serve(TALKING, TALK) as serving,
+        serve(f"channels: {{talk: {{plugin: talk, path: /talk, {FLOODED}}}}}", TALK) as serving,
         websocket(
             serving.port, "/talk", headers=[("Sec-WebSocket-Protocol", V1)], receive_buffer=4096
         ) as wire,
@@ -926,7 +927,7 @@ async def test_flood_of_pings_is_answered_in_few_writes(serve: Serve) -> None:
 
 async def test_flood_of_frames_waits_in_bytes(serve: Serve) -> None:
     """Tiny frames that come together are parsed no faster than the client's task hears them."""
-    async with serve(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+    async with serve(FLOODED_ECHO) as serving, websocket(serving.port, "/ws") as wire:
         await wire.send(b"".join(frame(TEXT, b"%d" % number) for number in range(20_000)))
         heard = [(await wire.frame())[1] for _ in range(20_000)]
     assert heard == [b"Echo: %d" % number for number in range(20_000)]
@@ -956,7 +957,11 @@ async def test_flood_becomes_few_messages(serve: Serve, monkeypatch: pytest.Monk
         def register_channels():
             return {"waiting": Waiting}
     """
-    config = "channels: {waiting: {plugin: waiting, path: /waiting}, echo: {plugin: echo, path: /ws}}"
+    config = f"""
+        channels:
+          waiting: {{plugin: waiting, path: /waiting, {FLOODED}}}
+          echo: {{plugin: echo, path: /ws}}
+    """
     async with (
         serve(config, {"waiting.py": waiting}) as serving,
         websocket(serving.port, "/waiting") as wire,
@@ -971,7 +976,7 @@ async def test_flood_becomes_few_messages(serve: Serve, monkeypatch: pytest.Monk
 
 async def test_flood_before_the_end_is_heard(serve: Serve) -> None:
     """What was said before the socket was lost is heard, however much came together."""
-    config = "channels: {lobby: {plugin: chat, path: /chat}}"
+    config = f"channels: {{lobby: {{plugin: chat, path: /chat, {FLOODED}}}}}"
     async with serve(config) as serving, connect(serving.ws("/chat"), max_queue=None) as alice:
         await alice.send("alice")
         async with websocket(serving.port, "/chat") as wire:

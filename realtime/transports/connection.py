@@ -376,6 +376,7 @@ class Connection(asyncio.Protocol):
                 self._grace.cancel()
             (code, reason), seconds = self.outcome, self._loop.time() - self._opened_at
             facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
+            self.connections.ended[code] += 1
             log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
             self.connections.remove(self)
 

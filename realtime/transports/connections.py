@@ -5,22 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
+from realtime.limits import Bucket, Rate
+from realtime.permissions import Identity
 from realtime.transports.takeover import READ
 
 #: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
 MAX_SNAPSHOTS = 100
+#: Who has one of these is answered with 429; all else is 503.
+PER_USER, PER_ADDRESS = "server.limits.max_clients_per_user", "server.limits.max_clients_per_address"
 
 log = logging.getLogger("realtime.connection")
+
+
+class Caps(NamedTuple):
+    """What all clients together may have.
+
+    How many there may be, of one identity, of one address; how often one may connect; and how many bytes
+    of messages that have not come whole there may be.
+    """
+
+    clients: int
+    per_user: int | None
+    per_address: int | None
+    connecting: Rate
+    unfinished: int
 
 
 class Open(Beating, Protocol):
     """A connection, as far as all of them together know one."""
 
     channel: Channel
+    client: Client
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close it, with a code and a reason."""
@@ -32,15 +51,24 @@ class Open(Beating, Protocol):
 class Connections:
     """All connections of a server, and what they share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_clients: int, max_unfinished: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, caps: Caps) -> None:
         self.heartbeat = Heartbeat(loop)
-        self.max_clients = max_clients
-        #: How many bytes of messages that have not come whole all clients together have sent, and may.
-        self.unfinished, self.max_unfinished = 0, max_unfinished
+        self.caps = caps
+        #: How many bytes of messages that have not come whole all clients together have sent.
+        self.unfinished = 0
         self.draining = False
-        #: How many clients each channel has, by its name: connections that have not joined yet
-        #: and POSTs are among them.
+        #: How many clients there are, each user has, each address, and each channel, by their names:
+        #: connections that have not joined yet and POSTs are among them.
+        self.total = 0
+        self.users: Counter[str] = Counter()
+        self.addresses: Counter[str] = Counter()
         self.open: Counter[str] = Counter()
+        #: How many were turned away before they began, by the key of the limit or else the status, …
+        self.refused: Counter[str] = Counter()
+        #: … and how many connections have ended, by the code.
+        self.ended: Counter[int] = Counter()
+        self._now = loop.time
+        self._connecting = Bucket(caps.connecting, loop.time())
         #: Where every connection reads to: what is read is taken out before anybody else reads.
         self.buffer = memoryview(bytearray(READ))
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
@@ -58,16 +86,45 @@ class Connections:
         self._ids += 1
         return f"c{self._ids}"
 
+    def no_room(self, channel: Channel, identity: Identity | None, address: str) -> tuple[str, str] | None:
+        """Why there is no room for another client, if there is none: the key of the limit, a sentence."""
+        caps, most = self.caps, channel.settings.limits.max_clients
+        if self.draining:
+            return "draining", "the server is shutting down"
+        if self.total >= caps.clients:
+            return "server.limits.max_clients", "the server is full"
+        if most is not None and self.open[channel.name] >= most:
+            return "limits.max_clients", "the channel is full"
+        if identity and caps.per_user is not None and self.users[identity.name] >= caps.per_user:
+            return PER_USER, f"a user may have {caps.per_user} connections"
+        if address and caps.per_address is not None and self.addresses[address] >= caps.per_address:
+            return PER_ADDRESS, f"an address may have {caps.per_address} connections"
+        return None
+
+    def may_connect(self) -> bool:
+        """Whether another may connect now: not too many did so in the last second."""
+        return self._connecting.take(self._now()) > 0
+
+    def count(self, channel: Channel, client: Client, change: int) -> None:
+        """A client comes (1) or goes (-1)."""
+        self.total += change
+        who = client.identity.name if client.identity else ""
+        for counter, key in (self.open, channel.name), (self.users, who), (self.addresses, client.remote):
+            if key:
+                counter[key] += change
+                if not counter[key]:  # names and addresses are without number
+                    del counter[key]
+
     def add(self, connection: Open) -> None:
         """A connection begins."""
         self._all[connection] = None
-        self.open[connection.channel.name] += 1
+        self.count(connection.channel, connection.client, 1)
         self._empty.clear()
 
     def remove(self, connection: Open) -> None:
         """It is over, ``on_leave`` included."""
         del self._all[connection]
-        self.open[connection.channel.name] -= 1
+        self.count(connection.channel, connection.client, -1)
         self.heartbeat.forget(connection)
         if not self._all:
             self._empty.set()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
+from realtime.limits import Bucket, Buckets, Rate
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
@@ -18,17 +21,29 @@ from realtime.permissions import Action, Identity
 from realtime.proxies import is_local, known_scheme
 from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import STALL, Connection
-from realtime.transports.connections import Connections
+from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
 from realtime.transports.idempotency import Answers
 from realtime.transports.snapshot import snapshot
-from realtime.transports.sse import EventStreamConnection
+from realtime.transports.sse import EventStreamConnection, is_final_for, turned_away
 from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, take_over
+
+#: After how many seconds a client that is turned away should come back: somewhere between the two, or all
+#: that were turned away together would come together.
+COME_BACK = 2, 8
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
 
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
+
+
+class Bounds(Protocol):
+    """The server's limits, as far as a channel has them; its own come first."""
+
+    max_message: int
+    inbound_rate: int
+    inbound_burst: int
 
 
 class Endpoint:
@@ -42,14 +57,20 @@ class Endpoint:
         *,
         origins: str | list[str],
         url: str | None,
-        max_message: int,
+        limits: Bounds,
     ) -> None:
         self._channel = channel
         self._connections = connections
         self._authenticate = authenticate
         self._origins = origins
         self._url = url
-        self._max_message = channel.settings.limits.max_message or max_message
+        own = channel.settings.limits
+        self._max_message = own.max_message or limits.max_message
+        self._inbound = Rate(
+            own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst
+        )
+        self._posting = Buckets(self._inbound)
+        self._now = asyncio.get_running_loop().time
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
         self._answers = Answers(channel)
@@ -64,12 +85,16 @@ class Endpoint:
             response = await self._answer(request, common)
         except web.HTTPException as error:
             error.headers.update(common)
+            self._connections.refused[getattr(error, "limit", str(error.status))] += 1
             level = logging.INFO if error.status in (401, 403) else logging.DEBUG
             said, remote = (error.text or "").strip(), request.remote or "an unknown address"
             self._channel.log.log(
                 level, "%s from %s refused: %d %s", request.method, remote, error.status, said
             )
-            raise
+            if error.status in (429, 503) and is_final_for(request):
+                response = turned_away((error.text or "").strip())
+            else:
+                raise
         if not response.prepared:
             response.headers.update(common)
         return response
@@ -98,7 +123,7 @@ class Endpoint:
             return await self._kick(request, topic)
         if wanted == "json":
             return await self._snapshot(request, topic, since, common)
-        self._check_room()
+        self._check_room(request, wanted, identity)
         if wanted == "post":
             return await self._post(request, topic, identity)
         if response is None:
@@ -120,14 +145,15 @@ class Endpoint:
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
-            raise self._overloaded(str(error)) from None
+            raise _overloaded("server.limits.topics", str(error)) from None
         if transport == "websocket":
             with_json = websocket.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
             form: Form = websocket.JSON_FRAMES if with_json else self._plain
             if "Sec-WebSocket-Extensions" in response.headers:
                 form = websocket.DEFLATED_JSON_FRAMES if with_json else self._deflated
-            return kind(self._connections, self._channel, topic, form, self._max_message)
+            bucket = Bucket(self._inbound, self._now())
+            return kind(self._connections, self._channel, topic, form, self._max_message, bucket)
         streaming = StreamConnection if transport == "ndjson" else EventStreamConnection
         return streaming(self._connections, self._channel, topic, form_of(request, transport))
 
@@ -182,14 +208,14 @@ class Endpoint:
             return web.Response(status=503)  # to nobody
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
-        self._connections.open[self._channel.name] += 1
+        link = post.Post(self._channel, self._max_message)
+        client = self._client(request, link, topic, "post", identity)
+        self._connections.count(self._channel, client, 1)
         try:
             message = await post.read(request, self._max_message)
-            link = post.Post(self._channel, self._max_message)
-            client = self._client(request, link, topic, "post", identity)
             return await self._answers.respond(request, link, client, message)
         finally:
-            self._connections.open[self._channel.name] -= 1
+            self._connections.count(self._channel, client, -1)
 
     def _client(
         self, request: web.Request, link: Link, topic: str, transport: Transport, identity: Identity | None
@@ -234,19 +260,34 @@ class Endpoint:
                 "server.origins in the config can allow it\n"
             )
 
-    def _check_room(self) -> None:
-        if self._connections.draining:
-            raise self._overloaded("the server is shutting down")
-        if self._connections.open.total() >= self._connections.max_clients:
-            raise self._overloaded("the server is full (server.limits.max_clients)")
-        limit = self._channel.settings.limits.max_clients
-        if limit is not None and self._connections.open[self._channel.name] >= limit:
-            raise self._overloaded("the channel is full (limits.max_clients)")
+    def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
+        """Raises the HTTP error (429, 503) of a limit that another client would break."""
+        address = request.remote or ""
+        if full := self._connections.no_room(self._channel, identity, address):
+            raise _overloaded(*full)
+        if wanted == "post":
+            if wait := self._posting.take(identity.name if identity else (address,), self._now()):
+                rate = f"you may send {self._inbound.per_second} messages a second"
+                raise _overloaded("limits.inbound_rate", rate, wait)
+        elif request.method != hdrs.METH_HEAD and not self._connections.may_connect():
+            raise _overloaded("server.limits.connect_rate", "too many are connecting at once")
 
-    def _overloaded(self, text: str) -> web.HTTPException:
-        error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": post.RETRY_AFTER})
-        error.force_close()
-        return error
+
+class _Overloaded(web.HTTPServiceUnavailable):
+    """No room, and the key of the limit that says so."""
+
+    limit: str
+
+
+def _overloaded(limit: str, sentence: str, wait: int | None = None) -> web.HTTPException:
+    """What a client that broke a limit is told; when to come back is another time for each."""
+    named = sentence if "." not in limit or limit in sentence else f"{sentence} ({limit})"
+    error = _Overloaded(text=f"{named}\n", headers={"Retry-After": str(wait or random.randint(*COME_BACK))})
+    error.limit = limit
+    if wait is not None or limit in (PER_USER, PER_ADDRESS):
+        error.set_status(429)
+    error.force_close()
+    return error
 
 
 def _refusing(refusal: web.HTTPException) -> Callable[[Client, Message], Awaitable[None]]:

@@ -24,6 +24,7 @@ from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
+from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
@@ -114,6 +115,7 @@ class WebSocket(Connection):
     __slots__ = (
         "_framing",
         "_heard_at",
+        "_inbound",
         "_max_message",
         "_parsing",
         "_pinged",
@@ -121,14 +123,24 @@ class WebSocket(Connection):
         "_reader",
         "_said_goodbye",
         "_unparsed",
+        "allowance",
         "deaf",
         "pongs",
     )
 
     def __init__(
-        self, connections: Connections, channel: Channel, topic: Topic, form: Form, max_message: int
+        self,
+        connections: Connections,
+        channel: Channel,
+        topic: Topic,
+        form: Form,
+        max_message: int,
+        inbound: Bucket,
     ) -> None:
         super().__init__(connections, channel, topic, form)
+        self._inbound = inbound
+        #: How many messages more it may send before :meth:`allowed` asks the bucket again.
+        self.allowance = 0
         self._max_message = max_message
         frames = _Frames(self)
         # What does not shrink grows: by a bit a byte, if the sender is as clumsy as can be.
@@ -187,7 +199,7 @@ class WebSocket(Connection):
             return
         if framing.wrong is not None:
             self._hear_end(End(*framing.wrong))
-        elif asked > 0 and connections.unfinished > connections.max_unfinished:
+        elif asked > 0 and connections.unfinished > connections.caps.unfinished:
             reason = "all clients' unfinished messages take more than server.limits.unfinished"
             self._hear_end(End(CloseCode.TRY_AGAIN, reason))
 
@@ -246,6 +258,18 @@ class WebSocket(Connection):
             if not waiter.done():
                 waiter.set_result(None)
         self._pong_waiters.clear()
+
+    def allowed(self) -> bool:
+        """Whether the client may send this message; else it is closed."""
+        if not self.allowance:
+            rate = self._inbound.rate
+            self.allowance = self._inbound.take(self._loop.time(), rate.portion)
+            if not self.allowance:
+                most = f"more than {rate.per_second} messages a second (limits.inbound_rate)"
+                self.close(CloseCode.TOO_MANY_MESSAGES, most)
+                return False
+        self.allowance -= 1
+        return True
 
     def control_received(self, kind: WSMsgType, data: Any, extra: Any) -> None:
         """A ping, or a close; a pong has done what it is for by coming."""
@@ -419,8 +443,14 @@ class _Frames(WebSocketDataQueue):
         if connection.deaf or (connection.closed and kind is not _CLOSE):
             return
         if kind is _TEXT:
+            if connection.allowance:  # as allowed() has it: this is done for every message
+                connection.allowance -= 1
+            elif not connection.allowed():
+                return
             message = heard("text", payload.encode())
         elif kind is _BINARY:
+            if not connection.allowed():
+                return
             message = heard("bytes", payload)
         else:
             connection.control_received(kind, payload, extra)
@@ -465,7 +495,7 @@ class _DeflatedReader(WebSocketReader):
             if len(whole) > self._max_message:
                 raise WebSocketError(CloseCode.TOO_BIG, "")
             super()._handle_frame(True, kind, whole, 0)
-        elif not self._connection.deaf and not self._connection.closed:
+        elif not self._connection.deaf and not self._connection.closed and self._connection.allowed():
             self._connection.send_pongs()
             # A little can become a thousand times as much: it is inflated where it is heard, not here.
             self._connection.hear(Deflated("message", "text" if kind == TEXT else "bytes", whole, 0.0))

@@ -49,11 +49,12 @@ def authenticate(request: web.Request) -> Identity:
 #: The files of both.
 FILES = {"plugins/board.py": BOARD, "plugins/tokens.py": TOKENS}
 
-#: A board that keeps what was said.
+#: A board that keeps what was said, as much as anybody says.
 CONFIG = """\
 channels:
   board:
     plugin: board
     path: /board
     history: 1000
+    limits: {inbound_rate: 1000000, inbound_burst: 1000000}
 """

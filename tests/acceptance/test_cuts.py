@@ -34,6 +34,7 @@ channels:
     path: "/topics/{{topic...}}"
     history: {history}
     lag: {lag}
+    limits: {{inbound_rate: 1000000, inbound_burst: 1000000}}
 """
 
 
