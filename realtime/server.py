@@ -32,14 +32,18 @@ from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
+from realtime.transports.post import RETRY_AFTER
+from realtime.transports.takeover import cut
 from realtime.transports.websocket import wants_websocket
 
 log = logging.getLogger("realtime.server")
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
 KEEPALIVE = 10.0
-#: How long a request that is no stream may still take at the end, in seconds, twice.
+#: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
+#: Until when what may be done with ``server.drain``, in shares of it; the last is for the process.
+LIFESPANS, CLIENTS, REQUESTS = 0.5, 0.75, 0.9
 
 
 class Server:
@@ -139,32 +143,37 @@ class Server:
     async def stop(self) -> None:
         """Stop accepting, let the lifespans say goodbye, close every client with 1001, end.
 
-        Takes no longer than ``server.drain``: what has not gone by then is cut.
+        Takes less than ``server.drain``: what has not gone by then is cut.
         """
         if not self._loaded:
             return
         self.ready = False
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
-        deadline = now() + drain
+        begun = now()
         self._connections.draining = True
+        # On connections that are open already it says so, and closes them.
+        refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
+        self._table.replace([route for route in self.routes if is_reserved(route.definition.path)] + [refused])
         while self._files:  # before it stops answering: from then on a file may be the next server's
             with contextlib.suppress(OSError):
                 os.unlink(self._files.pop())
         for listener in self._listeners:
             listener.close()
-        await self.lifespans.stop(drain / 2)
+        await self.lifespans.stop(LIFESPANS * drain)
         reason = "the server is shutting down, come back soon"
-        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(deadline - now(), 0.1))
+        left = begun + CLIENTS * drain - now()
+        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
         self._connections.heartbeat.stop()
         if self._runner is not None:
             http, transports = self._runner.server, []
             if http is not None:
                 transports = [connection.transport for connection in http.connections]
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
-                await http.shutdown(min(max(deadline - now(), 0.1) / 2, SHUTDOWN))
+                left = begun + REQUESTS * drain - now()
+                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
             for transport in filter(None, transports):
-                transport.abort()  # over TLS a close waits for the client's answer
+                cut(transport)  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)  # the transports that were cut say so in the next turn
         self.bus.close()
 
@@ -276,6 +285,13 @@ class Server:
         if not self.ready:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        response = web.Response(
+            status=503, text="the server is shutting down\n", headers={hdrs.RETRY_AFTER: RETRY_AFTER}
+        )
+        response.force_close()
+        return response
 
     async def _authenticate(self, request: web.Request) -> Identity | None:
         for owner, authenticate in self._authenticators:
