@@ -168,6 +168,8 @@ class Server:
             http, transports = self._runner.server, []
             if http is not None:
                 transports = [connection.transport for connection in http.connections]
+                for connection in http.connections:
+                    connection.close()  # at once where no request is under way, for which it would wait
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
                 left = begun + REQUESTS * drain - now()
                 await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
