@@ -14,6 +14,9 @@ from realtime.errors import StartError
 
 #: Connections that wait to be accepted: room for a storm of reconnects.
 BACKLOG = 4096
+#: How many of them are accepted in one turn of the event loop: the others have theirs, and where none can
+#: be, no more attempts fail.
+ACCEPTS = 16
 #: Descriptors that are kept back for files, engines and plugins; of few, half.
 SPARE_DESCRIPTORS = 100
 #: What the kernel may hold unsent, in bytes. Without it a client that never reads takes four megabytes.

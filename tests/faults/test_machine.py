@@ -9,23 +9,28 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Running, running
+from command import ENVIRONMENT, Running, running
 from conftest import Serve
+from needs import lacks
 from wire import (
     CLOSE,
     LINES,
+    TEXT,
     Wire,
     ask,
     close,
     dial,
-    eventually,
     flood,
+    frame,
     post,
     posting,
     request,
@@ -36,7 +41,6 @@ from wire import (
 )
 
 from faults.catalogue import fault
-from faults.conftest import Calm
 
 #: A channel that does slowly what it is told.
 SLOW = '''
@@ -308,7 +312,9 @@ async def test_advice_when_to_come_back(serve: Serve) -> None:
         wires = [await stack.enter_async_context(stream(serving.port, "/room")) for _ in range(20)]
         await serving.server.stop()
         rests = [(await wire.rest()).decode() for wire in wires]
-        delays = [int(delay) for rest in rests for delay in re.findall(r"^retry: (\d+)$", rest, re.MULTILINE)]
+        delays = [
+            int(delay) for rest in rests for delay in re.findall(r"^retry: (\d+)$", rest, re.MULTILINE)
+        ]
     assert len(delays) == len(wires), rests[0]
     assert all(1000 <= delay <= 5000 for delay in delays)
     assert len(set(delays)) > 10
@@ -331,3 +337,272 @@ async def test_join_storm_while_it_drains(serve: Serve) -> None:
         spans: Any = serving.server.channels["spans"]
         spans.go.set()
         await soon(stopping)
+
+
+# Row 117: descriptors
+
+
+async def talks(wire: Wire) -> None:
+    """The echo answers on this WebSocket."""
+    await wire.send(text("still here?"))
+    assert await wire.text() == "Echo: still here?"
+
+
+async def taken_again(port: int) -> None:
+    """A new client is served, as soon as the server has noticed who has gone."""
+    async with asyncio.timeout(8):
+        while True:
+            async with dial(port, request("/-/live")) as wire:
+                try:
+                    if (await wire.head()).status == 200:
+                        return
+                except EOFError:
+                    pass
+
+
+@fault(117)
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+async def test_few_descriptors(tmp_path: Path, loop: str) -> None:
+    """With 64 descriptors a hundred who come are turned away, who is there is served, and later all are."""
+    config = drained_in("1s").replace("drain", f"loop: {loop}, drain")
+    through = ("prlimit", "--nofile=64:64")
+    async with served(tmp_path, config, through=through) as (server, port), websocket(port, "/ws") as wire:
+        async with AsyncExitStack() as stack:
+            silent = [await stack.enter_async_context(dial(port)) for _ in range(100)]
+            await talks(wire)
+            assert (await silent[-1].rest())[:12] in (b"HTTP/1.1 503", b"")  # or libuv has closed it
+            await talks(wire)
+        await taken_again(port)
+        assert await server.end(signal.SIGTERM) == 0
+    assert server.said.count("turned away") <= 1
+    assert "Traceback" not in server.said
+
+
+GREEDY = """
+import asyncio
+import os
+from realtime import Channel, hookimpl
+
+
+class Greedy(Channel):
+    taken = []
+
+    async def on_message(self, client, message):
+        if message.data == "take":
+            try:
+                while True:
+                    self.taken.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                pass
+        while message.data == "give" and self.taken:
+            os.close(self.taken.pop())
+        await client.send("done")
+
+
+@hookimpl
+def register_channels():
+    return {"greedy": Greedy}
+"""
+
+
+@fault(117)
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+async def test_no_descriptor_left(tmp_path: Path, loop: str) -> None:
+    """With no descriptor left who is there is served, the log has a line a second, and then it goes on."""
+    config = drained_in("1s", "greedy: {plugin: greedy, path: /greedy}").replace(
+        "drain", f"loop: {loop}, drain"
+    )
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "greedy.py").write_text(GREEDY)
+    through = ("prlimit", "--nofile=128:128")
+    begun = asyncio.get_running_loop().time()
+    async with (
+        served(tmp_path, config, through=through) as (server, port),
+        websocket(port, "/ws") as wire,
+        websocket(port, "/greedy", text("take")) as greedy,
+    ):
+        assert await greedy.text() == "done"
+        async with AsyncExitStack() as stack:
+            for _ in range(50):
+                await stack.enter_async_context(dial(port))
+            for _ in range(100):
+                await talks(wire)
+        await greedy.send(text("give"))
+        assert await greedy.text() == "done"
+        await taken_again(port)
+        assert await server.end(signal.SIGTERM) == 0
+    seconds = asyncio.get_running_loop().time() - begun
+    assert "Logging error" not in server.said
+    assert sum("system resource" in line for line in server.said.splitlines()) <= seconds + 1
+
+
+# Row 117: memory
+
+
+def resident(pid: int) -> int:
+    """The resident memory of a process, in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@fault(117)
+async def test_little_memory(tmp_path: Path) -> None:
+    """Under 512 MB, never-readers, unfinished messages and bombs at once are shed, and others served."""
+    config = drained_in("1s", "room: {plugin: chat, path: /room, compress: true}")
+    half = b"\x81\xfe\xff\xff" + bytes(4) + b"x" * 60_000  # of a message of 65,535 bytes
+    bomb = zlib.compressobj(wbits=-15)
+    zeros = bomb.compress(bytes(64 * 1024 * 1024)) + bomb.flush(zlib.Z_SYNC_FLUSH)
+    deflate = [("Sec-WebSocket-Extensions", "permessage-deflate")]
+    through = ("prlimit", f"--as={512 * 1024 * 1024}")
+    async with (
+        served(tmp_path, config, through=through) as (server, port),
+        websocket(port, "/ws") as wire,
+        AsyncExitStack() as stack,
+    ):
+        enter = stack.enter_async_context
+        for number in range(50):
+            await enter(websocket(port, "/room", text(f"never-{number}"), receive_buffer=4096))
+            await enter(websocket(port, "/ws", half))
+        talker = await enter(websocket(port, "/room?name=talker"))
+        for _ in range(10):
+            bombed = await enter(websocket(port, "/room", headers=deflate))
+            await bombed.send(frame(TEXT, zeros[:-4][:60_000], reserved=0x40))
+        sending = asyncio.create_task(flood(talker, text("x" * 60_000)))
+        for _ in range(20):
+            await talks(wire)
+        await soon(sending)
+        assert (await ask(port, "/-/live"))[0].status == 200
+        assert resident(server.process.pid) < 300 * 1024 * 1024
+        assert await server.end(signal.SIGTERM) == 0
+    assert "MemoryError" not in server.said
+    assert "Traceback" not in server.said
+
+
+# Row 117: where it runs
+
+
+async def works(port: int, *, host: str = "127.0.0.1") -> None:
+    """A WebSocket, a stream, a POST with a key and a page are served."""
+    async with websocket(port, "/room", text("zoë"), host=host) as wire:
+        assert await wire.text() == "zoë joined the chat"
+        key = [("Idempotency-Key", "k")]
+        async with dial(port, posting("/room?name=bob", "grüße".encode(), key), host=host) as other:
+            assert (await other.response())[0].status == 202
+        assert await wire.text() == "bob: grüße"
+    async with dial(port, request("/room", [("Accept", "text/event-stream")]), host=host) as events:
+        assert (await events.head()).status == 200
+    async with dial(port, request("/room", [("Accept", "text/html")]), host=host) as page:
+        assert (await page.head()).status == 200
+
+
+def in_namespace(*command: str) -> tuple[str, ...]:
+    """A command of util-linux that runs another; the test is skipped where the kernel does not let it."""
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        lacks(f"{command[0]} to be allowed: it needs root or user namespaces")
+    return command
+
+
+PLACES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "read-only file system": (
+        ("unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"),
+        {},
+    ),
+    "not root": (("unshare", "--user", "--map-user=1000"), {}),
+    "no HOME": (("env", "-u", "HOME", "-u", "USER", "-u", "LOGNAME"), {}),
+    "no asserts, no docstrings": ((), {"PYTHONOPTIMIZE": "2"}),
+    "another language": ((), {"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}),
+    "another time zone": ((), {"TZ": "Pacific/Chatham"}),
+    "warnings are errors": ((), {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}),
+}
+
+
+@fault(117)
+@pytest.mark.parametrize("place", PLACES)
+async def test_where_it_runs(tmp_path: Path, place: str) -> None:
+    """It starts, serves and ends in order, without a word too many."""
+    through, environment = PLACES[place]
+    config = drained_in("1s", "room: {plugin: chat, path: /room}")
+    if through:
+        in_namespace(*through)
+    async with served(tmp_path, config, through=through, **environment) as (server, port):
+        await works(port)
+        assert await server.end(signal.SIGTERM) == 0
+    assert "Traceback" not in server.said
+    assert "Warning" not in server.said
+
+
+@fault(117)
+async def test_ipv6_only(tmp_path: Path) -> None:
+    """It serves where there is nothing but IPv6."""
+    config = drained_in("1s", "room: {plugin: chat, path: /room}").replace("127.0.0.1", "[::1]")
+    async with served(tmp_path, config) as (server, port):
+        await works(port, host="::1")
+        assert await server.end(signal.SIGTERM) == 0
+
+
+@fault(117)
+@pytest.mark.parametrize("where", ["2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_log_that_cannot_be_written(tmp_path: Path, where: str) -> None:
+    """With a full disk for its log, or its streams closed, it serves, and ends with 0."""
+    port = free_port()
+    config = drained_in("1s", "room: {plugin: chat, path: /room}").replace(":0", f":{port}", 1)
+    (tmp_path / "config.yaml").write_text(config)
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'exec "$0" -m realtime {where}', sys.executable),
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    async with dial(port, request("/-/live")) as wire:
+                        assert (await wire.head()).status == 200
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0)
+        await works(port)
+        process.terminate()
+        assert await soon(process.wait()) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+# Row 117: clocks
+
+
+@fault(117)
+@pytest.mark.parametrize("jump", [3600, -3600, 86_400, -86_400])
+async def test_clock_that_jumps(serve: Serve, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    """When the clock is set, nobody is cut, nothing is forgotten or comes early: only times change."""
+    config = """
+        channels:
+          clock: {plugin: clock, path: /clock, interval: 20ms}
+          room: {plugin: chat, path: /room, history: 10}
+    """
+    key = [("Idempotency-Key", "once")]
+    async with (
+        serve(config) as serving,
+        websocket(serving.port, "/room", text("alice")) as wire,
+        stream(serving.port, "/clock") as ticks,
+    ):
+        assert await wire.text() == "alice joined the chat"
+        _, first = await post(serving.port, "/room?name=bob", b"hi", key)
+        assert await wire.text() == "bob: hi"
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        monkeypatch.setattr(serving.server.bus, "wall_time", time.time)
+        assert (await post(serving.port, "/room?name=bob", b"hi", key))[1] == first
+        for _ in range(5):
+            await ticks.event()
+        _, body = await post(serving.port, "/room?name=bob", b"later")
+        assert await wire.text() == "bob: later"
+        position = json.loads(first)["id"]
+        headers = [("Accept", "application/json")]
+        _, snapshot = await ask(serving.port, f"/room?since={position}", headers)
+        said = json.loads(snapshot)["messages"]
+        assert [one["id"] for one in said] == [json.loads(body)["id"]]
+        monkeypatch.undo()
