@@ -13,8 +13,8 @@ from aiohttp import WSMsgType, web
 from conftest import Serve
 from wire import TEXT, UPGRADE, Frame, eventually, frame, request, stream, text, websocket
 
-from realtime.transports.connection import TURN_MESSAGES
 from realtime.sockets import TCP_USER_TIMEOUT
+from realtime.transports.connection import TURN_MESSAGES
 from realtime.transports.takeover import HIGH_WATER, LOW_WATER, READ
 
 CONFIG = """
