@@ -32,7 +32,9 @@ class Event(NamedTuple):
 
 def dispatched(body: str) -> list[Event]:
     """The events of a stream, as the HTML standard's section 9.2.6 reads it, line by line."""
-    events, fields, data, id = [], {"event": ""}, [], ""
+    events: list[Event] = []
+    fields, id = {"event": ""}, ""
+    data: list[str] = []
     for line in re.split(r"\r\n|\n|\r", body.removeprefix("\ufeff")):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
