@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -20,15 +22,17 @@ from typing import Any
 import pytest
 from command import ENVIRONMENT, Running, running
 from conftest import Serve
-from needs import lacks
+from needs import lacks, need
 from wire import (
     CLOSE,
     LINES,
     TEXT,
+    UPGRADE,
     Wire,
     ask,
     close,
     dial,
+    eventually,
     flood,
     frame,
     post,
@@ -112,6 +116,8 @@ async def served(
     directory: Path, config: str, *arguments: str, through: tuple[str, ...] = (), **environment: str
 ) -> AsyncIterator[tuple[Running, int]]:
     """A server in a process of its own that has the plugins above; gives its port, too."""
+    if through:
+        need(through[0], "apt-get install util-linux")
     (directory / "plugins").mkdir(exist_ok=True)
     for name, source in {"hanging.py": HANGING, "slow.py": SLOW}.items():
         (directory / "plugins" / name).write_text(source)
@@ -569,6 +575,35 @@ async def test_log_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     finally:
         if process.returncode is None:
             process.kill()
+
+
+@fault(117)
+async def test_log_that_nobody_reads(tmp_path: Path) -> None:
+    """Whoever reads its log may stop: it waits for that, but a signal ends it in time all the same."""
+    port = free_port()
+    (tmp_path / "config.yaml").write_text(drained_in("1s").replace(":0", f":{port}", 1))
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "realtime"), cwd=tmp_path, env=ENVIRONMENT, stderr=writing
+    )
+    try:
+        said = b""
+        while b"ready on" not in said:
+            said += await asyncio.to_thread(os.read, reading, 4096)
+        async with AsyncExitStack() as stack:
+            for _ in range(100):
+                wire = await stack.enter_async_context(dial(port))
+                await wire.send(request("/ws", UPGRADE) + close(1000))
+            # The log is full when the pipe takes nothing more.
+            await eventually(lambda: not select.select([], [writing], [], 0)[1])
+            process.terminate()
+            assert await soon(process.wait()) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        os.close(reading)
+        os.close(writing)
 
 
 # Row 117: clocks
