@@ -107,7 +107,8 @@ async def test_many_are_told_in_batches(connections: Connections, monkeypatch: p
 
 
 async def test_answers_are_waited_for(connections: Connections) -> None:
-    """The end comes after who is being answered has been."""
+    """The end comes after who is being answered has been, whoever else has gone."""
+    Visitor(connections)
     with connections.answering():
         closing = asyncio.create_task(connections.close_all(1001, "bye", grace=60))
         for _ in range(5):
