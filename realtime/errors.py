@@ -18,7 +18,7 @@ RealtimeError
 from __future__ import annotations
 
 import difflib
-import re
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -178,12 +178,13 @@ class Unconfirmed(RealtimeError):
 
 def python_escape(character: str) -> str:
     """A character as Python writes it in a text: ``\\x1b``."""
-    return character.encode("unicode_escape").decode()
+    return ascii(character)[1:-1]
 
 
 def json_escape(character: str) -> str:
     """A character as JSON can write it in a text: ``\\u001b`` (RFC 8259, section 7)."""
-    return re.sub("(.{4})", r"\\u\1", character.encode("utf-16-be").hex())
+    # No codec, whose file cannot be read any more when the process has no descriptor left.
+    return json.dumps(character)[1:-1] if character > "\x1f" else f"\\u{ord(character):04x}"
 
 
 def printable(text: str, most: int | None = None, escape: Callable[[str], str] = python_escape) -> str:

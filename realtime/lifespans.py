@@ -73,7 +73,10 @@ class Lifespans:
             log.error("%s is no longer healthy: its lifespan has ended", owner)
 
     async def stop(self, grace: float) -> None:
-        """Leave them all, the last entered first; what does not end in time is cancelled."""
+        """Leave them all, the last entered first; what does not end in time is cancelled.
+
+        Takes ``grace`` seconds at most.
+        """
         self._stopping = True
         deadline = asyncio.get_running_loop().time() + grace
         while self._running:
@@ -81,9 +84,10 @@ class Lifespans:
             stop.set()
             # An even share of what is left: one that hangs does not take the time of the others.
             left = max(0.0, deadline - asyncio.get_running_loop().time())
-            _, pending = await asyncio.wait([task], timeout=left / len(self._running))
+            share = left / len(self._running)
+            _, pending = await asyncio.wait([task], timeout=0.8 * share)
             self._running.pop()
             if pending:
                 log.error("the lifespan of %s did not end in time and is cancelled", owner)
                 task.cancel()
-                await asyncio.wait([task], timeout=1.0)
+                await asyncio.wait([task], timeout=0.2 * share)

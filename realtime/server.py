@@ -7,6 +7,7 @@ import contextlib
 import html
 import inspect
 import logging
+import math
 import os
 import socket
 import ssl
@@ -30,17 +31,25 @@ from realtime.paths import is_reserved, route_pattern
 from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
-from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
+from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connections import Caps, Connections
 from realtime.transports.endpoint import Endpoint
+from realtime.transports.post import RETRY_AFTER
+from realtime.transports.takeover import cut
 from realtime.transports.websocket import wants_websocket
 
 log = logging.getLogger("realtime.server")
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
 KEEPALIVE = 10.0
-#: How long a request that is no stream may still take at the end, in seconds, twice.
+#: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
+_FULL = (
+    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    f"Retry-After: {RETRY_AFTER}\r\nContent-Length: 19\r\n\r\nthe server is full\n"
+).encode()
+#: Until when what may be done with ``server.drain``, in shares of it; the last is for the process.
+LIFESPANS, CLIENTS, REQUESTS = 0.5, 0.75, 0.9
 
 
 class Server:
@@ -64,6 +73,8 @@ class Server:
         self.lifespans = Lifespans()
         self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
+        self._descriptors: int
+        self._turned_away_at = -math.inf  # when the log was told of the last, by the loop's clock
         self._table = RouteTable()
         self._loaded = False
         self._tls: ssl.SSLContext | None = None
@@ -83,8 +94,9 @@ class Server:
             self._tls, wrong = tls.context(self.config)
             problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
+        self._descriptors = descriptors()
         caps = Caps(
-            min(limits.max_clients, descriptors()),
+            min(limits.max_clients, self._descriptors),
             limits.max_clients_per_user,
             limits.max_clients_per_address,
             Rate(limits.connect_rate, limits.connect_burst),
@@ -147,32 +159,40 @@ class Server:
     async def stop(self) -> None:
         """Stop accepting, let the lifespans say goodbye, close every client with 1001, end.
 
-        Takes no longer than ``server.drain``: what has not gone by then is cut.
+        Takes less than ``server.drain``: what has not gone by then is cut.
         """
         if not self._loaded:
             return
         self.ready = False
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
-        deadline = now() + drain
+        begun = now()
         self._connections.draining = True
+        # On connections that are open already it says so, and closes them.
+        refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
+        own = [route for route in self.routes if is_reserved(route.definition.path)]
+        self._table.replace([*own, refused])
         while self._files:  # before it stops answering: from then on a file may be the next server's
             with contextlib.suppress(OSError):
                 os.unlink(self._files.pop())
         for listener in self._listeners:
             listener.close()
-        await self.lifespans.stop(drain / 2)
+        await self.lifespans.stop(LIFESPANS * drain)
         reason = "the server is shutting down, come back soon"
-        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(deadline - now(), 0.1))
+        left = begun + CLIENTS * drain - now()
+        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
         self._connections.heartbeat.stop()
         if self._runner is not None:
             http, transports = self._runner.server, []
             if http is not None:
                 transports = [connection.transport for connection in http.connections]
+                for connection in http.connections:
+                    connection.close()  # at once where no request is under way, for which it would wait
                 # Handlers that are left. aiohttp waits twice so long before it cuts them.
-                await http.shutdown(min(max(deadline - now(), 0.1) / 2, SHUTDOWN))
+                left = begun + REQUESTS * drain - now()
+                await http.shutdown(min(max(left, 0.1) / 2, SHUTDOWN))
             await self._runner.cleanup()
             for transport in filter(None, transports):
-                transport.abort()  # over TLS a close waits for the client's answer
+                cut(transport)  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)  # the transports that were cut say so in the next turn
         self.bus.close()
 
@@ -191,20 +211,33 @@ class Server:
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
+    def _accept(self) -> asyncio.Protocol:
+        """What speaks with whoever has just connected."""
+        http = self._runner.server if self._runner else None
+        # Without a descriptor it could not even be told, and the process could open no file.
+        if http is None or len(http.connections) + len(self._connections) >= self._descriptors:
+            now = asyncio.get_running_loop().time()
+            if now - self._turned_away_at >= 1:
+                self._turned_away_at = now
+                log.warning(
+                    "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
+                )
+            return _TurnedAway()
+        return http()
+
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""
-        assert self._runner is not None
-        assert self._runner.server is not None
         # Not aiohttp's sites: these leave a client a whole minute for its handshake.
         loop, over_tls = asyncio.get_running_loop(), self._tls and sock.family != socket.AF_UNIX
         listener = await loop.create_server(
-            self._runner.server,
+            self._accept,
             sock=sock,
-            backlog=BACKLOG,
+            backlog=ACCEPTS,
             ssl=self._tls if over_tls else None,
             ssl_handshake_timeout=tls.HANDSHAKE if over_tls else None,
             ssl_shutdown_timeout=tls.SHUTDOWN if over_tls else None,
         )
+        sock.listen(BACKLOG)
         self._listeners.append(listener)
 
     # Routes
@@ -285,6 +318,13 @@ class Server:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
+    async def _refuse(self, request: web.Request) -> web.Response:
+        response = web.Response(
+            status=503, text="the server is shutting down\n", headers={hdrs.RETRY_AFTER: RETRY_AFTER}
+        )
+        response.force_close()
+        return response
+
     async def _authenticate(self, request: web.Request) -> Identity | None:
         for owner, authenticate in self._authenticators:
             try:
@@ -316,6 +356,15 @@ class Server:
             except Exception as error:
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection for which there is no descriptor to spare."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Say so, and close it."""
+        transport.write(_FULL)
+        transport.close()
 
 
 def _mistake_in(definition: web.RouteDef) -> str:

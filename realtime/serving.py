@@ -6,7 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from realtime.version import __version__
 
 #: How long what a plugin has left running may take to end after the shutdown, in seconds.
 EXIT_GRACE = 1.0
+#: When the process is ended in any case, whoever holds the event loop, as a share of ``server.drain``.
+LAST = 0.95
 
 
 def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_format: str) -> ExitCode:
@@ -53,16 +58,21 @@ async def _run(server: Server) -> ExitCode:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     server.load()
-    stop = asyncio.Event()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    asked, stopped = threading.Event(), threading.Event()
 
-    def on_signal() -> None:
-        if stop.is_set():  # a second signal: at once
+    def on_signal(*_: object) -> None:
+        if asked.is_set():  # a second signal: at once
             os._exit(ExitCode.OK)
-        stop.set()
+        asked.set()
+        loop.call_soon_threadsafe(stop.set)
 
-    loop = asyncio.get_running_loop()
+    # Not the loop's own handlers: a plugin may hold the loop.
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
+    drain = server.config.server.drain
+    # It is there from the start, for a signal comes at any time, and then no thread can be begun safely.
+    threading.Thread(target=_end, args=(loop, asked, stopped, drain), daemon=True).start()
     starting, stopping = asyncio.create_task(server.start()), asyncio.create_task(stop.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
@@ -75,22 +85,37 @@ async def _run(server: Server) -> ExitCode:
     await stopping
     logs.say("stopping; a second signal stops at once")
     await server.stop()
-    watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
-    watchdog.daemon = True
-    watchdog.start()
+    stopped.set()
     return ExitCode.OK
 
 
-def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
-    """End the process although a plugin's task or thread does not end; asyncio would wait for ever."""
+def _end(
+    loop: asyncio.AbstractEventLoop, asked: threading.Event, stopped: threading.Event, drain: float
+) -> None:
+    """End the process in time although a plugin's task or thread does not end, or holds the loop."""
+    asked.wait()
+    last = time.monotonic() + max(LAST * drain, EXIT_GRACE)
+    in_order = stopped.wait(last - time.monotonic())
+    threading.Event().wait(min(EXIT_GRACE, last - time.monotonic()))
+    # Who reads the log may have stopped, and holds up who writes to it.
+    saying = threading.Thread(target=_tell_what_is_left, args=(loop, in_order), daemon=True)
+    saying.start()
+    saying.join(EXIT_GRACE / 5)
+    os._exit(ExitCode.OK)
+
+
+def _tell_what_is_left(loop: asyncio.AbstractEventLoop, in_order: bool) -> None:
     left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
+    main = threading.main_thread()
     left += [
         f"thread {thread.name!r}"
         for thread in threading.enumerate()
-        if not thread.daemon and thread is not threading.main_thread()
+        if not thread.daemon and thread is not main
     ]
+    if not in_order:
+        here = traceback.extract_stack(sys._current_frames()[main.ident or 0])[-1]
+        left.insert(0, f"{here.name} in {here.filename}:{here.lineno}")
     logs.say(f"ended, although this would not: {', '.join(left)}")
-    os._exit(ExitCode.OK)
 
 
 def _banner(server: Server) -> list[str]:

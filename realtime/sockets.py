@@ -14,8 +14,15 @@ from realtime.errors import StartError
 
 #: Connections that wait to be accepted: room for a storm of reconnects.
 BACKLOG = 4096
-#: Descriptors that are kept back for files, engines and plugins.
+#: How many of them are accepted in one turn of the event loop: the others have theirs, and where none can
+#: be, no more attempts fail.
+ACCEPTS = 16
+#: Descriptors that are kept back for files, engines and plugins; of few, half.
 SPARE_DESCRIPTORS = 100
+#: What the kernel may hold unsent, in bytes. Without it a client that never reads takes four megabytes.
+NOTSENT_LOWAT = 128 * 1024
+#: How long the kernel tries to deliver to a peer that acknowledges nothing, in milliseconds.
+TCP_USER_TIMEOUT = 20_000
 
 _REASONS = {
     errno.EADDRINUSE: "is in use",
@@ -50,6 +57,9 @@ def bind(address: Address, mode: int) -> list[socket.socket]:
             sock = socket.socket(family, kind, protocol)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for option, value in (("USER_TIMEOUT", TCP_USER_TIMEOUT), ("NOTSENT_LOWAT", NOTSENT_LOWAT)):
+                if number := getattr(socket, f"TCP_{option}", None):  # the first is Linux's alone
+                    sock.setsockopt(socket.IPPROTO_TCP, number, value)  # so has each that it accepts
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
@@ -83,7 +93,7 @@ def descriptors() -> int:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    return max(1, soft - SPARE_DESCRIPTORS) if soft != resource.RLIM_INFINITY else 1_000_000_000
+    return max(soft // 2, soft - SPARE_DESCRIPTORS) if soft != resource.RLIM_INFINITY else 1_000_000_000
 
 
 def _remove_stale(path: str) -> None:

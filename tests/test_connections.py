@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from wire import soon
 
 from realtime.channel import Channel, Client
 from realtime.limits import Rate
 from realtime.permissions import Identity
+from realtime.transports import connections as module
 from realtime.transports.connections import Caps, Connections, not_the_plugins
 
 LIMITS = SimpleNamespace(max_clients=None)
@@ -115,6 +117,47 @@ async def test_who_does_not_go_is_cut(connections: Connections, caplog: pytest.L
         await connections.close_all(1001, "bye", grace=0.01)
     assert visitor.ends == [1001, "cut"]
     assert "1 connections did not end within 0.01s and are cut" in caplog.text
+
+
+async def test_a_handful_is_told_at_once(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who fits into one batch is told in one turn: there is no needless wait."""
+    monkeypatch.setattr(module, "PAUSE", 3600.0)
+    visitors = [Visitor(connections) for _ in range(module.TURN)]
+    closing = asyncio.create_task(connections.close_all(1001, "bye", grace=60))
+    await asyncio.sleep(0)
+    assert all(visitor.ends for visitor in visitors)
+    await soon(closing)
+
+
+async def test_many_are_told_in_batches(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are told some in a turn, with a pause after each batch; all pauses together are bounded."""
+    monkeypatch.setattr(module, "BATCH", 10)
+    monkeypatch.setattr(module, "TURN", 5)
+    visitors = [Visitor(connections) for _ in range(30)]
+    told: list[tuple[int, float]] = [(0, 0.0)]
+    loop = asyncio.get_running_loop()
+    closing = asyncio.create_task(connections.close_all(1001, "bye", grace=1.0))
+    begun = loop.time()
+    while not closing.done():
+        await asyncio.sleep(0)
+        count = sum(bool(visitor.ends) for visitor in visitors)
+        if count != told[-1][0]:
+            told.append((count, loop.time() - begun))
+    assert [count for count, _ in told] == [0, 5, 10, 15, 20, 25, 30]
+    assert told[3][1] - told[2][1] > 0.03
+    assert told[5][1] - told[4][1] > 0.03
+    assert told[-1][1] < 1
+
+
+async def test_answers_are_waited_for(connections: Connections) -> None:
+    """The end comes after who is being answered has been, whoever else has gone."""
+    Visitor(connections)
+    with connections.answering():
+        closing = asyncio.create_task(connections.close_all(1001, "bye", grace=60))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done()
+    await soon(closing)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,8 @@ from pathlib import Path
 import needs
 import pytest
 from certificates import Authority
-from command import ENVIRONMENT
+from command import ENVIRONMENT, Running
 from conftest import make
-from test_serving import Running
 from tree import ROOT, checkout
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from wire import eventually, soon
@@ -229,6 +229,26 @@ async def test_end_that_hangs_takes_nobody_elses_time() -> None:
     await running.start("hanging", hanging())
     await soon(running.stop(0.2))
     assert diary.lines == ["said goodbye"]
+
+
+async def test_many_that_never_end() -> None:
+    """However many swallow their cancelling, all together take no longer than the grace."""
+
+    @asynccontextmanager
+    async def stubborn() -> AsyncIterator[None]:
+        yield
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    over, loop, running = asyncio.Event(), asyncio.get_running_loop(), Lifespans()
+    for number in range(10):
+        await running.start(f"stubborn-{number}", stubborn())
+    begun = loop.time()
+    await running.stop(0.2)
+    assert loop.time() - begun < 1
+    over.set()
+    await asyncio.sleep(0)
 
 
 async def test_exit_at_the_start() -> None:

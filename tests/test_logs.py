@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import ENVIRONMENT
-from test_serving import Running
+from command import ENVIRONMENT, Running
 from wire import close, soon, text, websocket
 
 from realtime import logs

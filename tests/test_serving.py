@@ -9,14 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 from certificates import Authority
-from command import ENVIRONMENT, run
+from command import ENVIRONMENT, Running, run, running
 
 ECHO = "server: {listen: ['127.0.0.1:0']}\nchannels: {echo: {plugin: echo, path: /ws}}\n"
 #: A channel whose lifespan does not end, or does not even begin.
@@ -40,62 +41,13 @@ def register_channels():
 LONG = "yield\n        await asyncio.Event().wait()"
 
 
-class Running:
-    """A server that runs, and what it has said."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said = ""
-
-    async def until(self, words: str) -> str:
-        """Read standard error until a line has these words; returns that line."""
-        assert self.process.stderr is not None
-        async with asyncio.timeout(20):
-            while line := (await self.process.stderr.readline()).decode():
-                self.said += line
-                if words in line:
-                    return line
-        raise AssertionError(f"it never said {words!r} but:\n{self.said}")
-
-    async def ready(self) -> str:
-        """Wait until it is ready; returns the address."""
-        return (await self.until("ready on ")).split("ready on ")[1].strip()
-
-    async def end(self, number: int | None = None) -> int:
-        """Send a signal, wait for the end; returns the exit code."""
-        assert self.process.stderr is not None
-        if number is not None:
-            self.process.send_signal(number)
-        async with asyncio.timeout(10):
-            self.said += (await self.process.stderr.read()).decode()
-            return await self.process.wait()
-
-
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """Starts a server in a directory of its own; it is killed at the end if it still runs."""
-
-    @asynccontextmanager
-    async def start(*arguments: str, **environment: str) -> AsyncIterator[Running]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "realtime", *arguments),
-            cwd=tmp_path,
-            env={**ENVIRONMENT, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        running = Running(process)
-        try:
-            yield running
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
-
-    return start
+    return partial(running, tmp_path)
 
 
 async def echoed(address: str, text: str) -> str:

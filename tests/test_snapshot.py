@@ -287,7 +287,7 @@ async def test_one_is_made_in_a_turn(serve: Serve) -> None:
 
 async def test_client_that_does_not_read_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for a snapshot and does not take it keeps it from nobody's memory for long."""
-    monkeypatch.setattr(endpoint, "STALL", 0.1)
+    monkeypatch.setattr(endpoint, "SNAPSHOT_WITHIN", 0.1)
     async with (
         serve(CONFIG, FEED) as serving,
         dial(serving.port, request("/feed", JSON), receive_buffer=4096) as wire,

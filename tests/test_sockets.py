@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make
@@ -143,6 +145,23 @@ async def test_nothing_stays_when_one_fails(tmp_path: Path) -> None:
             await make(tmp_path, listening(f"unix:{tmp_path}/s.sock", f"127.0.0.1:{taken}")).start()
     assert str(caught.value) == f"127.0.0.1:{taken} is in use"
     assert list(os.scandir(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("soft", "room"), [(20_000, 19_900), (1024, 924), (64, 32), (2, 1)])
+def test_room_for_connections(monkeypatch: pytest.MonkeyPatch, soft: int, room: int) -> None:
+    """A hundred descriptors are kept back, and of few of them half."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert sockets.descriptors() == room
+
+
+async def test_what_the_kernel_is_told(tmp_path: Path) -> None:
+    """Every connection has, from the start, its bound in the kernel, and how long that waits."""
+    async with make(tmp_path, ECHO) as server, dial(server.addresses[0].port, request("/-/live")):
+        http: Any = server._runner.server  # type: ignore[union-attr]
+        await eventually(lambda: bool(http.connections))
+        sock = http.connections[0].transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == sockets.TCP_USER_TIMEOUT
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == sockets.NOTSENT_LOWAT
 
 
 async def test_file_of_the_next_server_stays(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from aiohttp import WSMsgType, web
 from conftest import Serve
 from wire import TEXT, UPGRADE, Frame, eventually, frame, request, stream, text, websocket
 
+from realtime.sockets import TCP_USER_TIMEOUT
 from realtime.transports.connection import TURN_MESSAGES
-from realtime.transports.takeover import HIGH_WATER, LOW_WATER, READ, TCP_USER_TIMEOUT
+from realtime.transports.takeover import HIGH_WATER, LOW_WATER, READ, cut, owed
 
 CONFIG = """
     channels:
@@ -68,6 +69,25 @@ async def test_kernel_gives_up_on_who_is_gone(serve: Serve) -> None:
         (client,) = serving.server.channels["echo"].clients
         sock = client._link.transport.get_extra_info("socket")  # type: ignore[attr-defined]
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_USER_TIMEOUT
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_what_a_client_owes(serve: Serve, reads: bool) -> None:
+    """What the client has not taken is counted, the kernel's part too."""
+    async with (
+        serve(CONFIG) as serving,
+        websocket(serving.port, "/ws", receive_buffer=4096) as wire,
+    ):
+        (client,) = serving.server.channels["echo"].clients
+        transport = client._link.transport  # type: ignore[attr-defined]
+        transport.write(frame(TEXT, b"x" * 60_000))
+        if reads:
+            await wire.exactly(60_000)
+            await eventually(lambda: owed(transport) == 0)
+        else:
+            assert 0 < owed(transport) <= 60_014
+        cut(transport)
+        assert len(await wire.rest()) < 60_000
 
 
 FULL = {

@@ -20,12 +20,13 @@ from realtime.eager import Begun, begin, go_on
 from realtime.encodings import Form
 from realtime.envelope import Ref
 from realtime.errors import Disconnected, Rejected
+from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
 from realtime.transports.connections import Connections, log_end, not_the_plugins
 from realtime.transports.presence import arrive, depart
-from realtime.transports.takeover import limit
+from realtime.transports.takeover import cut, limit, owed
 
 #: How many messages of a client wait for its task before reading stops, and where it goes on.
 MAX_INBOX = 8
@@ -34,8 +35,9 @@ LOW_INBOX = 2
 TURN_MESSAGES = 32
 #: How long a connection that is being closed may take, in seconds; then it is cut.
 CLOSE_GRACE = 2.0
-#: How long a client that takes nothing at all of what is written is kept, in seconds.
-STALL = 30.0
+#: How long a client that takes not a byte of what is written is kept, in seconds: twice the pause of a
+#: healthy one, and less than the kernel's own patience, which gives no reason.
+STALL = 10.0
 #: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
 LEAVE_GRACE = 10.0
 
@@ -65,7 +67,7 @@ class Connection(asyncio.Protocol):
         "_reading",
         "_ref",
         "_task",
-        "_unsent",
+        "_unread",
         "_waiter",
         "_working",
         "channel",
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         #: Who hears the messages of this client.
         self.on_message: Callable[[Client, Message], Awaitable[Position | None]] = channel.on_message
         self._paused_at = 0.0
-        self._unsent = 0  # what the transport held at the last look while paused
+        self._unread = 0  # what the client had still to take at the last look while paused
         # Whoever waits for the client: its task between two messages (idle), or what that is doing.
         self._inbox: list[Message | End] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -135,9 +137,11 @@ class Connection(asyncio.Protocol):
         """The kernel takes no more: the cursor waits from here on."""
         self.paused = True
         self._paused_at = self._loop.time()
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unread = owed(self.transport)
         self.subscriber.pause()
         self._regulate()
+        if self.slot is not None and self.slot * SLOT > self._paused_at + STALL:
+            self.connections.heartbeat.schedule(self, self._paused_at + STALL)
 
     def resume_writing(self) -> None:
         """The transport has drained."""
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection, whatever is unsent."""
         if not self._lost:  # a transport that is gone has no loop to be aborted on
-            self.transport.abort()
+            cut(self.transport)
 
     def cut(self) -> None:
         """Cut it, and cancel what the client has begun."""
@@ -342,9 +346,9 @@ class Connection(asyncio.Protocol):
     def beat(self, now: float) -> float | None:
         """Look after the connection; see :class:`Heartbeat`."""
         if self.paused:
-            unsent = self.transport.get_write_buffer_size()
-            if unsent < self._unsent:  # slow, but it reads
-                self._unsent, self._paused_at = unsent, now
+            unread = owed(self.transport)
+            if unread < self._unread:  # slow, but it reads
+                self._unread, self._paused_at = unread, now
             elif now - self._paused_at >= STALL:
                 self.outcome = End(CloseCode.TRY_AGAIN, f"read nothing for {STALL:g}s")
                 self.abort()

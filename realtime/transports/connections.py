@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from realtime.channel import Channel, Client
@@ -17,6 +20,13 @@ from realtime.transports.takeover import READ
 MAX_SNAPSHOTS = 100
 #: Who has one of these is answered with 429; all else is 503.
 PER_USER, PER_ADDRESS = "server.limits.max_clients_per_user", "server.limits.max_clients_per_address"
+#: How many clients a shutdown tells at once, …
+BATCH = 1000
+#: … how many of them in one turn of the event loop, which then lets the others have theirs, …
+TURN = 100
+#: … and how long it waits between two batches, in seconds, more or less: a quarter of the grace in all
+#: at most. Who is told later comes back later.
+PAUSE, SHARE = 0.25, 0.25
 
 log = logging.getLogger("realtime.connection")
 
@@ -74,6 +84,7 @@ class Connections:
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
         self.snapshots, self.snapshot = asyncio.Semaphore(MAX_SNAPSHOTS), asyncio.Lock()
         self._all: dict[Open, None] = {}
+        self._answering = 0
         self._ids = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -126,15 +137,36 @@ class Connections:
         del self._all[connection]
         self.count(connection.channel, connection.client, -1)
         self.heartbeat.forget(connection)
-        if not self._all:
+        self._look()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a client that says one thing waits for its answer."""
+        self._answering += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            self._look()
+
+    def _look(self) -> None:
+        if not self._all and not self._answering:
             self._empty.set()
 
     async def close_all(self, code: int, reason: str, grace: float) -> None:
-        """Tell every client and wait until all are gone; cut what is not gone in time."""
-        for connection in list(self._all):
-            connection.close(code, reason)
+        """Tell every client, in batches, and wait until all are gone and answered.
+
+        What is not gone within ``grace``, in seconds, is cut.
+        """
+        told = list(self._all)
+        pause = min(PAUSE, SHARE * grace * BATCH / max(len(told), 1))
         try:
             async with asyncio.timeout(grace):
+                for number, connection in enumerate(told):
+                    if number and number % TURN == 0:
+                        await asyncio.sleep(0 if number % BATCH else random.uniform(0.5, 1.5) * pause)
+                    connection.close(code, reason)
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d connections did not end within %gs and are cut", len(self), grace)

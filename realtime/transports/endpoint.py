@@ -20,19 +20,22 @@ from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
 from realtime.proxies import is_local, known_scheme
 from realtime.transports import negotiation, page, post, websocket
-from realtime.transports.connection import STALL, Connection
+from realtime.transports.connection import Connection
 from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
 from realtime.transports.idempotency import Answers
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection, is_final_for, turned_away
 from realtime.transports.stream import StreamConnection, form_of
-from realtime.transports.takeover import Opening, take_over
+from realtime.transports.takeover import Opening, cut, take_over
 
 #: After how many seconds a client that is turned away should come back: somewhere between the two, or all
 #: that were turned away together would come together.
 COME_BACK = 2, 8
 
 Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
+
+#: How long a snapshot may take, its wait for others included, in seconds.
+SNAPSHOT_WITHIN = 30.0
 
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
@@ -194,7 +197,7 @@ class Endpoint:
         self, request: web.Request, topic: str, since: Since, common: dict[str, str]
     ) -> web.Response:
         try:
-            async with self._connections.snapshots, asyncio.timeout(STALL):
+            async with self._connections.snapshots, asyncio.timeout(SNAPSHOT_WITHIN):
                 async with self._connections.snapshot:
                     await asyncio.sleep(0)  # the next one is for another turn
                     body = snapshot(self._channel, topic, since)
@@ -204,7 +207,7 @@ class Endpoint:
                 return response
         except (TimeoutError, ConnectionError):
             if request.transport is not None:
-                request.transport.abort()
+                cut(request.transport)
             return web.Response(status=503)  # to nobody
 
     async def _post(self, request: web.Request, topic: str, identity: Identity | None) -> web.Response:
@@ -213,7 +216,8 @@ class Endpoint:
         self._connections.count(self._channel, client, 1)
         try:
             message = await post.read(request, self._max_message)
-            return await self._answers.respond(request, link, client, message)
+            with self._connections.answering():
+                return await self._answers.respond(request, link, client, message)
         finally:
             self._connections.count(self._channel, client, -1)
 

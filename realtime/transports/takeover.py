@@ -7,7 +7,11 @@ nowhere else in the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import socket
+import struct
+import termios
 from typing import Protocol
 
 from aiohttp import web
@@ -18,10 +22,6 @@ from aiohttp import web
 HIGH_WATER, LOW_WATER = 1, 0
 #: The same over TLS, where all that is written is encrypted first and then waits to be sent.
 TLS_HIGH_WATER, TLS_LOW_WATER = 128 * 1024, 32 * 1024
-#: What the kernel may hold unsent, in bytes. Without it a client that never reads takes four megabytes.
-NOTSENT_LOWAT = 128 * 1024
-#: How long the kernel tries to deliver to a peer that acknowledges nothing, in milliseconds.
-TCP_USER_TIMEOUT = 20_000
 #: How much is read at a time, in bytes.
 READ = 64 * 1024
 
@@ -60,6 +60,27 @@ def limit(transport: asyncio.Transport) -> None:
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
 
+def owed(transport: asyncio.Transport) -> int:
+    """How many bytes its client has not taken: those of the transport, and the kernel's where it tells."""
+    size, sock = transport.get_write_buffer_size(), transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            size += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return size
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """End a connection at once, with all that its client has not taken.
+
+    A kernel that is told nothing else would go on for minutes to offer that to a client that never reads.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None and owed(transport):
+        with contextlib.suppress(OSError):  # it is gone already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
 def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> None:
     """Make the receiver the protocol of the transport, once the head of the response is written.
 
@@ -69,10 +90,6 @@ def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> N
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
     # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
     # names its own reader; it calls feed_data and feed_eof.
     http = request.protocol

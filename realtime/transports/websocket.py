@@ -32,7 +32,7 @@ from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
 from realtime.transports.deflate import NOT_UTF_8, Deflated, agree
 from realtime.transports.framing import LATE, TOO_LARGE, Framing
-from realtime.transports.takeover import Opening
+from realtime.transports.takeover import Opening, owed
 
 #: After so many seconds without a byte from the client it is pinged, …
 PING_AFTER = 25.0
@@ -344,7 +344,7 @@ class WebSocket(Connection):
             return False
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._pong_waiters.append(waiter)
-        paused, unsent = self.paused, self.transport.get_write_buffer_size()
+        paused, unread = self.paused, owed(self.transport)
         if not paused:
             self.write(frame(PING, b""))
         try:
@@ -355,8 +355,7 @@ class WebSocket(Connection):
                 self._pong_waiters.remove(waiter)
             if not (paused and self.paused):
                 return paused
-            read = self.transport.get_write_buffer_size() < unsent
-            return read or self._loop.time() - self._paused_at < PONG_WITHIN
+            return owed(self.transport) < unread or self._loop.time() - self._paused_at < PONG_WITHIN
         return not self.closed
 
     def look(self, now: float) -> float | None:

@@ -50,6 +50,10 @@ CUTS = int(os.environ.get("REALTIME_CUTS", "1000"))
 SEED = int(os.environ.get("REALTIME_SEED", "1"))
 #: How many clients are there of whom the memory is measured.
 CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
+#: How many never read, how many do, and how long a shutdown may take then, in seconds.
+NEVER_READ = int(os.environ.get("REALTIME_NEVER_READ", "500"))
+READERS = int(os.environ.get("REALTIME_READERS", "1200"))
+DRAIN = float(os.environ.get("REALTIME_DRAIN", "10"))
 #: The name of a plugin that does not come with the server.
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
 #: The file of that plugin.

@@ -91,7 +91,10 @@ GROUPS: dict[str, dict[int, Fault]] = {
         54: Fault("TLS that never begins, renegotiation", "closed in 10 s"),
         55: Fault("5,000 silent connections", "others connect within a second"),
         56: Fault("a peer that vanishes while idle", "gone after the ping and its wait, told to the room"),
-        57: Fault("the same with data on its way", "gone after the time-out, its descriptor too"),
+        57: Fault(
+            "the same with data on its way, or one who takes nothing",
+            "gone after 20 or 10 s, from the kernel too",
+        ),
         58: Fault("no pongs, but data", "any byte is a sign of life"),
         59: Fault("pongs nobody asked for", "ignored"),
         60: Fault("a hundred thousand pings a second", "bounded"),
@@ -162,7 +165,10 @@ GROUPS: dict[str, dict[int, Fault]] = {
         114: Fault("a plugin that floods, changes messages, publishes from a thread", "limited, told"),
     },
     "The process and the machine": {
-        116: Fault("SIGTERM under load", "ready red, 1001 in batches, exit 0 in time"),
+        116: Fault(
+            "SIGTERM under load, or while a plugin holds the loop",
+            "ready red, 1001 in batches, exit 0 in time",
+        ),
         117: Fault("no descriptors, no disk, clocks that jump, little memory", "it sheds, and goes on"),
     },
 }
