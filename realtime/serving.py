@@ -15,7 +15,10 @@ from realtime.config import Address, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
 from realtime.server import Server
+from realtime.stacks import lines, of_task, theirs
 from realtime.version import __version__
+
+log = logging.getLogger("realtime.server")
 
 #: How long what a plugin has left running may take to end after the shutdown, in seconds.
 EXIT_GRACE = 1.0
@@ -75,6 +78,9 @@ async def _run(server: Server) -> ExitCode:
     await stopping
     logs.say("stopping; a second signal stops at once")
     await server.stop()
+    for task in asyncio.all_tasks():
+        if theirs(of_task(task)):
+            log.warning("%s runs on after the shutdown, and is cancelled", _described(task))
     watchdog = threading.Timer(EXIT_GRACE, _leave_behind, [asyncio.get_running_loop()])
     watchdog.daemon = True
     watchdog.start()
@@ -83,7 +89,7 @@ async def _run(server: Server) -> ExitCode:
 
 def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
     """End the process although a plugin's task or thread does not end; asyncio would wait for ever."""
-    left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
+    left = [_described(task) for task in asyncio.all_tasks(loop)]
     left += [
         f"thread {thread.name!r}"
         for thread in threading.enumerate()
@@ -91,6 +97,12 @@ def _leave_behind(loop: asyncio.AbstractEventLoop) -> None:
     ]
     logs.say(f"ended, although this would not: {', '.join(left)}")
     os._exit(ExitCode.OK)
+
+
+def _described(task: asyncio.Task[object]) -> str:
+    """A task by its name, and by the line of a plugin where it is."""
+    where = lines(theirs(of_task(task))[-1:])
+    return f"task {task.get_name()!r}" + "".join(f" in {line}" for line in where)
 
 
 def _banner(server: Server) -> list[str]:
