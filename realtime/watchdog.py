@@ -77,7 +77,7 @@ class Watchdog:
             if late >= self._limit:
                 # What holds the interpreter too, as a regular expression does, holds this thread as well.
                 # A machine that sleeps does, but takes no time of the processor.
-                if time.process_time() - used >= late / 2:
+                if time.process_time() - used >= self._limit / 2:
                     self._tell(of_thread(self._loops, self._depth), asked)
             elif not self._answered.is_set():
                 self._look(asked, period)
@@ -97,7 +97,7 @@ class Watchdog:
         stack = lines(theirs(places) or places)
         ended = self._answered.wait(max(0.0, asked + LONG - time.monotonic()))
         held = time.monotonic() - asked
-        self.holds += 1
+        self.holds, self.longest = self.holds + 1, max(self.longest, held)
         log.warning(
             "the event loop %s for %.2fs%s",
             "was held" if ended else "is held now",

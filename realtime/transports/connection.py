@@ -202,12 +202,10 @@ class Connection(Deadline):
         # A transport that has failed, but not said so yet, would warn of every write.
         if not self.closed and not self.transport.is_closing():
             form = self.form
+            size, most = len(message.payload), self.topic.options.lag_bytes
+            if size > most:
+                raise ValueError(f"{size} bytes are more than a client may lag (lag_bytes: {most})")
             data = form.encode(message)
-            if len(data) > self.topic.options.lag_bytes:
-                raise ValueError(
-                    f"a message of {len(data)} bytes is larger than a client may lag "
-                    f"({self.topic.options.lag_bytes} bytes, lag_bytes of the channel)"
-                )
             if data:
                 self.subscriber.send(form.wrap(data))
 
