@@ -68,7 +68,7 @@ async def test_long_hold_is_told_while_it_lasts(told: list[str], monkeypatch: py
     dog = await watched()
     deadline = time.monotonic() + 8
     while not told and time.monotonic() < deadline:
-        time.sleep(0.01)  # noqa: ASYNC251
+        hold(0.01)
     dog.stop()
     assert "the event loop is held now for 0." in told[0]
 
