@@ -177,6 +177,10 @@ class Channel:
 
         allow: Allow = Allow()
         """who may do what: `anyone`, `local` (on this machine), `authenticated`, `nobody`, `scope:NAME`"""
+
+        handler_timeout: Duration = 60.0
+        """how long `on_connect`, `on_join` or `on_message` may take; then its client is closed with 1011"""
+
         idempotency_window: Duration = 300.0
         """for how long the answer to a POST with an `Idempotency-Key` is remembered"""
 

@@ -41,6 +41,8 @@ from realtime.source import Source
 
 #: What the kernel has room for: 108 bytes, the last of which is zero (unix(7)).
 MAX_UNIX_PATH = 107
+#: Less could not be told from what a busy server does, in seconds.
+MIN_WATCHDOG = 0.02
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -258,6 +260,22 @@ class TLS(Model):
     """what opens the key, if it is encrypted"""
 
 
+def _watchdog(value: object) -> float:
+    if value in (False, "off"):  # YAML 1.1 reads a bare off as false
+        return 0.0
+    try:
+        seconds = _duration(value)
+    except ValueError:
+        seconds = 0.0
+    if seconds < MIN_WATCHDOG:
+        raise ValueError(f"expected off, or a duration from {_write_duration(MIN_WATCHDOG)} on")
+    return seconds
+
+
+def _write_watchdog(seconds: float) -> str:
+    return _write_duration(seconds) if seconds else "off"
+
+
 def _loop(choice: Choice) -> Choice:
     chosen(choice)
     return choice
@@ -295,6 +313,13 @@ class ServerSettings(Model):
 
     loop: Annotated[Choice, AfterValidator(_loop)] = "auto"
     """the event loop: `uvloop`, `asyncio`, or `auto`, which is uvloop where that is installed"""
+
+    watchdog: Annotated[
+        float,
+        BeforeValidator(_watchdog),
+        *written(_write_watchdog, "a duration, or off", f"off|{_DURATION.pattern}"),
+    ] = 0.1
+    """how long the event loop may be held before the log names what holds it; `off`: it is not watched"""
 
     tls: TLS | None = None
     """its own TLS: every TCP listener then speaks `https://` and `wss://`, and nothing else"""

@@ -13,11 +13,11 @@ import importlib
 import importlib.abc
 import importlib.util
 import inspect
+import logging
 import operator
 import re
 import sys
-import sysconfig
-import traceback
+import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from importlib.metadata import entry_points
@@ -33,10 +33,15 @@ from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
 from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
+from realtime.stacks import lines, of_thread, own_frames, theirs
 from realtime.version import API_VERSION
 
 T = TypeVar("T")
 
+log = logging.getLogger("realtime.loader")
+
+#: After so many seconds a plugin that is still being imported is named in the log.
+SLOW_IMPORT = 5.0
 #: The methods of a channel that the host awaits.
 _AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
 _HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
@@ -111,6 +116,7 @@ class Plugins:
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
         self._location: dict[str, str] = {}  # the file or module of each plugin that was looked for
+        self._modules: dict[str, str] = {}  # the plugin of each module, and of each package installed
 
     # Finding and loading
 
@@ -165,8 +171,21 @@ class Plugins:
             owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
         _check_api_version(name, importlib.util.find_spec(module))
-        plugin: object = importlib.import_module(module)
+        self._modules[module if first.directory is not None else module.partition(".")[0]] = name
+        slow = threading.Timer(SLOW_IMPORT, _tell_slow_import, [name, threading.get_ident()])
+        slow.daemon = True
+        slow.start()
+        try:
+            plugin: object = importlib.import_module(module)
+        finally:
+            slow.cancel()
         return operator.attrgetter(attribute)(plugin) if attribute else plugin
+
+    def owner(self, module: str) -> str | None:
+        """The plugin that a module belongs to; None if it is none's."""
+        while module not in self._modules and "." in module:
+            module = module.rpartition(".")[0]
+        return self._modules.get(module)
 
     @cached_property
     def found(self) -> list[Found]:
@@ -334,6 +353,11 @@ def _package_for(directory: Path) -> str:
     return name
 
 
+def _tell_slow_import(name: str, thread: int) -> None:
+    where = "".join(f", in {line}" for line in lines(theirs(of_thread(thread))[-1:]))
+    log.warning("plugin %r is still being imported after %gs%s", name, SLOW_IMPORT, where)
+
+
 def _check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -> None:
     """Refuse a plugin for another API before any of it runs: its source is read, not executed."""
     loader = spec.loader if spec else None
@@ -416,28 +440,3 @@ def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = 
         raise
     except BaseException as error:
         raise PluginProblem(f"{label}: {own_frames(error)}") from error
-
-
-def own_frames(error: BaseException) -> str:
-    """An error and the lines of the plugin that led to it, without those of the host."""
-    try:
-        said = f": {error}"
-    except Exception:  # of what the plugin does wrong this is the least
-        said = ""
-    lines = [f"{type(error).__name__}{said}"]
-    for entry in traceback.extract_tb(error.__traceback__):
-        if not _is_host(entry.filename):
-            lines.append(f"    {entry.filename}:{entry.lineno}: {entry.line}")
-    if isinstance(error, SyntaxError) and error.filename:
-        lines.append(f"    {error.filename}:{error.lineno}: {(error.text or '').strip()}")
-    return "\n".join(lines)
-
-
-def _is_host(file: str) -> bool:
-    """Whether a file is ours, pluggy's or Python's own, and so tells a plugin's author nothing."""
-    if file.startswith(str(first_party())):
-        return False
-    if file.startswith((str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen")):
-        return True
-    python = sysconfig.get_path("stdlib")
-    return file.startswith(python) and "-packages" not in file.removeprefix(python)

@@ -4,7 +4,8 @@ What clients send gets into it: names, close reasons, addresses that a proxy han
 line and drives no terminal: whatever cannot be printed is escaped, and the lines of a traceback are
 indented. What looks like a token or a password is left out.
 
-A record's ``fields``, a dict given as ``extra={"fields": {…}}``, become keys of the JSON object.
+A record's ``fields``, a dict given as ``extra={"fields": {…}}``, become keys of the JSON object; its
+``stack``, a list of lines, is shown like a traceback.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import logging
 import re
 import sys
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +22,8 @@ import orjson
 
 from realtime.errors import json_escape, printable
 
-#: Of errors of asyncio that are alike, one is shown in so many seconds: a server that has no file
-#: descriptor left would tell so for every connection that waits.
+#: Of errors that are alike, one is shown in so many seconds: a server that has no file descriptor left
+#: would tell so for every connection that waits, and a plugin with a bug for every message.
 REPEAT = 1.0
 
 _CHANNEL = "realtime.channel."
@@ -47,6 +49,8 @@ def configure(level: str, format: str) -> None:
     handler.addFilter(_Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)  # Python's own would be no line of the log
+    if not sys.warnoptions:
+        warnings.simplefilter("default", ResourceWarning)  # what a plugin has opened and left
 
 
 def say(*lines: str, level: int = logging.INFO) -> None:
@@ -94,18 +98,24 @@ class JSONLines(logging.Formatter):
 
 
 class _Repeats(logging.Filter):
-    """Lets one of many errors of asyncio through that are alike."""
+    """Lets one of many errors through that are alike: asyncio's, and those of one place in the code."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[str, tuple[float, int]] = {}
+        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is shown; it then knows how many were not (``logging.Filter``)."""
-        if record.name != "asyncio":
-            return True
         error = record.exc_info[1] if record.exc_info else None
-        what = f"{str(record.msg).partition(chr(10))[0]} {error!r}"[:300]
+        what: tuple[object, ...] = record.name, str(record.msg).partition("\n")[0][:300]
+        if record.name == "asyncio":
+            what = *what, repr(error)[:300]
+        elif stack := getattr(record, "stack", None):
+            what = *what, stack[-1]
+        elif error is not None and record.name.startswith("realtime."):
+            what = *what, type(error), *_place(error)
+        else:
+            return True
         shown, left_out = self._seen.get(what, (-REPEAT, 0))
         if 0 <= record.created - shown < REPEAT:  # a clock that is set back shows it
             self._seen[what] = shown, left_out + 1
@@ -115,6 +125,13 @@ class _Repeats(logging.Filter):
         self._seen[what] = record.created, 0
         record.repeats = left_out
         return True
+
+
+def _place(error: BaseException) -> tuple[str, int]:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -140,7 +157,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _trace(record: logging.LogRecord) -> str:
-    parts = [record.stack_info or ""]
+    parts = [*getattr(record, "stack", ()), record.stack_info or ""]
     if record.exc_info and record.exc_info[0] is not None:
         parts.insert(0, logging.Formatter().formatException(record.exc_info))
     return redact("\n".join(filter(None, parts)))

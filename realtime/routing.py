@@ -10,6 +10,7 @@ from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappin
 from yarl import URL
 
 from realtime.paths import shape
+from realtime.transports.connections import not_the_plugins
 
 
 class Route(NamedTuple):
@@ -43,7 +44,7 @@ class RouteTable(AbstractResource):
     def replace(self, routes: Iterable[Route]) -> None:
         """Serve these routes from now on; requests under way are not touched."""
         dispatcher = web.UrlDispatcher()
-        dispatcher.add_routes([route.definition for route in routes])
+        dispatcher.add_routes([_contained(route) for route in routes])
         if self._prefix:
             _add_prefix(dispatcher, self._prefix)
         self._dispatcher = dispatcher
@@ -83,6 +84,27 @@ class RouteTable(AbstractResource):
 
     def __len__(self) -> int:
         return len(self._dispatcher.routes())
+
+
+def _contained(route: Route) -> web.RouteDef:
+    """The route, whose errors name its owner and end nothing but the request."""
+    definition = route.definition
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await definition.handler(request)
+        except web.HTTPException:
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                if not_the_plugins(error):
+                    raise
+                # aiohttp has no answer to it, and SystemExit would end the event loop.
+                error = RuntimeError(f"it raised {type(error).__name__}")
+            error.add_note(f"in a route of {route.owner}")
+            raise error
+
+    return web.RouteDef(definition.method, definition.path, handle, definition.kwargs)
 
 
 def _add_prefix(dispatcher: web.UrlDispatcher, prefix: str) -> None:

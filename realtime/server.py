@@ -26,22 +26,26 @@ from realtime.config import Address, Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.limits import Rate
-from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
+from realtime.loader import PluginProblem, Plugins, build, guarded
 from realtime.paths import is_reserved, route_pattern
 from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.transports.connections import Caps, Connections
+from realtime.stacks import own_frames
+from realtime.transports.connections import Caps, Connections, not_the_plugins
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.post import RETRY_AFTER
 from realtime.transports.takeover import cut
 from realtime.transports.websocket import wants_websocket
+from realtime.watchdog import Watchdog
 
 log = logging.getLogger("realtime.server")
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
 KEEPALIVE = 10.0
+#: How long a plugin may take to say who makes a request, in seconds.
+AUTHENTICATION = 10.0
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
 _FULL = (
@@ -71,6 +75,8 @@ class Server:
         #: Every plugin that is registered, and where plugins are found; known once it is loaded.
         self.plugins: Plugins
         self.lifespans = Lifespans()
+        #: What notices that the event loop is held; there from the start on, unless it is off.
+        self.watchdog: Watchdog | None = None
         self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
         self._descriptors: int
@@ -121,6 +127,9 @@ class Server:
         if not self._loaded:
             self.load()
         settings = self.config.server
+        if settings.watchdog:
+            self.watchdog = Watchdog(asyncio.get_running_loop(), settings.watchdog, self.plugins.owner)
+            self.watchdog.start()
         proxies = Proxies(settings.trusted_proxies)
         app = web.Application(middlewares=[proxies.middleware] if settings.trusted_proxies else [])
         app.router.register_resource(self._table)
@@ -195,6 +204,8 @@ class Server:
                 cut(transport)  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)  # the transports that were cut say so in the next turn
         self.bus.close()
+        if self.watchdog is not None:
+            self.watchdog.stop()
 
     @property
     def site(self) -> str:
@@ -329,13 +340,16 @@ class Server:
         for owner, authenticate in self._authenticators:
             try:
                 for answer in authenticate(request=request):
-                    identity = await answer if inspect.isawaitable(answer) else answer
+                    async with asyncio.timeout(AUTHENTICATION):
+                        identity = await answer if inspect.isawaitable(answer) else answer
                     if identity is not None:
                         # What a hook answers has no type; what is no Identity is the plugin's mistake.
                         return identity  # type: ignore[no-any-return]
             except web.HTTPException:
                 raise
-            except Exception:
+            except BaseException as error:
+                if not_the_plugins(error):
+                    raise
                 log.exception("authenticate of %s failed; the request is refused", _spell(owner))
                 raise web.HTTPInternalServerError(text="authentication failed\n") from None
         return None
@@ -353,7 +367,9 @@ class Server:
                     await self.lifespans.start(owner, manager)
             except PluginProblem as problem:
                 raise ConfigError(self._problem(owner, str(problem))) from None
-            except Exception as error:
+            except BaseException as error:
+                if not_the_plugins(error):
+                    raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
 

@@ -18,7 +18,10 @@ from realtime.config import Address, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
 from realtime.server import Server
+from realtime.stacks import lines, of_task, theirs
 from realtime.version import __version__
+
+log = logging.getLogger("realtime.server")
 
 #: How long what a plugin has left running may take to end after the shutdown, in seconds.
 EXIT_GRACE = 1.0
@@ -85,6 +88,9 @@ async def _run(server: Server) -> ExitCode:
     await stopping
     logs.say("stopping; a second signal stops at once")
     await server.stop()
+    for task in asyncio.all_tasks():
+        if theirs(of_task(task)):
+            log.warning("%s runs on after the shutdown, and is cancelled", _described(task))
     stopped.set()
     return ExitCode.OK
 
@@ -105,7 +111,7 @@ def _end(
 
 
 def _tell_what_is_left(loop: asyncio.AbstractEventLoop, in_order: bool) -> None:
-    left = [f"task {task.get_name()!r}" for task in asyncio.all_tasks(loop)]
+    left = [_described(task) for task in asyncio.all_tasks(loop)]
     main = threading.main_thread()
     left += [
         f"thread {thread.name!r}"
@@ -116,6 +122,12 @@ def _tell_what_is_left(loop: asyncio.AbstractEventLoop, in_order: bool) -> None:
         here = traceback.extract_stack(sys._current_frames()[main.ident or 0])[-1]
         left.insert(0, f"{here.name} in {here.filename}:{here.lineno}")
     logs.say(f"ended, although this would not: {', '.join(left)}")
+
+
+def _described(task: asyncio.Task[object]) -> str:
+    """A task by its name, and by the line of a plugin where it is."""
+    where = lines(theirs(of_task(task))[-1:])
+    return f"task {task.get_name()!r}" + "".join(f" in {line}" for line in where)
 
 
 def _banner(server: Server) -> list[str]:

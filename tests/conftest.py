@@ -27,6 +27,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 
 
+#: Where a server listens. What a test does itself holds the event loop, too, so nothing watches that.
+SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
+
+
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that servers run on (hook of pytest-asyncio)."""
     return {LOOP: factory(cast(Choice, LOOP))}
@@ -68,7 +72,7 @@ def serve(tmp_path: Path) -> Serve:
     async def start(config: str, files: Mapping[str, str] | None = None) -> AsyncIterator[Serving]:
         config = textwrap.dedent(config)
         if "server:" not in config:
-            config = f'server: {{listen: ["127.0.0.1:0"]}}\n{config}'
+            config = f"{SERVER}{config}"
         file = tmp_path / "config.yaml"
         file.write_text(config)
         for name, text in (files or {}).items():
@@ -88,5 +92,5 @@ def make(directory: Path, config: str, files: Mapping[str, str] | None = None) -
         (directory / "plugins" / name).write_text(textwrap.dedent(source))
     config = textwrap.dedent(config)
     if "server:" not in config:
-        config = f'server: {{listen: ["127.0.0.1:0"]}}\n{config}'
+        config = f"{SERVER}{config}"
     return Server(parse(config, Source("config.yaml", directory / "config.yaml")))

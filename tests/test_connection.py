@@ -246,7 +246,7 @@ async def test_bug_in_on_message(serve: Serve, wish: str, caplog: pytest.LogCapt
         assert await seen(serving, 4) == ["connect", "join", wish, "leave"]
         await other.send(text("still here"))
         assert await seen(serving, 1) == ["still here"]
-    assert "a bug of the channel closes" in caplog.text
+    assert "a bug of plugin 'life' closes" in caplog.text
 
 
 async def test_bug_in_on_leave(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

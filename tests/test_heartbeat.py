@@ -208,6 +208,18 @@ async def test_silent_client_is_pinged_and_cut(serve: Serve) -> None:
         await soon(watched.left_ones.get())
 
 
+async def test_look_for_something_else_is_no_lost_pong(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pinged client that is looked at for another reason has its time to answer all the same."""
+    monkeypatch.setattr(transport, "PING_AFTER", 0.05)
+    config = "channels: {watched: {plugin: watched, path: /, keep_alive: 100ms}}"
+    objects = [("Sec-WebSocket-Protocol", "realtime.v1.json")]
+    async with serve(config, WATCHED) as serving, websocket(serving.port, "/", headers=objects) as wire:
+        seen = [await wire.frame() for _ in range(4)]  # a welcome, a ping, and two heartbeats
+    assert [one.opcode for one in seen].count(PING) == 1
+
+
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("sign", [frame(PONG), text("ping"), frame(PING), b"\x81"], ids=repr)
 async def test_any_byte_is_a_sign_of_life(serve: Serve, sign: bytes) -> None:

@@ -409,3 +409,33 @@ def test_plugins_may_repeat_themselves() -> None:
     """What channels and plugins say is all shown."""
     repeats = logs._Repeats()
     assert all(repeats.filter(record(name="realtime.channel.lobby")) for _ in range(3))
+
+
+def test_bugs_of_one_place_are_alike() -> None:
+    """Of tracebacks from one place one is shown in a second, whatever they say."""
+    repeats = logs._Repeats()
+
+    def shown(error: Exception, moment: float = 0.0) -> bool:
+        made = record("a bug fails %r", moment, name="realtime.channel.lobby", error=error)
+        made.created = moment
+        return repeats.filter(made)
+
+    assert shown(raised("one"))
+    assert not shown(raised("two"), 0.9)
+    with pytest.raises(ValueError, match="elsewhere") as elsewhere:
+        int("elsewhere")
+    assert shown(elsewhere.value)
+    assert shown(raised("one"), 1.5)
+
+
+def test_stack() -> None:
+    """A record's stack is shown like a traceback, and what has one is alike if its innermost line is."""
+    repeats = logs._Repeats()
+    held = record("held for %.1fs", 0.2)
+    held.stack = ["outer.py:1: f()", "inner.py:2: sleep()"]
+    assert as_text(held).split("\n")[1:] == ["    outer.py:1: f()", "    inner.py:2: sleep()"]
+    assert as_json(held)["exception"] == "outer.py:1: f()\ninner.py:2: sleep()"
+    assert repeats.filter(held)
+    assert not repeats.filter(held)
+    held.stack = ["outer.py:1: f()", "inner.py:3: spin()"]
+    assert repeats.filter(held)

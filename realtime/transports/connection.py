@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import NamedTuple
 
 from realtime.channel import Channel, Client
@@ -24,7 +25,8 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-from realtime.transports.connections import Connections, log_end, not_the_plugins
+from realtime.transports.connections import Connections, log_end, not_the_plugins, wrong_thread
+from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import cut, limit, owed
 
@@ -49,7 +51,7 @@ class End(NamedTuple):
     reason: str
 
 
-class Connection(asyncio.Protocol):
+class Connection(Deadline):
     """What all streaming transports share: a sink for the bus, and a link for the client."""
 
     # A connection is most of what an idle client costs, so it has no dictionary.
@@ -92,6 +94,7 @@ class Connection(asyncio.Protocol):
     write: Callable[[bytes], None]
 
     def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
+        super().__init__()
         self.connections = connections
         self.channel = channel
         self.topic = topic
@@ -198,15 +201,22 @@ class Connection(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Write a message to this client alone, in its place (``channel.Link``)."""
+        if get_ident() != self.connections.thread:
+            raise wrong_thread("send")
         # A transport that has failed, but not said so yet, would warn of every write.
         if not self.closed and not self.transport.is_closing():
             form = self.form
+            size, most = len(message.payload), self.topic.options.lag_bytes
+            if size > most:
+                raise ValueError(f"{size} bytes are more than a client may lag (lag_bytes: {most})")
             data = form.encode(message)
             if data:
                 self.subscriber.send(form.wrap(data))
 
     def close(self, code: int, reason: str) -> None:
         """Close, with a code and a reason. What the client said and was not heard is dropped."""
+        if get_ident() != self.connections.thread:
+            raise wrong_thread("close")
         if self.closed:
             return
         self.closed = True
@@ -230,6 +240,7 @@ class Connection(asyncio.Protocol):
     async def receive(self) -> Message:
         """The next message of the client, which is answered with that (``channel.Link``)."""
         message = await self._take()
+        self.begin_waiting()  # what it waited for the client was not its own time
         if self._ref is not None:
             self.acknowledge(self._ref, None)
         return message
@@ -302,6 +313,7 @@ class Connection(asyncio.Protocol):
         result = begin(self._loop, self._task, self._context, self.on_message, self.client, message)
         if type(result) is Begun:
             self._begun = result
+            self.begin_waiting()
         elif ref is not None:
             self.acknowledge(ref, result)
         if self._begun is None and not self._inbox:
@@ -354,6 +366,8 @@ class Connection(asyncio.Protocol):
                 self.abort()
                 return None
         again = self.look(now)
+        if self._since and again is not None:
+            again = min(again, self.look_at_work(now))
         return min(again, self._paused_at + STALL) if self.paused and again is not None else again
 
     def look(self, now: float) -> float | None:
@@ -394,6 +408,7 @@ class Connection(asyncio.Protocol):
             return
         self._working = True
         try:
+            self.begin_waiting()
             try:
                 await channel.on_connect(client)
             except TimeoutError:
@@ -404,22 +419,27 @@ class Connection(asyncio.Protocol):
             channel.joined(client)
             self.topic.members[client] = None
             self.subscriber.start()
+            self.begin_waiting()
             await channel.on_join(client)
             # Whom on_join has closed was never here; who is lost may have said something.
             if self._lost or not self.closed:
                 await arrive(channel, client, self.topic, self.send if self.form.marks else None)
+            self._since = 0.0
             await self._listen()
         except Disconnected:
             pass
         except Rejected as rejected:  # before it was listened to
             self.close(rejected.close_code, str(rejected))
         except BaseException as error:
+            overdue = self.was_overdue(error)
             if not_the_plugins(error):
                 raise
-            channel.log.exception("a bug of the channel closes %r", client)
+            if not overdue:
+                channel.log.exception("a bug of plugin %r closes %r", channel.settings.plugin, client)
             self.close(CloseCode.BUG, "the channel has a bug")
         finally:
             self._working = False
+            self._since = 0.0
             self.subscriber.detach()
             if joined:
                 await self._leave()
@@ -448,12 +468,14 @@ class Connection(asyncio.Protocol):
                     position = await go_on(begun, error)
                 else:
                     message, ref = await self._take(), self._ref
+                    self.begin_waiting()
                     position = await self.on_message(self.client, message)
             except Rejected as rejected:
                 self.reject(ref, rejected)
             else:
                 if ref is not None:
                     self.acknowledge(ref, position)
+            self._since = 0.0
             begun = message = None  # what they hold may be large, and the next message far away
             in_a_row += 1
             if in_a_row == TURN_MESSAGES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ class Connections:
         self.buffer = memoryview(bytearray(READ))
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
         self.snapshots, self.snapshot = asyncio.Semaphore(MAX_SNAPSHOTS), asyncio.Lock()
+        #: The thread of the event loop.
+        self.thread = threading.get_ident()
         self._all: dict[Open, None] = {}
         self._answering = 0
         self._ids = 0
@@ -194,9 +197,18 @@ def log_end(
     )
 
 
+def wrong_thread(method: str) -> RuntimeError:
+    """What a plugin is told that calls a client's method in a thread of its own."""
+    call = f"client.{method}()"
+    there = f"asyncio.run_coroutine_threadsafe({call}, loop)"
+    return RuntimeError(f"{call} was called from another thread; there it is {there}")
+
+
 def not_the_plugins(error: BaseException) -> bool:
     """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt | GeneratorExit)
+    if isinstance(error, GeneratorExit):  # a coroutine that Python ends is run by no task
+        return asyncio._get_running_loop() is None or asyncio.current_task() is None
+    return isinstance(error, KeyboardInterrupt)

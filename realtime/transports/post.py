@@ -144,8 +144,10 @@ class Post:
         return response
 
     async def _hear(self, client: Client, message: Message) -> Position | None:
+        timeout = self._channel.settings.handler_timeout
         try:
-            return await self._channel.on_message(client, message)
+            async with asyncio.timeout(timeout) as limit:
+                return await self._channel.on_message(client, message)
         except Rejected as rejected:
             self._end, self._status = End(rejected.close_code, str(rejected)), rejected.status
         except Disconnected:
@@ -155,8 +157,11 @@ class Post:
         except BaseException as error:
             if not_the_plugins(error):
                 raise
-            self._channel.log.exception("a bug of the channel fails %r", client)
-            self.close(CloseCode.BUG, "the channel has a bug")
+            plugin, wrong = self._channel.settings.plugin, "the channel has a bug"
+            if limit.expired() and isinstance(error, TimeoutError):
+                wrong = f"the channel took longer than {timeout:g}s (handler_timeout)"
+            self._channel.log.exception("a bug of plugin %r fails %r: %s", plugin, client, wrong)
+            self.close(CloseCode.BUG, wrong)
         return None
 
     def _response(self, position: Position | None) -> web.Response:

@@ -1,0 +1,82 @@
+"""Stacks: where a task or a thread stands, and which lines of it are a plugin's."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import aiohttp
+import pluggy
+
+from realtime.eager import go_on
+
+#: A frame and the line it is in, the outermost of a stack first.
+Place = tuple[FrameType, int]
+
+_PACKAGE = str(Path(__file__).parent)
+_HOSTS = (_PACKAGE, *(str(Path(str(module.__file__)).parent) for module in (aiohttp, pluggy)), "<frozen")
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+def of_thread(ident: int, depth: int = 0) -> list[Place]:
+    """Where a running thread is, without its first ``depth`` frames."""
+    frame = sys._current_frames().get(ident)
+    return [] if frame is None else list(traceback.walk_stack(frame))[::-1][depth:]
+
+
+def of_task(task: asyncio.Task[Any]) -> list[Place]:
+    """Where a task waits. asyncio itself tells only the outermost of its frames."""
+    places: list[Place] = []
+    work: Any = task.get_coro()
+    while True:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(work, f"{kind}_frame")), "")
+        frame = getattr(work, f"{kind}_frame", None)
+        if frame is None:
+            return places
+        places.append((frame, frame.f_lineno))
+        if frame.f_code is go_on.__code__:  # a generator, and what it drives is no part of its stack
+            work = frame.f_locals["work"]
+        else:
+            work = getattr(work, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+
+
+def theirs(places: Iterable[Place]) -> list[Place]:
+    """The frames of plugins, and of what they call that is neither ours nor Python's."""
+    return [place for place in places if not is_host(place[0].f_code.co_filename)]
+
+
+def lines(places: Iterable[Place]) -> list[str]:
+    """``file:line: source`` of each frame."""
+    return _lines(traceback.StackSummary.extract(iter(places)))
+
+
+def own_frames(error: BaseException) -> str:
+    """An error and the lines of the plugin that led to it, without those of the host."""
+    try:
+        said = f": {error}"
+    except Exception:  # of what the plugin does wrong this is the least
+        said = ""
+    entries = traceback.extract_tb(error.__traceback__)
+    told = [f"{type(error).__name__}{said}", *_lines(one for one in entries if not is_host(one.filename))]
+    if isinstance(error, SyntaxError) and error.filename:
+        told.append(f"{error.filename}:{error.lineno}: {(error.text or '').strip()}")
+    return "\n    ".join(told)
+
+
+def is_host(file: str) -> bool:
+    """Whether a file is ours, aiohttp's, pluggy's or Python's own: these tell a plugin's author nothing."""
+    if file.startswith(f"{_PACKAGE}/plugins/"):
+        return False
+    return file.startswith(_HOSTS) or (
+        file.startswith(_STDLIB) and "-packages" not in file.removeprefix(_STDLIB)
+    )
+
+
+def _lines(entries: Iterable[traceback.FrameSummary]) -> list[str]:
+    return [f"{entry.filename}:{entry.lineno}: {entry.line}" for entry in entries]

@@ -1,0 +1,78 @@
+"""A deadline for what a channel does for one client: ``handler_timeout``.
+
+A message that is dealt with at once costs nothing here. Whatever takes longer leaves the time when it
+began, and is looked at when the connection is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from realtime.channel import Channel, Client
+from realtime.close_codes import CloseCode
+from realtime.heartbeat import SLOT
+from realtime.stacks import lines, of_task, theirs
+from realtime.topic import Topic
+from realtime.transports.connections import Connections
+
+
+class Deadline(asyncio.Protocol):
+    """The part of a connection that does not let a method of its channel wait for ever."""
+
+    __slots__ = ("_overdue", "_since")
+
+    channel: Channel
+    client: Client
+    connections: Connections
+    slot: int | None
+    topic: Topic
+    _loop: asyncio.AbstractEventLoop
+    _task: asyncio.Task[None]
+    _waiter: asyncio.Future[None] | None
+
+    def __init__(self) -> None:
+        self._since = 0.0  # since when a method is at work that did not finish at once
+        self._overdue = False  # it is cancelled for that
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection, with a code and a reason."""
+        raise NotImplementedError
+
+    def beat(self, now: float) -> float | None:
+        """Look after the connection (``heartbeat.Beating``)."""
+        raise NotImplementedError
+
+    def begin_waiting(self) -> None:
+        """A method of the channel begins that may take time."""
+        self._since = now = self._loop.time()
+        due = now + self.channel.settings.handler_timeout
+        if self.slot is None or self.slot * SLOT > due:
+            self.connections.heartbeat.schedule(self, due)
+
+    def look_at_work(self, now: float) -> float:
+        """Cancel what takes too long; returns when to look at it again."""
+        timeout = self.channel.settings.handler_timeout
+        waits_for_client, joined = self._waiter is not None, self.client in self.topic.members
+        if waits_for_client and joined:
+            return now + timeout  # which may be silent for as long as it likes
+        if now < self._since + timeout:
+            return self._since + timeout
+        if waits_for_client:
+            self.close(CloseCode.POLICY, f"said nothing within {timeout:g}s (handler_timeout)")
+            return now
+        places = theirs(of_task(self._task))
+        hook, where = (places[0][0].f_code.co_name, lines(places)) if places else ("a method", ["?"])
+        self.channel.log.error(
+            "%s of %r did not end within %gs (handler_timeout) and is cancelled, in %s",
+            *(hook, self.client, timeout, where[-1]),
+            extra={"stack": where},
+        )
+        self._overdue = True
+        self.close(CloseCode.BUG, f"the channel took longer than {timeout:g}s (handler_timeout)")
+        self._task.cancel()
+        return now
+
+    def was_overdue(self, error: BaseException) -> bool:
+        """Whether this is how a method ended that was cancelled for its time; it is over then."""
+        overdue = self._overdue and self._task.uncancel() == 0
+        return overdue and isinstance(error, asyncio.CancelledError)
