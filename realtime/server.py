@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from realtime import assets, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
+from realtime.door import Hosts, Http, Waiting, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
@@ -36,8 +36,6 @@ from realtime.transports.websocket import wants_websocket
 
 log = logging.getLogger("realtime.server")
 
-#: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
-KEEPALIVE = 10.0
 #: How long a request that is no stream may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
 
@@ -63,6 +61,7 @@ class Server:
         self.lifespans = Lifespans()
         self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
         self._connections: Connections
+        self._waiting: Waiting
         self._table = RouteTable()
         self._loaded = False
         self._tls: ssl.SSLContext | None = None
@@ -82,7 +81,10 @@ class Server:
             self._tls, wrong = tls.context(self.config)
             problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
-        self._connections = Connections(loop, min(limits.max_clients, descriptors()))
+        room = descriptors()
+        waiting = min(limits.max_waiting, max(1, room // 4))
+        self._connections = Connections(loop, max(1, min(limits.max_clients, room - waiting)))
+        self._waiting = Waiting(waiting, room - self._connections.max_clients)
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
@@ -101,19 +103,18 @@ class Server:
         if not self._loaded:
             self.load()
         settings = self.config.server
-        proxies = Proxies(settings.trusted_proxies)
-        app = web.Application(middlewares=[proxies.middleware] if settings.trusted_proxies else [])
+        app = web.Application(middlewares=[well_formed])
+        if settings.trusted_proxies:
+            app.middlewares.append(Proxies(settings.trusted_proxies).middleware)
+        if settings.hosts:
+            app.middlewares.append(Hosts(settings.hosts, settings.url).middleware)
         app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
-            access_log=None,
-            logger=_http_log(),
-            keepalive_timeout=KEEPALIVE,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN,
-            auto_decompress=False,  # it would unpack bodies that nobody reads, a thousandfold
         )
         sockets: list[socket.socket] = []
         try:
@@ -190,7 +191,7 @@ class Server:
         # Not aiohttp's sites: these leave a client a whole minute for its handshake.
         loop, over_tls = asyncio.get_running_loop(), self._tls and sock.family != socket.AF_UNIX
         listener = await loop.create_server(
-            self._runner.server,
+            partial(Http, self._runner.server, self._waiting, loop),
             sock=sock,
             backlog=BACKLOG,
             ssl=self._tls if over_tls else None,
@@ -327,14 +328,6 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
         # What follows a handshake that was refused may be frames; it is never read as a request.
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
-
-
-def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for each malformed request or body of a stranger."""
-    http_log, theirs = logging.getLogger("realtime.http"), (HttpProcessingError, web.RequestPayloadError)
-    if not http_log.filters:
-        http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], theirs)))
-    return http_log
 
 
 def _spell(owner: str) -> str:
