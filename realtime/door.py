@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -92,9 +92,9 @@ class Hosts:
 class Waiting:
     """The connections without a request, in the order in which they began to wait."""
 
-    def __init__(self, most: int, descriptors: int) -> None:
+    def __init__(self, most: int, room: Callable[[], int]) -> None:
         self._most = most
-        self._descriptors = descriptors
+        self._room = room  # for how many connections there are descriptors
         self._since: dict[Http, float] = {}
         self._told_at = -QUIET
         self._sent_away = 0
@@ -111,7 +111,7 @@ class Waiting:
         self._since[http] = now
         while len(self._since) > self._most:
             oldest, since = next(iter(self._since.items()))
-            if now - since < CROWDED_AFTER and len(self._since) <= self._descriptors:
+            if now - since < CROWDED_AFTER and len(self._since) <= self._room():
                 break
             self.remove(oldest)
             oldest.force_close()

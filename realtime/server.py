@@ -84,7 +84,7 @@ class Server:
         room = descriptors()
         waiting = min(limits.max_waiting, max(1, room // 4))
         self._connections = Connections(loop, max(1, min(limits.max_clients, room - waiting)))
-        self._waiting = Waiting(waiting, room - self._connections.max_clients)
+        self._waiting = Waiting(waiting, lambda: room - len(self._connections))
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
