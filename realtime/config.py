@@ -224,8 +224,7 @@ class ServerLimits(Model):
     """the most connections at once; further ones get 503. The limit of open files may allow fewer"""
 
     max_waiting: PositiveInt = 1000
-    """the most connections that are open without a request, at most a quarter of the limit of open files;
-    beyond it those that have waited longest are closed"""
+    """the most connections that wait without a request; beyond it those that waited longest are closed"""
 
     topics: NonNegativeInt = 10_000
     """the most topics at once; a request that needs another gets 503"""

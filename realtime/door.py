@@ -1,9 +1,10 @@
 """The door: what is answered before anybody looks at a request, and who may stand in it.
 
 aiohttp answers 400 to all that it cannot read, with a traceback in the log, and lets some things in that
-are no HTTP/1.1. Of its ``web.RequestHandler`` this module relies on ``handle_error``, ``log_exception``,
-``finish_response``, ``force_close``, ``_request_count`` and ``_waiter``, of its requests on ``_version``,
-as they are in aiohttp 3.14; ``tests/test_door.py`` holds it.
+are no HTTP/1.1. This module relies on ``handle_error``, ``log_exception``, ``finish_response``,
+``force_close``, ``_current_request``, ``_messages``, ``_request_count`` and ``_waiter`` of its
+``web.RequestHandler``, and on ``_version`` of its requests, as they are in aiohttp 3.14;
+``tests/test_door.py`` holds it.
 """
 
 from __future__ import annotations
@@ -168,6 +169,10 @@ class Http(web.RequestHandler):
         if self._request_count != before:
             self._waiting.remove(self)
             self._has_line = False
+            # Of chunks that turn out to be broken aiohttp tells whoever reads them nothing.
+            broken, request = getattr(self._messages[-1][0], "exc", None), self._current_request
+            if broken is not None and request is not None and not request.content.is_eof():
+                request.content.set_exception(web.RequestPayloadError(broken.message))
         elif self._waiter is not None or not before:
             self._has_line = self._has_line or b"\n" in data.lstrip()
 

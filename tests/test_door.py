@@ -46,7 +46,16 @@ LIVE = request("/-/live")
 
 def test_what_aiohttp_does_not_document() -> None:
     """What is used of aiohttp beside its documentation is there."""
-    used = ("handle_error", "log_exception", "finish_response", "force_close", "_request_count", "_waiter")
+    used = (
+        "handle_error",
+        "log_exception",
+        "finish_response",
+        "force_close",
+        "_current_request",
+        "_messages",
+        "_request_count",
+        "_waiter",
+    )
     assert [name for name in used if not hasattr(web.RequestHandler, name)] == []
     assert "_version" in web.BaseRequest.ATTRS
 
@@ -61,9 +70,11 @@ async def test_bug(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_malformed_body(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A body that turns out to be malformed while a plugin reads it is no bug of the plugin's."""
-    sent = request("/body", [("Transfer-Encoding", "chunked")], method="POST")
+    """A body that turns out to be malformed while a plugin reads it is refused, and no bug of its."""
+    headers = [("Transfer-Encoding", "chunked"), ("Expect", "100-continue")]
+    sent = request("/body", headers, method="POST")
     async with serve(CONFIG, FILES) as serving, dial(serving.port, sent) as client:
+        assert (await client.head()).status == 100
         await client.send(b"2\r\nhi\r\n")
         await client.send(b"garbage\r\n")
         assert (await client.head()).status == 400
