@@ -3,8 +3,8 @@
 aiohttp answers 400 to all that it cannot read, with a traceback in the log, and lets some things in that
 are no HTTP/1.1. This module relies on ``handle_error``, ``log_exception``, ``finish_response``,
 ``force_close``, ``_current_request``, ``_messages``, ``_request_count`` and ``_waiter`` of its
-``web.RequestHandler``, and on ``_version`` of its requests, as they are in aiohttp 3.14;
-``tests/test_door.py`` holds it.
+``web.RequestHandler``, ``_version`` of its requests and ``_prepare_headers`` of its responses, as they
+are in aiohttp 3.14; ``tests/test_door.py`` holds it.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Http(web.RequestHandler):
             raise ConnectionError("it is answered already")
         status, text = explain(exc)
         log.debug("what %s sent was answered %d: %s", request.remote or "an unknown address", status, text)
-        response = web.Response(status=status, text=f"{text}\n")
+        response = _Answer(status=status, text=f"{text}\n")
         response.force_close()
         return response
 
@@ -211,6 +211,14 @@ class Http(web.RequestHandler):
         """Log what is a bug; that a stranger sends what is no HTTP is none."""
         if not isinstance(kwargs.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
             super().log_exception(*args, **kwargs)
+
+
+class _Answer(web.Response):
+    """An answer to what is no request, so that no application has a last touch to it."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall(hdrs.SERVER, None)
 
 
 def explain(error: HttpProcessingError | web.RequestPayloadError) -> tuple[int, str]:
