@@ -59,7 +59,6 @@ def test_what_aiohttp_does_not_document() -> None:
     assert [name for name in used if not hasattr(web.RequestHandler, name)] == []
     assert "_version" in web.BaseRequest.ATTRS
     assert hasattr(web.StreamResponse, "_prepare_headers")
-    assert hasattr(web.StreamResponse, "_prepare_headers")
 
 
 async def test_bug(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,6 @@ async def refused(serving: Serving, sent: bytes, *statuses: int) -> None:
         assert b"HTTP/1." not in rest, (sent[:200], "a second answer")
         assert head.headers.get("connection", "close") == "close", sent[:200]
         assert "server" not in head.headers
-        assert "server" not in head.headers
         assert heard(serving) == [], sent[:200]
 
 
