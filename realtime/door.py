@@ -100,9 +100,6 @@ class Waiting:
         self._told_at = -QUIET
         self._sent_away = 0
 
-    def __len__(self) -> int:
-        return len(self._since)
-
     def add(self, http: Http, now: float) -> None:
         """One waits from now on. Where there are too many, who has waited longest goes.
 
@@ -179,7 +176,7 @@ class Http(web.RequestHandler):
     async def finish_response(self, *args: Any) -> tuple[web.StreamResponse, bool]:
         """A request is answered: the next one may be long in coming."""
         answered = await super().finish_response(*args)
-        if self.transport is not None:  # it is still aiohttp's
+        if self.transport is not None and not self._messages:  # it is still aiohttp's, with nothing to do
             self._waiting.add(self, self._loop.time())
         return answered
 

@@ -100,9 +100,10 @@ async def test_streams_and_requests_do_not_wait(serve: Serve, monkeypatch: pytes
         serve(CONFIG, FILES) as serving,
         wire.websocket(serving.port, "/ws") as socket,
         wire.stream(serving.port, "/clock") as stream,
-        dial(serving.port, request("/slow")) as slow,
+        dial(serving.port, LIVE + request("/slow")) as slow,
         AsyncExitStack() as crowd,
     ):
+        await slow.response()
         silent = [await crowd.enter_async_context(dial(serving.port)) for _ in range(10)]
         assert await silent[0].rest() == b""
         await socket.send(wire.text("hi"))

@@ -249,7 +249,8 @@ class Endpoint:
         if hdrs.ORIGIN in request.headers:
             believed = self._may_connect(request, "same" if self._origins == "any" else self._origins)
         else:
-            believed = request.method == hdrs.METH_GET and not websocket.wants_websocket(request)
+            reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+            believed = reads and not websocket.wants_websocket(request)
         if believed:
             return request
         headers: CIMultiDict[str] = CIMultiDict()
