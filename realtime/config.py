@@ -35,7 +35,7 @@ from pydantic import (
 
 from realtime.errors import Problem
 from realtime.loops import Choice, chosen
-from realtime.origins import parse_origin
+from realtime.origins import HOST, WILDCARD, parse_origin
 from realtime.paths import check_path
 from realtime.source import Source
 
@@ -156,7 +156,7 @@ def _without_doubles(addresses: list[Address]) -> list[Address]:
 
 
 def _origin(value: str) -> str:
-    if parse_origin(value) is None:
+    if value != "same" and parse_origin(value.replace(WILDCARD, "://", 1)) is None:
         raise ValueError(
             "expected an origin, a scheme and a host with no slash behind: https://app.example"
         )
@@ -173,7 +173,7 @@ def _origins_word(value: object) -> object:
 Origins = Annotated[
     Annotated[Literal["same", "any"], BeforeValidator(_origins_word), Tag("word")]
     | Annotated[
-        list[Annotated[str, AfterValidator(_origin), *written(str, "an origin", "https?://[^/]+")]],
+        list[Annotated[str, AfterValidator(_origin), *written(str, "an origin", "same|https?://[^/]+")]],
         Tag("list"),
     ],
     Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
@@ -181,6 +181,12 @@ Origins = Annotated[
 _ListenAddress = Annotated[
     Address, BeforeValidator(Address.parse), *written(str, "an address", "unix:.+|.+:[0-9]+")
 ]
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(HOST, value):
+        raise ValueError("expected a host, perhaps with a port: rt.example, or rt.example:8443 in quotes")
+    return value.lower()
 
 
 def _mode(value: object) -> int:
@@ -240,6 +246,9 @@ class ServerLimits(Model):
     unfinished: Size = 64 * 1024 * 1024
     """the most that all messages may take that have not come whole; who sends more is closed with 1013"""
 
+    max_waiting: PositiveInt = 1000
+    """the most connections that wait without a request; beyond it those that waited longest are closed"""
+
     topics: NonNegativeInt = 10_000
     """the most topics at once; a request that needs another gets 503"""
 
@@ -297,7 +306,10 @@ class ServerSettings(Model):
     """the mode of a unix socket's file: who may connect must be allowed to write"""
 
     origins: Origins = "same"
-    """which web pages may connect: `same`, `any`, or a list such as `[https://app.example]`"""
+    """which web pages may connect: `same`, `any`, or a list such as `[same, https://*.app.example]`"""
+
+    hosts: list[Annotated[str, AfterValidator(_host), *written(str, "a host", HOST)]] = []
+    """the names it may be asked for, `rt.example` at any port or `"rt.example:8443"`; with none, any"""
 
     drain: Duration = 10.0
     """how long a shutdown may take before what is left is cut"""

@@ -18,6 +18,8 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from realtime.origins import HOST
+
 Address = IPv4Address | IPv6Address
 
 #: The word for the peers of a unix socket.
@@ -31,7 +33,7 @@ _SCHEME_TOLD = web.RequestKey("realtime_scheme_told", bool)
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: What a proxy writes, trusted or not.
 _HANDED_ON = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
-_HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_HOST = re.compile(HOST)
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\[\]]+)\](:[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
 

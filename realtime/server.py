@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from realtime import assets, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
 from realtime.config import Address, Config
+from realtime.door import Hosts, Http, Waiting, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.limits import Rate
@@ -42,8 +42,6 @@ from realtime.watchdog import Watchdog
 
 log = logging.getLogger("realtime.server")
 
-#: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
-KEEPALIVE = 10.0
 #: How long a plugin may take to say who makes a request, in seconds.
 AUTHENTICATION = 10.0
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
@@ -81,6 +79,7 @@ class Server:
         self._connections: Connections
         self._descriptors: int
         self._turned_away_at = -math.inf  # when the log was told of the last, by the loop's clock
+        self._waiting: Waiting
         self._table = RouteTable()
         self._loaded = False
         self._tls: ssl.SSLContext | None = None
@@ -101,14 +100,16 @@ class Server:
             problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._descriptors = descriptors()
+        waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
         caps = Caps(
-            min(limits.max_clients, self._descriptors),
+            max(1, min(limits.max_clients, self._descriptors - waiting)),
             limits.max_clients_per_user,
             limits.max_clients_per_address,
             Rate(limits.connect_rate, limits.connect_burst),
             limits.unfinished,
         )
         self._connections = Connections(loop, caps)
+        self._waiting = Waiting(waiting, lambda: self._descriptors - len(self._connections))
         self.plugins, self.channels, more = build(self.config, self.bus)
         self._authenticators = self.plugins.callers("authenticate")
         self.routes = self._routes(problems)
@@ -130,19 +131,18 @@ class Server:
         if settings.watchdog:
             self.watchdog = Watchdog(asyncio.get_running_loop(), settings.watchdog, self.plugins.owner)
             self.watchdog.start()
-        proxies = Proxies(settings.trusted_proxies)
-        app = web.Application(middlewares=[proxies.middleware] if settings.trusted_proxies else [])
+        app = web.Application(middlewares=[well_formed])
+        if settings.trusted_proxies:
+            app.middlewares.append(Proxies(settings.trusted_proxies).middleware)
+        if settings.hosts:
+            app.middlewares.append(Hosts(settings.hosts, settings.url).middleware)
         app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
             app,
             handle_signals=False,
-            access_log=None,
-            logger=_http_log(),
-            keepalive_timeout=KEEPALIVE,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN,
-            auto_decompress=False,  # it would unpack bodies that nobody reads, a thousandfold
         )
         sockets: list[socket.socket] = []
         try:
@@ -234,7 +234,7 @@ class Server:
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
             return _TurnedAway()
-        return http()
+        return Http(http, self._waiting, asyncio.get_running_loop())
 
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""
@@ -400,14 +400,6 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
         # What follows a handshake that was refused may be frames; it is never read as a request.
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
-
-
-def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for each malformed request or body of a stranger."""
-    http_log, theirs = logging.getLogger("realtime.http"), (HttpProcessingError, web.RequestPayloadError)
-    if not http_log.filters:
-        http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], theirs)))
-    return http_log
 
 
 def _spell(owner: str) -> str:

@@ -88,6 +88,12 @@ CHANNEL = "channels:\n  a:\n    plugin: echo\n    path: /a\n"
         (SERVER + "  origins: [any]\n", "2:13", "server.origins[0]", "a scheme and a host"),
         (SERVER + "  origins: ['https://a/']\n", "2:13", "server.origins[0]", "no slash behind"),
         (SERVER + "  origins: ['https://a:x']\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  origins: ['https://a.*.b']\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  origins: ['*']\n", "2:13", "server.origins[0]", "a scheme and a host"),
+        (SERVER + "  hosts: rt.example\n", "2:10", "server.hosts", "expected a list"),
+        (SERVER + "  hosts: ['https://a']\n", "2:11", "server.hosts[0]", "a host, perhaps with a port"),
+        (SERVER + "  hosts: ['*.a']\n", "2:11", "server.hosts[0]", "a host, perhaps with a port"),
+        (LIMITS + "    max_waiting: 0\n", "3:18", "server.limits.max_waiting", "greater than 0"),
         (SERVER + "  listen: [nohost]\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
         (SERVER + "  listen: ['unix:']\n", "2:12", "server.listen[0]", "expected HOST:PORT,"),
         (SERVER + "  listen: [a:70000]\n", "2:12", "server.listen[0]", "a port between 0 and 65535"),
@@ -231,7 +237,15 @@ def test_address(text: str, address: Address, local: bool) -> None:
 
 def test_origin_is_compared_without_case() -> None:
     """An origin is kept in lower case, as browsers send it."""
-    assert parse("server: {origins: ['https://App.example']}").server.origins == ["https://app.example"]
+    listed = parse(
+        "server: {origins: [same, 'https://App.example', 'https://*.App.example']}"
+    ).server.origins
+    assert listed == ["same", "https://app.example", "https://*.app.example"]
+
+
+def test_host_is_compared_without_case() -> None:
+    """So is a host."""
+    assert parse("server: {hosts: [Rt.Example, '[::1]:8080']}").server.hosts == ["rt.example", "[::1]:8080"]
 
 
 def test_settings_do_not_change() -> None:

@@ -39,7 +39,17 @@ CONFIG = ("config", "source")
 #: What only the command line needs.
 COMMANDS = ("cli", "exit_codes", "inspection", "logs", "schema", "serving")
 #: What other distributions bring, by the name of what is imported.
-THIRD_PARTY = {"uvloop", "aiohttp", "orjson", "pluggy", "pydantic", "pydantic_core", "yaml", "yarl"}
+THIRD_PARTY = {
+    "uvloop",
+    "aiohttp",
+    "orjson",
+    "pluggy",
+    "pydantic",
+    "pydantic_core",
+    "yaml",
+    "yarl",
+    "multidict",
+}
 
 
 def imports(file: Path) -> Iterator[tuple[str, str]]:
@@ -123,7 +133,7 @@ def test_plugins_know_what_is_exported(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [*MODULES.values(), *PLUGIN_FILES], ids=lambda file: file.stem)
 def test_dependencies_are_those_of_the_metadata(file: Path) -> None:
-    """What is imported is required: yarl comes with aiohttp, pydantic_core with pydantic."""
+    """What is imported is required: yarl and multidict come with aiohttp, pydantic_core with pydantic."""
     assert foreign(file) <= THIRD_PARTY
 
 
@@ -134,7 +144,7 @@ def test_requirements_are_used() -> None:
     assert required is not None
     names = {line.split()[0].lower().replace("pyyaml", "yaml") for line in required[1].splitlines()}
     used = set().union(*map(foreign, [*MODULES.values(), *PLUGIN_FILES]))
-    assert names == used - {"yarl", "pydantic_core"}
+    assert names == used - {"yarl", "multidict", "pydantic_core"}
 
 
 # What is exported

@@ -109,6 +109,27 @@ def test_scheme_that_is_not_known() -> None:
     assert not origin_allowed("http://a.example", "same", "https://a.example")
 
 
+@pytest.mark.parametrize("origin", ["https://a.good.example", "https://A.good.example:443"])
+def test_wildcard(origin: str) -> None:
+    """In a list a star stands for one label."""
+    assert origin_allowed(origin, ["https://*.good.example"], "")
+
+
+@pytest.mark.parametrize(
+    "origin", [GOOD, "https://.good.example", "https://a.b.good.example", "https://[::1]"]
+)
+def test_what_a_wildcard_is_not(origin: str) -> None:
+    """Not for none, not for two, and not for an empty one."""
+    assert not origin_allowed(origin, ["https://*.good.example"], "")
+
+
+def test_same_in_a_list() -> None:
+    """In a list ``same`` stands for the pages of the server's own, which need no permission to see."""
+    assert origin_allowed(GOOD, ["same"], "://good.example")
+    assert not origin_allowed(EVIL, ["same"], "://good.example")
+    assert sharing(GOOD, ["same"], ["GET"]) == {}
+
+
 # What a page of another origin may see
 
 

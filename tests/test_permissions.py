@@ -231,7 +231,6 @@ PROXY = ", trusted_proxies: [127.0.0.1, '::1', unix]"
         ("", "localhost.evil.example", [], False),
         ("", "127.0.0.1.evil.example", [], False),
         ("", "203.0.113.7", [], False),
-        ("", "", [], False),
         # a page that may connect, and is somebody else's
         (", origins: any", "localhost:8080", [("Origin", "https://app.example")], False),
         (", origins: any", "localhost:8080", [("Origin", "http://localhost:3000")], False),

@@ -76,7 +76,8 @@ def test_built_in_config_fits() -> None:
         entry("question: why, closes: '${CLOSES:-1m}', history: '${N}', enabled: '${ON}'"),
         entry("overflow: '${X:-skip}', history: 5", "echo"),
         "server: {listen: ['127.0.0.1:1', '[::1]:1', 'unix:/x'], origins: any, drain: 5m}",
-        "server: {origins: ['https://a.example']}\nplugins: [a, b]",
+        "server: {origins: ['https://a.example', same, 'https://*.a.example']}\nplugins: [a, b]",
+        "server: {hosts: [a.example, 'a.example:1'], limits: {max_waiting: 5}}",
     ],
 )
 def test_what_is_right_fits(text: str) -> None:
@@ -91,6 +92,8 @@ def test_what_is_right_fits(text: str) -> None:
         "server: {drain: 10}",
         "server: {drain: soon}",
         "server: {origins: some}",
+        "server: {hosts: ['https://a.example']}",
+        "server: {limits: {max_waiting: 0}}",
         "server: {limits: {memory: 1MB}}",
         "channels: {a: {plugin: zebra, path: /a}}",
         "channels: {a: {plugin: echo}}",

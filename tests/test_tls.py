@@ -20,6 +20,7 @@ import needs
 import pytest
 from certificates import Authority
 from conftest import Serve, make
+from faults.catalogue import fault
 from tree import PACKAGE
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -160,6 +161,7 @@ async def test_old_versions(serve: Serve, authority: Authority) -> None:
             await soon(asyncio.open_connection("localhost", serving.port, ssl=old))
 
 
+@fault(21)
 @pytest.mark.parametrize(("offered", "chosen"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None)])
 async def test_alpn(serve: Serve, authority: Authority, offered: list[str], chosen: str | None) -> None:
     """Of the protocols that a client offers the server takes HTTP/1.1 (RFC 7301)."""
@@ -172,6 +174,7 @@ async def test_alpn(serve: Serve, authority: Authority, offered: list[str], chos
         await soon(writer.wait_closed())
 
 
+@fault(54)
 async def test_renegotiation(serve: Serve, authority: Authority) -> None:
     """A client cannot have the handshake done again and again on one connection."""
     openssl = needs.openssl()
@@ -199,6 +202,7 @@ async def test_plain_http(serve: Serve, authority: Authority, caplog: pytest.Log
     assert caplog.text == ""
 
 
+@fault(54)
 async def test_silence(serve: Serve, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that says no hello is closed when the time for the handshake is over."""
     assert tls.HANDSHAKE == 10

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
@@ -119,7 +120,7 @@ class Endpoint:
         response: web.StreamResponse | None = None
         if wanted == "websocket":
             response = websocket.accept(request, compress=self._channel.settings.compress)
-        identity = await self._authenticate(request)
+        identity = await self._authenticate(self._without_borrowed_cookies(request))
         if refusal := self._refusal(request, _ACTIONS.get(wanted, "subscribe"), identity):
             raise refusal
         if wanted == "kick":
@@ -257,12 +258,39 @@ class Endpoint:
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
-        own = f"{known_scheme(request) or ''}://{request.host}", self._url
-        if sent and not (len(sent) == 1 and origin_allowed(sent[0], self._origins, *own)):
+        if sent and not (len(sent) == 1 and self._may_connect(request, self._origins)):
             raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
             )
+
+    def _may_connect(self, request: web.Request, allowed: str | list[str]) -> bool:
+        site = f"{known_scheme(request) or ''}://{request.host}"
+        return origin_allowed(request.headers.get(hdrs.ORIGIN, ""), allowed, site, self._url)
+
+    def _without_borrowed_cookies(self, request: web.Request) -> web.Request:
+        """A request as it may be authenticated: a browser sends its cookies along, whoever's page asks.
+
+        They are believed of the server's own pages and of those in a list, never because ``any`` may
+        connect. No browser leaves the origin out of what could do harm: a handshake, a POST.
+        """
+        if hdrs.COOKIE not in request.headers:
+            return request
+        if hdrs.ORIGIN in request.headers:
+            believed = self._may_connect(request, "same" if self._origins == "any" else self._origins)
+        else:
+            reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+            believed = reads and not websocket.wants_websocket(request)
+        if believed:
+            return request
+        headers: CIMultiDict[str] = CIMultiDict()
+        for name, value in request.headers.items():
+            if name.lower() != "cookie":  # and what is no UTF-8 could not be cloned
+                headers.add(name, value.encode(errors="surrogateescape").decode(errors="replace"))
+        # What a trusted proxy has told of it is not cloned of itself.
+        return request.clone(
+            headers=headers, scheme=request.scheme, host=request.host, remote=request.remote or ""
+        )
 
     def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
         """Raises the HTTP error (429, 503) of a limit that another client would break."""

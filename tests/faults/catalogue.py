@@ -32,7 +32,7 @@ GROUPS: dict[str, dict[int, Fault]] = {
         4: Fault("bare LF or CR, NUL, folded lines, space before the colon, no name", "400, closed"),
         5: Fault(
             "a target of 9 KB; a header of 9 KB, 129 headers; a method of 40 letters",
-            "414; 431; 400 or 501",
+            "414; 431; 400",
         ),
         6: Fault("HTTP/0.9, 1.2, 2.0, a TLS hello, random bytes, zeros", "400 or 505, one line of the log"),
         7: Fault("a handshake by POST, PUT or HEAD", "405 with Allow"),
@@ -132,7 +132,7 @@ GROUPS: dict[str, dict[int, Fault]] = {
     "Origins, tokens, files, bodies": {
         86: Fault("a page of another origin, however spelt", "403 before the 101"),
         87: Fault("a wildcard's neighbours", "403"),
-        88: Fault("cookies from another origin", "no CORS by default; 403"),
+        88: Fault("cookies from another origin", "no CORS by default, 403, the cookie is not believed"),
         89: Fault("a Host that is not ours", "421 when hosts are named"),
         90: Fault("JWT: alg none, keys swapped, kid, jku, crit", "401"),
         91: Fault("JWT: expired, no exp, wrong audience, garbage", "401, WWW-Authenticate; 403"),
@@ -141,7 +141,7 @@ GROUPS: dict[str, dict[int, Fault]] = {
         94: Fault("a weak secret", "no start"),
         95: Fault("a topic without the right", "refused, the connection stays"),
         96: Fault("guessing secrets", "constant time, 429"),
-        97: Fault("paths out of the files that are served", "404, no listing"),
+        97: Fault("paths out of the files that are served", "400, 404 or 414, no listing"),
         98: Fault("a body of the limit and one byte, however sent", "413, closed"),
         99: Fault("JSON of every malformation", "400 with the place; what is relayed is valid"),
         100: Fault("the host's own pages from elsewhere", "closed by default"),
