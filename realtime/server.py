@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
-import inspect
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from realtime import assets, tls
+from realtime import assets, auth, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -26,7 +25,6 @@ from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, guarded, own_frames
 from realtime.paths import is_reserved, route_pattern
-from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import BACKLOG, address_of, bind, cannot_listen, descriptors
@@ -61,7 +59,7 @@ class Server:
         #: Every plugin that is registered, and where plugins are found; known once it is loaded.
         self.plugins: Plugins
         self.lifespans = Lifespans()
-        self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
+        self._gate: auth.Gate
         self._connections: Connections
         self._table = RouteTable()
         self._loaded = False
@@ -84,7 +82,16 @@ class Server:
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._connections = Connections(loop, min(limits.max_clients, descriptors()))
         self.plugins, self.channels, more = build(self.config, self.bus)
-        self._authenticators = self.plugins.callers("authenticate")
+        tokens, wrong = auth.tokens(self.config)
+        problems.extend(wrong)
+        self._gate = auth.Gate(
+            self.config,
+            tokens,
+            self._callers("authenticate"),
+            self._callers("authorize"),
+            clock=loop.time,
+            wall_time=lambda: self.bus.wall_time(),
+        )
         self.routes = self._routes(problems)
         problems.extend(more)
         if problems:
@@ -199,6 +206,9 @@ class Server:
         )
         self._listeners.append(listener)
 
+    def _callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
+        return [(_spell(owner), caller) for owner, caller in self.plugins.callers(hook)]
+
     # Routes
 
     def _routes(self, problems: list[Problem]) -> list[Route]:
@@ -209,7 +219,7 @@ class Server:
                 Endpoint(
                     channel,
                     self._connections,
-                    self._authenticate,
+                    self._gate,
                     origins=settings.origins,
                     url=settings.url,
                     max_message=settings.limits.max_message,
@@ -276,21 +286,6 @@ class Server:
         if not self.ready:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
-
-    async def _authenticate(self, request: web.Request) -> Identity | None:
-        for owner, authenticate in self._authenticators:
-            try:
-                for answer in authenticate(request=request):
-                    identity = await answer if inspect.isawaitable(answer) else answer
-                    if identity is not None:
-                        # What a hook answers has no type; what is no Identity is the plugin's mistake.
-                        return identity  # type: ignore[no-any-return]
-            except web.HTTPException:
-                raise
-            except Exception:
-                log.exception("authenticate of %s failed; the request is refused", _spell(owner))
-                raise web.HTTPInternalServerError(text="authentication failed\n") from None
-        return None
 
     # Sockets and lifespans
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from realtime.auth import Gate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
@@ -15,7 +16,7 @@ from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
-from realtime.proxies import is_local, known_scheme
+from realtime.proxies import known_scheme
 from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import STALL, Connection
 from realtime.transports.connections import Connections
@@ -25,7 +26,7 @@ from realtime.transports.sse import EventStreamConnection
 from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, take_over
 
-Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
+OnMessage = Callable[[Client, Message], Awaitable[Position | None]]
 
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
@@ -38,7 +39,7 @@ class Endpoint:
         self,
         channel: Channel,
         connections: Connections,
-        authenticate: Authenticate,
+        gate: Gate,
         *,
         origins: str | list[str],
         url: str | None,
@@ -46,7 +47,7 @@ class Endpoint:
     ) -> None:
         self._channel = channel
         self._connections = connections
-        self._authenticate = authenticate
+        self._gate = gate
         self._origins = origins
         self._url = url
         self._max_message = channel.settings.limits.max_message or max_message
@@ -91,8 +92,10 @@ class Endpoint:
         response: web.StreamResponse | None = None
         if wanted == "websocket":
             response = websocket.accept(request, compress=self._channel.settings.compress)
-        identity = await self._authenticate(request)
-        if refusal := self._refusal(request, _ACTIONS.get(wanted, "subscribe"), identity):
+        identity = await self._gate.authenticate(request)
+        action, allow = _ACTIONS.get(wanted, "subscribe"), self._channel.settings.allow
+        refusal = self._gate.refusal(request, allow, action, identity, topic)
+        if refusal := refusal or self._gate.denied(identity, action, topic):
             raise refusal
         if wanted == "kick":
             return await self._kick(request, topic)
@@ -109,8 +112,10 @@ class Endpoint:
             response = Opening(headers=headers | common)
         connection = self._connection(request, topic, wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
-        if wanted == "websocket" and (refusal := self._refusal(request, "publish", identity)):
-            connection.on_message = _refusing(refusal)
+        if wanted == "websocket":
+            refusal = self._gate.refusal(request, allow, "publish", identity, topic)
+            if refusal or self._gate.asks:
+                connection.on_message = self._asking_first(connection.on_message, refusal)
         await self._open(request, connection, response, since)
         return response
 
@@ -213,17 +218,16 @@ class Endpoint:
             raise web.HTTPNotFound(text=f"there is no {id or name!r} here\n")
         return web.Response(body=b'{"removed":%d}' % removed, content_type="application/json")
 
-    def _refusal(
-        self, request: web.Request, action: Action, identity: Identity | None
-    ) -> web.HTTPException | None:
-        allow = self._channel.settings.allow
-        if allow.permits(action, identity, local=is_local(request)):
-            return None
-        rule = getattr(allow, action)
-        text = f"who may {action} here: {rule} (allow.{action} in the config)\n"
-        if identity is None and rule not in ("local", "nobody"):
-            return web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
-        return web.HTTPForbidden(text=text)
+    def _asking_first(self, hear: OnMessage, refusal: web.HTTPException | None) -> OnMessage:
+        """What hears the messages of a client that may read, and may not publish or not always."""
+
+        async def on_message(client: Client, message: Message) -> Position | None:
+            refused = refusal or self._gate.denied(client.identity, "publish", client.topic)
+            if refused is not None:
+                raise Rejected((refused.text or "").strip(), refused.status)
+            return await hear(client, message)
+
+        return on_message
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
@@ -247,15 +251,6 @@ class Endpoint:
         error = web.HTTPServiceUnavailable(text=text + "\n", headers={"Retry-After": post.RETRY_AFTER})
         error.force_close()
         return error
-
-
-def _refusing(refusal: web.HTTPException) -> Callable[[Client, Message], Awaitable[None]]:
-    """What hears the messages of a client that may read, and not publish."""
-
-    async def refuse(client: Client, message: Message) -> None:
-        raise Rejected((refusal.text or "").strip(), refusal.status)
-
-    return refuse
 
 
 class _GuardedFrames(PlainFrames):

@@ -135,7 +135,7 @@ class WebSocket(Connection):
             else WebSocketReader(frames, max_message + 1, False, True)
         )
         self._heard_at = self._loop.time()
-        self._pinged = False
+        self._pinged = 0.0
         self._pong_waiters: list[asyncio.Future[None]] = []
         self._pongs: list[bytes] = []
         self._unparsed = b""
@@ -146,7 +146,7 @@ class WebSocket(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self._heard_at = self._loop.time()
-        self._pinged = False
+        self._pinged = 0.0
         if self._pong_waiters:
             self._answer_pings_of_ours()
         if self._unparsed or len(data) > PIECE:
@@ -295,9 +295,10 @@ class WebSocket(Connection):
         if not self._reading:
             return now + PONG_WITHIN  # it is not listened to, so its silence says nothing
         if not self._pinged:
-            self._pinged = True
+            self._pinged = now
             self.write(frame(PING, b""))
-            return now + PONG_WITHIN
+        if now < self._pinged + PONG_WITHIN:
+            return self._pinged + PONG_WITHIN
         self.outcome = End(LOST, f"answered no ping within {PONG_WITHIN:g}s")
         self.abort()
         return None
