@@ -175,13 +175,13 @@ def _public(settings: JWT, text: str) -> Any:
     for name in settings.algorithms:
         try:
             key = jwt.get_algorithm_by_name(name).prepare_key(text)
+            size = getattr(key, "key_size", 0)
+            if size != _CURVES.get(name, size):
+                raise ValueError
         except Exception:
             raise ValueError(
                 f"this is no public key for {name} (PEM, -----BEGIN PUBLIC KEY-----)"
             ) from None
-        size = getattr(key, "key_size", 0)
-        if size != _CURVES.get(name, size):
-            raise ValueError(f"{name} takes a key on the curve P-{_CURVES[name]}")
         if name[:2] in ("RS", "PS") and size < MIN_RSA:
             raise ValueError(f"the key has {size} bits; {name} takes one of at least {MIN_RSA}")
     return key

@@ -30,16 +30,16 @@ class Rate(NamedTuple):
 class Bucket:
     """One token bucket. It has no timer: what has run into it is reckoned when somebody takes."""
 
-    __slots__ = ("_at", "_rate", "_tokens")
+    __slots__ = ("_at", "_tokens", "rate")
 
     def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._tokens = float(rate.burst)
         self._at = now
 
     def take(self, now: float, most: int = 1) -> int:
         """Take as many as there are, up to ``most``; returns how many. ``now`` is in seconds."""
-        per_second, burst = self._rate
+        per_second, burst = self.rate
         self._tokens = min(burst, self._tokens + (now - self._at) * per_second)
         self._at = now
         taken = min(int(self._tokens), most)
@@ -49,7 +49,7 @@ class Bucket:
     @property
     def wait(self) -> int:
         """How long one who was refused should wait, in whole seconds."""
-        return max(math.ceil((1 - self._tokens) / self._rate.per_second), 1)
+        return max(math.ceil((1 - self._tokens) / self.rate.per_second), 1)
 
 
 class Buckets:
