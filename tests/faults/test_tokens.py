@@ -461,6 +461,7 @@ RANDOM = "9f2c7ab4e01d5836c4f7a1be03d92875e6b1"
         ("'12345678901234567890123456789012'", "HS256", "this secret can be guessed"),
         ("a" * 40, "HS256", "this secret can be guessed"),
         ("ab12" * 10, "HS256", "this secret can be guessed"),
+        ("'0110100110010110100101100110100110010110'", "HS256", "this secret can be guessed"),
         (RANDOM[:20] * 2, "HS256", "this secret can be guessed"),
         ("My-Password-Is-Long-Enough-For-This", "HS256", "this secret can be guessed"),
         (json.dumps(pem(RSA)), "HS256", "this is a public key or a certificate, and HS256 takes a secret"),
@@ -485,7 +486,8 @@ async def test_weak_key_stops_the_start(tmp_path: Path, key: str, algorithms: st
         "channels: {a: {plugin: echo, path: /a}}\n"
     )
     with pytest.raises(ConfigError) as caught:
-        await make(tmp_path, config).start()
+        async with make(tmp_path, config):
+            pass
     (problem,) = caught.value.problems
     assert (problem.path, problem.line, problem.column) == ("auth.jwt.key", 5, 10)
     assert problem.message.startswith(says)
@@ -515,7 +517,8 @@ async def test_settings_that_would_let_others_in(
 ) -> None:
     """What is wrong with the settings of tokens is told in its place, and nothing starts."""
     with pytest.raises(ConfigError) as caught:
-        await make(tmp_path, f"auth: {{jwt: {settings}}}\nchannels: {{}}\n").start()
+        async with make(tmp_path, f"auth: {{jwt: {settings}}}\nchannels: {{}}\n"):
+            pass
     (problem,) = caught.value.problems
     assert (problem.path, problem.line) == (path, 2)
     assert problem.message.startswith(says)
