@@ -8,7 +8,7 @@ Who can send JSON may say `{"text": "hi"}`, too, and `{"text": "psst", "to": "bo
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 from unicodedata import normalize
 
 from pydantic import PositiveInt
@@ -39,6 +39,9 @@ class Chat(Channel):
         name_timeout: Duration = 10.0
         """how long a newcomer may take to say its name; then it is closed with 1008"""
 
+        names: Literal["said", "identity"] = "said"
+        """`identity`: a WebSocket client that has an identity is called so, and not asked for a name"""
+
         max_name: PositiveInt = 32
         """the longest name, in characters"""
 
@@ -50,7 +53,7 @@ class Chat(Channel):
         self.holders: dict[tuple[str, str], Client] = {}  # by room and name
 
     async def on_connect(self, client: Client) -> None:
-        if client.transport != "websocket":
+        if client.transport != "websocket" or (client.identity and self.settings.names == "identity"):
             name = self.given_name(client)
             if not name:
                 return  # a reader without a name just reads
@@ -98,7 +101,7 @@ class Chat(Channel):
         Nothing is awaited between its yes and `on_join`, so nobody else can be told yes meanwhile.
         """
         while holder := self.holders.get((client.topic, name)):
-            if client.identity and client.identity == holder.identity:
+            if client.identity and self.person(client) == self.person(holder):
                 await holder.close(CloseCode.TAKEN_OVER, "your newer connection has taken your name")
             elif await holder.ping(timeout=2.0):
                 return False
@@ -106,6 +109,10 @@ class Chat(Channel):
                 await holder.close(CloseCode.TRY_AGAIN, "you did not answer, and your name was wanted")
             await holder.state.left.wait()  # its leaving is announced before the newcomer's joining
         return True
+
+    def person(self, client: Client) -> str | None:
+        """Who it is, whatever token it came with; None if nobody knows."""
+        return client.identity.name if client.identity else None
 
     async def on_join(self, client: Client) -> None:
         if client.name:
@@ -139,7 +146,7 @@ class Chat(Channel):
         holder = self.holders.get((client.topic, name))
         if not name:
             raise Rejected(f"say who you are with ?name=…: {self.rule}")
-        if self.settings.unique_names and holder and holder.identity != client.identity:
+        if self.settings.unique_names and holder and self.person(holder) != self.person(client):
             raise Rejected(f"the name {name} is taken", 409)
 
     async def whisper(self, client: Client, name: str, text: str) -> None:

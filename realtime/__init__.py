@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from realtime.channel import Channel as Channel, Client as Client, Presence as Presence
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
-    from realtime.config import Duration as Duration, Secret as Secret, Size as Size
+    from realtime.config import Duration as Duration, Model as Model, Secret as Secret, Size as Size
     from realtime.errors import (
         BusError as BusError,
         Closed as Closed,
@@ -43,7 +43,7 @@ _EXPORTS = {
     "channel": "Channel Client Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
-    "config": "Duration Secret Size",
+    "config": "Duration Model Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
     "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",

@@ -101,6 +101,11 @@ def _run(arguments: argparse.Namespace) -> int:
             from realtime.serving import serve
 
         return serve(file, **options)
+    if command == "token":
+        with _undisturbed():
+            from realtime.token import token
+
+        return token(file, **options)
     with _undisturbed():
         from realtime import inspection
 
@@ -140,6 +145,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parsed.data = rest.pop(0) if first == "--" and rest else first
         if first.startswith("-") and first != "--":
             parsed.data, rest = None, [first, *rest]
+    if parsed.command == "token" and (parsed.given is None) is (parsed.sub is None):
+        commands["token"].error("say --sub NAME for whom to make a token, or give a TOKEN to look into")
     if rest:
         from realtime.errors import did_you_mean
 
@@ -236,6 +243,41 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "Print the JSON Schema of the config with the settings of every installed plugin. A plugin\n"
         "that cannot be loaded is told on standard error and left out.",
         "schema > config.schema.json",
+    )
+
+    token = command(
+        "token",
+        "make a JWT for the config's key, or look into one",
+        "Make a token that this server believes (auth.jwt in the config) and print it; or print what\n"
+        "is in a TOKEN, whether it is valid, and why not, with the exit code 1 then.",
+        "token --sub alice --ttl 1h",
+        "token --sub backend --scope editor --publish 'rooms/*'",
+        "token --sub alice --sign-with private.pem",
+        "token eyJhbGciOiJIUzI1NiIs…",
+    )
+    token.add_argument(
+        "given", metavar="TOKEN", nargs="?", help="the token to look into; -: standard input"
+    )
+    token.add_argument("--sub", metavar="NAME", help="who it is for")
+    token.add_argument("--ttl", metavar="DURATION", type=_ttl, default=3600.0, help="default: 1h")
+    for option, what in (
+        ("scope", "a scope, for rules such as scope:NAME"),
+        ("subscribe", "a topic that may be read, of those that allow permits"),
+        ("publish", "a topic that may be sent to"),
+    ):
+        token.add_argument(
+            f"--{option}",
+            dest="scopes" if option == "scope" else option,
+            action="append",
+            default=[],
+            metavar="NAME" if option == "scope" else "TOPIC",
+            help=f"{what}; may be repeated" + ("" if option == "scope" else "; rooms/*: all below rooms"),
+        )
+    token.add_argument(
+        "--sign-with",
+        metavar="FILE",
+        type=Path,
+        help="the private key (PEM), where the config has a public one",
     )
 
     init = command(
@@ -344,6 +386,15 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
     return int(text)
+
+
+def _ttl(text: str) -> float:
+    from realtime.config import read_duration
+
+    try:
+        return read_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
 
 
 def _since(text: str) -> str:

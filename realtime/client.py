@@ -13,7 +13,7 @@ import ssl as tls
 import uuid
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -53,6 +53,7 @@ SOCKETS_TIMEOUT = 0.5
 #: The events that say that messages were missed; their id is where the stream goes on from.
 MARKERS = ("realtime:gap", "realtime:reset")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+Token = str | Callable[[], str | Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Connection:
 
     - ``url``: ``ws://``, ``wss://``, ``http://`` or ``https://``; ``name`` is added as ``?name=``.
     - ``since``: where to begin: a position, its text, ``-20`` for the newest 20, ``"earliest"``.
+    - ``token``: sent as ``Authorization: Bearer``, to this host alone: a text, or a function that gives it
+      or an awaitable of it. A function is called before each request, and once more after 401 or 4401.
     - ``headers``: sent with every request. ``ssl``: whom to trust, an :class:`ssl.SSLContext`.
     - ``subprotocols``: what a WebSocket offers; ``()`` asks for plain frames.
     - ``reconnect``: False raises :exc:`Closed` at every end but 1000. ``backoff``: when to reconnect.
@@ -111,6 +114,7 @@ class Connection:
         *,
         name: str | None = None,
         since: Since | str = None,
+        token: Token | None = None,
         headers: Headers = (),
         ssl: tls.SSLContext | None = None,
         subprotocols: Sequence[str] = (V1_JSON,),
@@ -124,6 +128,7 @@ class Connection:
         """Raises :exc:`ValueError` when the URL is none."""
         self._url = parse_url(url, name)
         self._where = shown(self._url)
+        self._token = token
         self._headers = headers
         self._ssl = ssl
         self._subprotocols = subprotocols
@@ -306,8 +311,10 @@ class Connection:
                 await link.close(end)
                 code, advice = end.code, link.retry
                 failures = 0 if loop.time() - began >= self._backoff.stood else failures + 1
+                renewed = failures < 3 and end.code == CloseCode.NOT_AUTHENTICATED and callable(self._token)
+                tried = False
                 while self._link is None:
-                    if not (self._reconnect and end.comes_back):
+                    if not (self._reconnect and (end.comes_back or renewed)):
                         self._end(end)
                         return
                     await asyncio.sleep(self._backoff.delay(failures, code, advice))
@@ -316,7 +323,10 @@ class Connection:
                     except NotConnected:
                         code, advice, failures = LOST, None, failures + 1
                     except Refused as error:
-                        if not error.comes_back:
+                        # A token that was got before the server looked at it may just have ended.
+                        again = error.status == 401 and callable(self._token) and not tried
+                        tried = tried or again
+                        if not (error.comes_back or again):
                             self._end(error)
                             return
                         code, advice, failures = LOST, error.retry_after, failures + 1
@@ -419,6 +429,13 @@ class Connection:
     async def _look_at_answer(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        if self._token is not None and (request.url.host, request.url.port) == (
+            self._url.host,
+            self._url.port,
+        ):
+            token = self._token if isinstance(self._token, str) else self._token()
+            given = token if isinstance(token, str) else await token
+            request.headers["Authorization"] = f"Bearer {given}"
         # aiohttp's own error of a refused handshake has lost the body.
         response = await handler(request)
         if response.status >= 400 and "Upgrade" in request.headers:

@@ -43,6 +43,9 @@ from realtime.source import Source
 MAX_UNIX_PATH = 107
 #: Less could not be told from what a busy server does, in seconds.
 MIN_WATCHDOG = 0.02
+
+#: The most by which clocks may differ, in seconds.
+MAX_LEEWAY = 60.0
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -52,7 +55,8 @@ _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def _duration(value: object) -> float:
+def read_duration(value: object) -> float:
+    """The seconds of ``500ms``, ``10s`` or ``5m``. Raises :exc:`ValueError`."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("expected a duration such as 500ms, 10s or 5m")
@@ -96,7 +100,7 @@ def written(write: Callable[[Any], str], title: str, pattern: str = "") -> tuple
 
 #: A time in seconds, written ``500ms``, ``10s``, ``5m``, ``1h``.
 Duration = Annotated[
-    float, BeforeValidator(_duration), *written(_write_duration, "a duration", _DURATION.pattern)
+    float, BeforeValidator(read_duration), *written(_write_duration, "a duration", _DURATION.pattern)
 ]
 #: A number of bytes, written ``64KiB``, ``1MiB``.
 Size = Annotated[int, BeforeValidator(_size), *written(_write_size, "a size", _SIZE.pattern)]
@@ -273,7 +277,7 @@ def _watchdog(value: object) -> float:
     if value in (False, "off"):  # YAML 1.1 reads a bare off as false
         return 0.0
     try:
-        seconds = _duration(value)
+        seconds = read_duration(value)
     except ValueError:
         seconds = 0.0
     if seconds < MIN_WATCHDOG:
@@ -337,13 +341,93 @@ class ServerSettings(Model):
     """its own TLS: every TCP listener then speaks `https://` and `wss://`, and nothing else"""
 
 
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+    "ES512", "EdDSA",
+]  # fmt: skip
+
+
+def _one_family(algorithms: list[Algorithm]) -> list[Algorithm]:
+    if len({name[:2] for name in algorithms}) != 1:
+        raise ValueError(
+            "expected algorithms of one family, for there is one key: HS…, RS…, PS…, ES… or EdDSA"
+        )
+    return algorithms
+
+
+def _leeway(seconds: float) -> float:
+    if seconds > MAX_LEEWAY:
+        raise ValueError(f"expected a duration of at most {_write_duration(MAX_LEEWAY)}")
+    return seconds
+
+
+class JWT(Model):
+    """``auth.jwt``: which tokens are believed (RFC 7519). The key is here, and never in a token."""
+
+    key: Secret | None = None
+    """the secret of HS…, at least 32 random bytes; or the public key of RS…, PS…, ES…, EdDSA (PEM)"""
+
+    key_file: str | None = None
+    """the file of the key, relative to the config file, instead of `key`"""
+
+    algorithms: Annotated[list[Algorithm], AfterValidator(_one_family)] = ["HS256"]
+    """which are believed, of one family: `HS256`, `RS256`, `PS256`, `ES256` and so on, `EdDSA`"""
+
+    audience: Annotated[str, PydanticField(min_length=1)] = "realtime"
+    """what a token must have as `aud`, as one text: for whom it was made"""
+
+    issuer: Annotated[str, PydanticField(min_length=1)] | None = None
+    """what a token must have as `iss`: who made it; if it is not set, anybody who has the key may"""
+
+    leeway: Annotated[Duration, AfterValidator(_leeway)] = 10.0
+    """by how much the clocks of whoever makes tokens and of this server may differ, at most 1m"""
+
+
+def _cookie(value: str) -> str:
+    if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]{1,100}", value, re.ASCII):
+        raise ValueError("expected the name of a cookie, such as realtime_token")
+    return value
+
+
+class Auth(Model):
+    """The ``auth`` section: how the server finds out who a client is."""
+
+    jwt: JWT | None = None
+    """the tokens that are believed; without it, what the plugins say"""
+
+    cookie: Annotated[str, AfterValidator(_cookie)] | None = "realtime_token"
+    """the cookie in which a page of the server's own, or of `server.origins`, may have its token"""
+
+
+def _entry(value: object) -> object:
+    if isinstance(value, dict) and not isinstance(value.get("plugin"), str):
+        raise ValueError("expected the name of a plugin, or its settings with the key 'plugin'")
+    if not isinstance(value, str | dict):
+        raise ValueError("expected text")
+    return value
+
+
 class Document(Model):
     """The whole config; what stands under a channel is checked by its type's own model."""
 
     server: ServerSettings = ServerSettings()
     """where and how to serve"""
 
-    plugins: list[str] = []
+    auth: Auth = Auth()
+    """how it is found out who a client is"""
+
+    plugins: list[
+        Annotated[
+            Any,
+            BeforeValidator(_entry),
+            WithJsonSchema(
+                {
+                    "title": "a plugin",
+                    "anyOf": [{"type": "string"}, {"type": "object", "required": ["plugin"]}],
+                }
+            ),
+        ]
+    ] = []
     """plugins that are no channels (authentication, services, routes of their own), by name"""
 
     channels: dict[str, dict[str, Any]] = {}
@@ -360,8 +444,11 @@ class Config:
 
     source: Source
     server: ServerSettings
+    #: By name, and the settings of each; plugins and channels have secrets in them.
     plugins: list[str]
-    channels: dict[str, dict[str, Any]] = field(repr=False)  # has secrets
+    plugin_settings: list[dict[str, Any]] = field(repr=False)
+    channels: dict[str, dict[str, Any]] = field(repr=False)
+    auth: Auth = field(default_factory=Auth)
 
     def is_off(self, channel: str) -> bool:
         """Whether a channel is as if it were not there."""
@@ -424,4 +511,7 @@ def parse(text: str, source: Source | None = None) -> Config:
         if not _CHANNEL_NAME.fullmatch(name):
             wrong = "a channel's name is letters, digits, '-', '_' and '.', at most 64"
             problems.append(source.problem(wrong, ("channels", name), key=True))
-    return Config(source, document.server, document.plugins, document.channels)
+    entries = [{"plugin": entry} if isinstance(entry, str) else entry for entry in document.plugins]
+    names = [entry["plugin"] for entry in entries]
+    settings = [{key: entry[key] for key in entry if key != "plugin"} for entry in entries]
+    return Config(source, document.server, names, settings, document.channels, document.auth)

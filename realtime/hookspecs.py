@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from realtime.bus import Bus
     from realtime.channel import Channel
-    from realtime.permissions import Identity
+    from realtime.permissions import Action, Identity
 
 #: The name of the plugin system, of the entry points' group, and of the markers.
 PROJECT = "realtime"
@@ -62,4 +62,13 @@ def authenticate(request: web.Request) -> Awaitable[Identity | None] | Identity 
     """Say who makes this request, or None for no opinion; the first answer counts.
 
     It may return an awaitable. Raise ``web.HTTPUnauthorized`` to refuse the request.
+    """
+
+
+@hookspec
+def authorize(identity: Identity | None, action: Action, topic: str) -> bool | None:
+    """Say whether somebody may ``subscribe``, ``publish`` or ``kick`` on a topic that ``allow`` permits.
+
+    False denies, whatever others say; None is no opinion. It is asked when a client connects, and for
+    every message; one that raises denies.
     """

@@ -23,7 +23,7 @@ from realtime import logs
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
 from realtime.exit_codes import ExitCode
-from realtime.loader import Found, PluginProblem, Plugins, first_party
+from realtime.loader import Found, PluginProblem, Plugins, WantsSettings, first_party
 from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
@@ -128,7 +128,13 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
     source = server.config.source
     effective: dict[str, Any] = {
         "server": server.config.server.model_dump(mode="json", by_alias=True),
-        "plugins": server.config.plugins,
+        "auth": server.config.auth.model_dump(mode="json", by_alias=True),
+        "plugins": [
+            {"plugin": name, **server.plugins.settings[name].model_dump(mode="json", by_alias=True)}
+            if name in server.plugins.settings
+            else name
+            for name in server.config.plugins
+        ],
         "channels": {
             # One that is off is not validated, so nobody knows what else in it is a secret.
             name: server.channels[name].settings.model_dump(mode="json", by_alias=True)
@@ -218,6 +224,8 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
         for found in known.found:
             try:
                 known.load(found.name)
+            except WantsSettings:
+                pass  # which only a config has; it offers no channels without them
             except PluginProblem as problem:
                 left_out.append(f"left out: plugin {found.name!r}: {problem}")
         types = dict(known.types)

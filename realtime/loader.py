@@ -31,12 +31,14 @@ from pydantic import ConfigDict, ValidationError
 from realtime import hookspecs
 from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
-from realtime.config import Config
+from realtime.config import Config, Model
 from realtime.errors import Problem, did_you_mean
 from realtime.stacks import lines, of_thread, own_frames, theirs
 from realtime.version import API_VERSION
 
 T = TypeVar("T")
+#: Makes the settings of a plugin out of what the config has of them, by their model.
+Validate = Callable[[type[Model]], Model]
 
 log = logging.getLogger("realtime.loader")
 
@@ -58,6 +60,10 @@ class PluginProblem(Exception):
     def __init__(self, text: str) -> None:
         # The package that a plugins directory is imported as has a name of ours only.
         super().__init__(re.sub(r"\brealtime_plugins_[0-9a-f]{12}\.", "", text))
+
+
+class WantsSettings(PluginProblem):
+    """A plugin that cannot be made without settings, and has none."""
 
 
 class Found(NamedTuple):
@@ -110,6 +116,8 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.types: dict[str, type[Channel]] = {}
+        #: The settings of each plugin that has a class for them.
+        self.settings: dict[str, Model] = {}
         self._directories = [first_party()]
         if directory is not None and (directory / "plugins").resolve() != first_party():
             self._directories.insert(0, directory / "plugins")
@@ -120,19 +128,46 @@ class Plugins:
 
     # Finding and loading
 
-    def load(self, name: str) -> None:
-        """Import and register the plugin of this name, once. Raises :exc:`PluginProblem`."""
+    def load(self, name: str, validate: Validate | None = None) -> None:
+        """Import and register the plugin of this name, once. Raises :exc:`PluginProblem`.
+
+        A module that has a class ``Plugin`` is registered as an instance of it, made with its settings:
+        what ``validate`` makes of its model, and raises, or else the defaults.
+        """
         if name in self._broken:
             raise self._broken[name]
         if self.manager.has_plugin(f"plugin:{name}"):
             return
         try:
-            plugin = guarded(name, partial(self._import, name))
+            module = guarded(name, partial(self._import, name))
+            plugin = guarded(name, partial(self._made, name, module, validate), ValidationError)
             guarded(name, partial(self._register, f"plugin:{name}", name, plugin))
             guarded(name, partial(self._collect_types, name))
         except PluginProblem as problem:
             self._broken[name] = problem
             raise
+
+    def _made(self, name: str, module: object, validate: Validate | None) -> object:
+        """The plugin itself: the module, or an instance of its class ``Plugin``."""
+        kind = getattr(module, "Plugin", None)
+        model = getattr(kind, "Settings", Model)
+        if not isinstance(kind, type):
+            if validate is not None:
+                validate(Model)
+            return module
+        if not (isinstance(model, type) and issubclass(model, Model)):
+            raise PluginProblem(f"{name}: Plugin.Settings is no subclass of Model")
+        if beside := [key for key, value in vars(module).items() if _is_marked(value)]:
+            wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
+            raise PluginProblem(f"{name}.{beside[0]} {wrong}")
+        try:
+            settings = self.settings[name] = validate(model) if validate else model()
+        except ValidationError:
+            if validate is not None:
+                raise
+            wrong = f"it wants settings: let it stand under 'plugins' as {{plugin: {name}, …}}"
+            raise WantsSettings(f"{name}: {wrong}") from None
+        return kind(settings)
 
     def channel_type(self, name: str) -> type[Channel]:
         """The channel type that ``plugin: name`` means. Raises :exc:`PluginProblem`."""
@@ -298,10 +333,19 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
     problems: list[Problem] = []
     channels: dict[str, Channel] = {}
     for index, name in enumerate(config.plugins):
+        at = ("plugins", index)
+        asked: list[type[Model]] = [Model]
+
+        def validate(model: type[Model], index: int = index, asked: list[type[Model]] = asked) -> Model:
+            asked.append(model)
+            return source.validate(model, config.plugin_settings[index], ("plugins", index))
+
         try:
-            plugins.load(name)
+            plugins.load(name, validate)
+        except ValidationError as error:
+            problems.extend(source.explain(error, asked[-1], at))
         except PluginProblem as problem:
-            problems.append(source.problem(str(problem), ("plugins", index)))
+            problems.append(source.problem(str(problem), at))
     for name, values in config.channels.items():
         path = ("channels", name)
         if config.is_off(name):
@@ -427,6 +471,10 @@ def _check_hooks(label: str, plugin: object) -> None:
                     f"{label}.{name} takes {argument!r}, which this hook does not have"
                     + (did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}")
                 )
+
+
+def _is_marked(value: object) -> bool:
+    return inspect.isfunction(value) and hasattr(value, f"{hookspecs.PROJECT}_impl")
 
 
 def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = PluginProblem) -> T:

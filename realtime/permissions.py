@@ -13,14 +13,41 @@ Action = Literal["subscribe", "publish", "kick"]
 _RULE = re.compile(r"anyone|local|authenticated|nobody|scope:[!-~]{1,100}")
 
 
+def _pattern(value: str) -> str:
+    if not value or "*" in value[:-1]:
+        raise ValueError("expected a topic such as rooms/blue, or the beginning of some: rooms/*")
+    return value
+
+
+#: Names of topics; a ``*`` at the end stands for any rest, slashes too.
+Topics = Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], Field(strict=False)] | None
+
+
 class Identity(Model):
-    """Who a client is, as an ``authenticate`` hook found out."""
+    """Who a client is, as its token says, or an ``authenticate`` hook."""
 
     name: str
     """who it is: a chat takes it as the name"""
 
     scopes: Annotated[frozenset[str], Field(strict=False)] = frozenset()
     """what it may do, for rules such as ``scope:admin``"""
+
+    expires: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """when it is over, in seconds since 1970: its connections are then closed with 4401"""
+
+    subscribe: Topics = None
+    """the topics that it may read, of those that ``allow`` lets it; None: all of them"""
+
+    publish: Topics = None
+    """the topics that it may send to, and remove others from; None: all that ``allow`` lets it"""
+
+    def covers(self, action: Action, topic: str) -> bool:
+        """Whether it is for this topic at all."""
+        patterns = self.subscribe if action == "subscribe" else self.publish
+        return patterns is None or any(
+            topic.startswith(pattern[:-1]) if pattern.endswith("*") else topic == pattern
+            for pattern in patterns
+        )
 
 
 def _rule(value: str) -> str:

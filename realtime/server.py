@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
-import inspect
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from realtime import assets, tls
+from realtime import assets, auth, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -28,7 +27,6 @@ from realtime.lifespans import Lifespans
 from realtime.limits import Rate
 from realtime.loader import PluginProblem, Plugins, build, guarded
 from realtime.paths import is_reserved, route_pattern
-from realtime.permissions import Identity
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
@@ -42,8 +40,6 @@ from realtime.watchdog import Watchdog
 
 log = logging.getLogger("realtime.server")
 
-#: How long a plugin may take to say who makes a request, in seconds.
-AUTHENTICATION = 10.0
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
 _FULL = (
@@ -75,7 +71,7 @@ class Server:
         self.lifespans = Lifespans()
         #: What notices that the event loop is held; there from the start on, unless it is off.
         self.watchdog: Watchdog | None = None
-        self._authenticators: list[tuple[str, Callable[..., list[Any]]]]
+        self._gate: auth.Gate
         self._connections: Connections
         self._descriptors: int
         self._turned_away_at = -math.inf  # when the log was told of the last, by the loop's clock
@@ -111,7 +107,16 @@ class Server:
         self._connections = Connections(loop, caps)
         self._waiting = Waiting(waiting, lambda: self._descriptors - len(self._connections))
         self.plugins, self.channels, more = build(self.config, self.bus)
-        self._authenticators = self.plugins.callers("authenticate")
+        tokens, wrong = auth.tokens(self.config)
+        problems.extend(wrong)
+        self._gate = auth.Gate(
+            self.config,
+            tokens,
+            self._callers("authenticate"),
+            self._callers("authorize"),
+            clock=loop.time,
+            wall_time=lambda: self.bus.wall_time(),
+        )
         self.routes = self._routes(problems)
         problems.extend(more)
         if problems:
@@ -251,6 +256,9 @@ class Server:
         sock.listen(BACKLOG)
         self._listeners.append(listener)
 
+    def _callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
+        return [(_spell(owner), caller) for owner, caller in self.plugins.callers(hook)]
+
     # Routes
 
     def _routes(self, problems: list[Problem]) -> list[Route]:
@@ -261,7 +269,7 @@ class Server:
                 Endpoint(
                     channel,
                     self._connections,
-                    self._authenticate,
+                    self._gate,
                     origins=settings.origins,
                     url=settings.url,
                     limits=settings.limits,
@@ -335,24 +343,6 @@ class Server:
         )
         response.force_close()
         return response
-
-    async def _authenticate(self, request: web.Request) -> Identity | None:
-        for owner, authenticate in self._authenticators:
-            try:
-                for answer in authenticate(request=request):
-                    async with asyncio.timeout(AUTHENTICATION):
-                        identity = await answer if inspect.isawaitable(answer) else answer
-                    if identity is not None:
-                        # What a hook answers has no type; what is no Identity is the plugin's mistake.
-                        return identity  # type: ignore[no-any-return]
-            except web.HTTPException:
-                raise
-            except BaseException as error:
-                if not_the_plugins(error):
-                    raise
-                log.exception("authenticate of %s failed; the request is refused", _spell(owner))
-                raise web.HTTPInternalServerError(text="authentication failed\n") from None
-        return None
 
     # Sockets and lifespans
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realtime import logs, loops
+from realtime.channel import Channel
 from realtime.config import Address, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
@@ -141,11 +142,25 @@ def _banner(server: Server) -> list[str]:
         lines.append(f"  {name:{width}}  {channel.url_on(server.site)}  {about}")
     if not server.channels:
         lines.append("  no channel is configured")
+    opened = _open_to_anyone(server)
     for address in server.addresses:
-        if not address.is_local:
-            lines.append(
-                f"WARNING: {address} is open to other machines: "
-                "whoever reaches it may read and write every channel"
-            )
+        if opened and not address.is_local:
+            lines.append(f"WARNING: {address} is open to other machines: {opened}")
     lines.append(f"ready on {', '.join(map(str, server.addresses))}")
     return lines
+
+
+def _open_to_anyone(server: Server) -> str:
+    """What whoever reaches the server may do; nothing where it is nothing."""
+    readable, writable = [], []
+    for name, channel in server.channels.items():
+        allow, reads = channel.settings.allow, set(channel.transports) - {"post"}
+        if allow.subscribe == "anyone" and reads:
+            readable.append(name)
+        hears = type(channel).on_message is not Channel.on_message and {"websocket", "post"}
+        if allow.publish == "anyone" and hears and hears & set(channel.transports):
+            writable.append(name)
+    parts = [f"read {', '.join(readable)}"] * bool(readable) + [f"write to {', '.join(writable)}"] * bool(
+        writable
+    )
+    return f"whoever reaches it may {' and '.join(parts)} (allow in the config)" if parts else ""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from tree import ROOT
 
 from realtime.channel import Channel, Limits
-from realtime.config import TLS, Document, ServerLimits, ServerSettings
+from realtime.config import JWT, TLS, Auth, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
 from realtime.permissions import Allow
 from realtime.schema import of_model
@@ -33,6 +33,8 @@ def tables() -> dict[str, str]:
         "server": ServerSettings,
         "server.limits": ServerLimits,
         "server.tls": TLS,
+        "auth": Auth,
+        "auth.jwt": JWT,
         "channel": Channel.Settings,
         "channel.allow": Allow,
         "channel.limits": Limits,

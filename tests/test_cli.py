@@ -13,7 +13,9 @@ import pytest
 from command import ENVIRONMENT, ROOT, run
 
 #: Every command, as the help lists them.
-COMMANDS = ("serve", "check", "plugins", "routes", "config", "schema", "init", "connect", "publish")
+COMMANDS = (
+    "serve", "check", "plugins", "routes", "config", "schema", "token", "init", "connect", "publish",
+)  # fmt: skip
 NO_PLUGINS = ("connect", "publish")
 STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\nthreading.Event().wait()\n"
 

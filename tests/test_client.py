@@ -30,6 +30,7 @@ from servers import (
     websocket,
 )
 from test_post import BOX, CONFIG
+from tokenmaker import AUTH, token
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 from wire import eventually, soon
@@ -38,6 +39,8 @@ import realtime
 from realtime import Backoff, Closed, Connection, Message, NotConnected, Position, Refused, Unconfirmed
 from realtime.errors import RealtimeError
 
+#: A channel for who has a token.
+ONLY_KNOWN = "allow: {subscribe: authenticated, publish: authenticated}"
 #: Comes back at once.
 AT_ONCE = Backoff(first=0.0, restart=(0.0, 0.0), advised=0.0)
 
@@ -1558,3 +1561,91 @@ async def test_message_that_is_never_taken(serve: Serve) -> None:
     ):
         with pytest.raises(Closed, match="1003 wrong kind: the chat takes text only"):
             await chat.send(b"bytes")
+
+
+# Tokens
+
+
+def authorized_as(server: ServerConnection) -> str | None:
+    """The header that a client came with."""
+    assert server.request is not None
+    return server.request.headers.get("Authorization")
+
+
+async def test_token_is_sent_in_the_header(serve: Serve) -> None:
+    """A token goes with every request: of a WebSocket, of a stream, and of a POST."""
+    config = f"{AUTH}\nchannels: {{room: {{plugin: topics, path: /room, {ONLY_KNOWN}}}}}\n"
+    async with serve(config) as serving:
+        for url in (serving.ws("/room"), serving.http("/room")):
+            async with realtime.connect(url, token=token()) as channel:
+                await channel.send("hi")
+                assert await take(channel, 1) == ["hi"]
+            with pytest.raises(Refused) as caught:
+                async with realtime.connect(url):
+                    pass
+            assert caught.value.status == 401
+
+
+async def test_token_that_is_over_is_got_anew() -> None:
+    """After 4401 a function is asked for another token; a text is the end."""
+    came: list[str | None] = []
+
+    async def handler(server: ServerConnection) -> None:
+        came.append(authorized_as(server))
+        if len(came) == 1:
+            await server.close(4401, "the token has expired")
+        await server.send(frame("message", "hi"))
+        await server.wait_closed()
+
+    tokens = iter(["one", "two"])
+
+    async def fresh() -> str:
+        return next(tokens)
+
+    async with (
+        websocket(handler, V1) as url,
+        realtime.connect(url, token=fresh, backoff=AT_ONCE) as channel,
+    ):
+        assert await take(channel, 1) == ["hi"]
+    assert came == ["Bearer one", "Bearer two"]
+    came.clear()
+    async with websocket(handler, V1) as url, realtime.connect(url, token="one") as channel:
+        with pytest.raises(Closed, match="4401"):
+            await soon(anext(channel))
+    assert came == ["Bearer one"]
+
+
+async def test_server_that_believes_no_token_is_not_asked_for_ever() -> None:
+    """Who is told 4401 three times in a row gives up."""
+    came = 0
+
+    async def handler(server: ServerConnection) -> None:
+        nonlocal came
+        came += 1
+        await server.close(4401, "no")
+
+    async with (
+        websocket(handler, V1) as url,
+        realtime.connect(url, token=lambda: "x", backoff=AT_ONCE) as channel,
+    ):
+        with pytest.raises(Closed, match="4401"):
+            await soon(anext(channel))
+    assert came == 3
+
+
+async def test_token_is_not_handed_to_another_host() -> None:
+    """A redirect to somewhere else is followed without the token."""
+    heads: list[bytes] = []
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    async with http(other) as elsewhere:
+        moved = f"HTTP/1.1 302 Found\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
+        async with answering(moved.encode()) as address:
+            with pytest.raises(Refused):
+                async with realtime.connect(f"http://{address}/", token="s3cret"):
+                    pass
+    assert len(heads) == 1
+    assert b"s3cret" not in heads[0]

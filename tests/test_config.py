@@ -17,8 +17,10 @@ from tree import checkout
 from realtime.channel import Channel, Limits
 from realtime.config import (
     BUILT_IN,
+    JWT,
     TLS,
     Address,
+    Auth,
     Config,
     Duration,
     ServerLimits,
@@ -347,7 +349,7 @@ def test_built_in_config_serves_three_channels() -> None:
 
 def test_sections_stand_in_the_config() -> None:
     """config.yaml has every section."""
-    assert set(entries()) == {"server", "plugins", "channels"}
+    assert set(entries()) == {"server", "auth", "plugins", "channels"}
 
 
 def test_every_server_key_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +362,18 @@ def test_every_server_key_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) 
     without = {name for name, field in ServerSettings.model_fields.items() if field.default is None}
     assert all(getattr(given, name) is not None for name in without)
     assert given.model_copy(update=dict.fromkeys(without)) == ServerSettings()
+
+
+def test_every_key_of_auth_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """config.yaml names every key of ``auth`` with its default, or else with an example."""
+    monkeypatch.setenv("REALTIME_KEY", "sesame")
+    auth = entries()["auth"]
+    assert (set(auth), set(auth["jwt"])) == (keys(Auth), keys(JWT))
+    given = parse(yaml.safe_dump({"auth": auth, "channels": {}})).auth.jwt
+    without = {name: None for name, field in JWT.model_fields.items() if field.default is None}
+    assert given is not None
+    assert all(getattr(given, name) is not None for name in without)
+    assert given.model_copy(update=without) == JWT()
 
 
 def test_every_channel_key_stands_in_the_config() -> None:

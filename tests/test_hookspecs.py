@@ -15,7 +15,13 @@ from realtime.loader import HOOKS, Plugins
 
 def test_the_hooks() -> None:
     """The hooks are these; another comes with a docstring, docs, a test and a plugin."""
-    assert sorted(HOOKS) == ["authenticate", "register_channels", "register_routes", "register_services"]
+    assert sorted(HOOKS) == [
+        "authenticate",
+        "authorize",
+        "register_channels",
+        "register_routes",
+        "register_services",
+    ]
 
 
 @pytest.mark.parametrize("hook", sorted(HOOKS))

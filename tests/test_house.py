@@ -37,11 +37,12 @@ CLIENTS = ("client", "links", "terminal")
 #: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
 CONFIG = ("config", "source")
 #: What only the command line needs.
-COMMANDS = ("cli", "exit_codes", "inspection", "logs", "schema", "serving")
+COMMANDS = ("cli", "exit_codes", "inspection", "logs", "schema", "serving", "token")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",
     "aiohttp",
+    "jwt",
     "orjson",
     "pluggy",
     "pydantic",
@@ -142,7 +143,9 @@ def test_requirements_are_used() -> None:
     setup = (checkout() / "setup.cfg").read_text()
     required = re.search(r"install_requires =\n((?:    .*\n)+)", setup)
     assert required is not None
-    names = {line.split()[0].lower().replace("pyyaml", "yaml") for line in required[1].splitlines()}
+    imported = {"pyyaml": "yaml", "pyjwt[crypto]": "jwt"}
+    first = [line.split()[0].lower() for line in required[1].splitlines()]
+    names = {imported.get(name, name) for name in first}
     used = set().union(*map(foreign, [*MODULES.values(), *PLUGIN_FILES]))
     assert names == used - {"yarl", "multidict", "pydantic_core"}
 

@@ -177,6 +177,8 @@ def test_plugins(tmp_path: Path) -> None:
     assert [" ".join(row.split()) for row in rows[1:]] == [
         "echo plugins/echo.py - Polls, for a test.",
         "poll plugins/poll.py a Polls, for a test.",
+        "api_keys built in - API keys: a program that sends a key of the config, as `X-API-Key`, "
+        "is who the config says.",
         "chat built in - Chat: the first text is the name, every other is said to everybody in the room.",
         "clock built in - Clock: the time, to everybody at once and then with every interval.",
         "echo built in - hidden by plugins/echo.py",

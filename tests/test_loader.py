@@ -9,7 +9,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Serve
+from conftest import Serve, make
+from wire import ask
 
 from realtime import hookspecs
 from realtime.bus import Bus
@@ -201,7 +202,7 @@ def test_unknown_plugin_says_where_it_was_searched(write: Write, install: Instal
     assert problem(write({}), "zebra").splitlines() == [
         "there is no plugin 'zebra'",
         "    searched: plugins (none)",
-        f"    searched: {first_party()} (chat, clock, echo, topics)",
+        f"    searched: {first_party()} (api_keys, chat, clock, echo, topics)",
         "    searched: entry points of group 'realtime' of installed packages (poker)",
     ]
 
@@ -802,3 +803,81 @@ async def test_name_of_a_plugin_from_the_environment(
     monkeypatch.setenv("WHICH", "hunter2")
     [said] = await mistakes("plugins: ['${WHICH}']\n")
     assert said.startswith("c.yaml:1:11: plugins[0]: there is no plugin '${WHICH}'\n")
+
+
+# Plugins with settings
+
+GREETER = """
+    from aiohttp import web
+    from realtime import Model, hookimpl
+
+    class Plugin:
+        class Settings(Model):
+            greeting: str = "hello"
+
+        def __init__(self, settings):
+            self.settings = settings
+
+        @hookimpl
+        def register_routes(self, bus):
+            async def greet(request):
+                return web.Response(text=self.settings.greeting)
+
+            return [web.get("/greet", greet)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "greeting"),
+    [("greeter", "hello"), ("{plugin: greeter}", "hello"), ("{plugin: greeter, greeting: hi}", "hi")],
+)
+async def test_plugin_with_settings(serve: Serve, entry: str, greeting: str) -> None:
+    """A class ``Plugin`` is made with its settings, and its methods are the hooks."""
+    async with serve(f"plugins: [{entry}]\nchannels: {{}}\n", {"greeter.py": GREETER}) as serving:
+        assert (await ask(serving.port, "/greet"))[1] == greeting
+
+
+@pytest.mark.parametrize(
+    ("source", "entry", "says"),
+    [
+        (
+            GREETER,
+            "{plugin: greeter, greting: hi}",
+            "plugins[0].greting: unknown key, did you mean 'greeting'?",
+        ),
+        (GREETER, "{plugin: greeter, greeting: 5}", "plugins[0].greeting: expected text, not '5'"),
+        (
+            GREETER,
+            "{greeting: hi}",
+            "plugins[0]: expected the name of a plugin, or its settings with the key",
+        ),
+        (GREETER, "5", "plugins[0]: expected text, not '5'"),
+        ("X = 1", "{plugin: greeter, greeting: hi}", "plugins[0].greeting: unknown key"),
+        (
+            "class Plugin:\n    Settings = int",
+            "greeter",
+            "greeter: Plugin.Settings is no subclass of Model",
+        ),
+        (
+            GREETER + "\n    @hookimpl\n    def authenticate(request): ...\n",
+            "greeter",
+            "greeter.authenticate is a hook beside the class Plugin, and would not be called",
+        ),
+    ],
+)
+async def test_mistake_in_the_settings_of_a_plugin(
+    tmp_path: Path, source: str, entry: str, says: str
+) -> None:
+    """What is wrong with the settings of a plugin is told in its place."""
+    with pytest.raises(ConfigError) as caught:
+        await make(tmp_path, f"plugins: [{entry}]\nchannels: {{}}\n", {"greeter.py": source}).start()
+    (problem,) = map(str, caught.value.problems)
+    assert problem.startswith("config.yaml:2:")
+    assert says in problem
+
+
+async def test_plugin_that_wants_settings_says_so(tmp_path: Path) -> None:
+    """A plugin that is named where it can have none, and wants some, says where they are to stand."""
+    source = GREETER.replace(' = "hello"', "")
+    with pytest.raises(ConfigError, match="it wants settings: let it stand under 'plugins'"):
+        await make(tmp_path, "channels: {a: {plugin: greeter, path: /a}}\n", {"greeter.py": source}).start()

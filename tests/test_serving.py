@@ -174,12 +174,34 @@ async def test_listen_instead_of_the_configs(tmp_path: Path, start: Start) -> No
         assert not (tmp_path / "rt.sock").exists()
 
 
-async def test_warning_when_others_can_reach_it(tmp_path: Path, start: Start) -> None:
-    """Listening beyond this machine is warned about before it says ready."""
-    (tmp_path / "config.yaml").write_text("channels: {}\n")
+@pytest.mark.parametrize(
+    ("allow", "says"),
+    [
+        ("{}", "whoever reaches it may read lobby and write to lobby (allow in the config)"),
+        ("{publish: authenticated}", "whoever reaches it may read lobby (allow in the config)"),
+        ("{subscribe: local}", "whoever reaches it may write to lobby (allow in the config)"),
+        ("{subscribe: local, publish: 'scope:x'}", ""),
+    ],
+)
+async def test_warning_when_others_can_reach_what_is_open(
+    tmp_path: Path, start: Start, allow: str, says: str
+) -> None:
+    """Beyond this machine, what anyone may do is warned about before it says ready; and nothing else is."""
+    (tmp_path / "config.yaml").write_text(
+        f"channels: {{lobby: {{plugin: chat, path: /chat, allow: {allow}}}}}\n"
+    )
     async with start("--listen", "0.0.0.0:0") as server:
         address = await server.ready()
-        assert f"WARNING: {address} is open to other machines" in server.said
+        assert (f"WARNING: {address} is open to other machines: {says}\n" in server.said) is bool(says)
+        assert ("WARNING" in server.said) is bool(says)
+
+
+async def test_warning_speaks_of_what_a_channel_hears(tmp_path: Path, start: Start) -> None:
+    """A channel that hears nothing is not said to be open to writers."""
+    (tmp_path / "config.yaml").write_text("channels: {clock: {plugin: clock, path: /events}}\n")
+    async with start("--listen", "0.0.0.0:0") as server:
+        await server.ready()
+        assert "whoever reaches it may read clock (allow in the config)" in server.said
 
 
 # The end

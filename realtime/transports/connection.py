@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Awaitable, Callable
 from threading import get_ident
 from typing import NamedTuple
@@ -42,6 +43,8 @@ CLOSE_GRACE = 2.0
 STALL = 10.0
 #: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
 LEAVE_GRACE = 10.0
+#: After how long at most it is looked at whether a token is over, in seconds.
+LOOK_AT_TOKEN = 20.0
 
 
 class End(NamedTuple):
@@ -351,12 +354,19 @@ class Connection(Deadline):
 
     def watch(self) -> None:
         """Begin to look after the connection."""
-        at = self.look(self._loop.time())
+        at = self.beat(self._loop.time())
         if at is not None:
             self.connections.heartbeat.schedule(self, at)
 
     def beat(self, now: float) -> float | None:
         """Look after the connection; see :class:`Heartbeat`."""
+        over = math.inf
+        if self.client.identity is not None and (expires := self.client.identity.expires) is not None:
+            # Now and then, too: the clock on the wall can be set while that of the loop goes on.
+            over = min(expires - self.topic.bus.wall_time(), LOOK_AT_TOKEN)
+            if over <= 0:
+                self.close(CloseCode.NOT_AUTHENTICATED, "the token has expired, connect with a new one")
+                return None
         if self.paused:
             unread = owed(self.transport)
             if unread < self._unread:  # slow, but it reads
@@ -366,9 +376,12 @@ class Connection(Deadline):
                 self.abort()
                 return None
         again = self.look(now)
-        if self._since and again is not None:
+        if again is None:
+            return None
+        again = min(again, now + over)
+        if self._since:
             again = min(again, self.look_at_work(now))
-        return min(again, self._paused_at + STALL) if self.paused and again is not None else again
+        return min(again, self._paused_at + STALL) if self.paused else again
 
     def look(self, now: float) -> float | None:
         """What this transport does in silence; returns when to look again."""

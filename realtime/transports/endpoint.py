@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
 
+from realtime.auth import Gate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
@@ -19,7 +19,7 @@ from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
-from realtime.proxies import is_local, known_scheme
+from realtime.proxies import known_scheme
 from realtime.transports import negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
@@ -33,7 +33,7 @@ from realtime.transports.takeover import Opening, cut, take_over
 #: that were turned away together would come together.
 COME_BACK = 2, 8
 
-Authenticate = Callable[[web.Request], Awaitable[Identity | None]]
+OnMessage = Callable[[Client, Message], Awaitable[Position | None]]
 
 #: How long a snapshot may take, its wait for others included, in seconds.
 SNAPSHOT_WITHIN = 30.0
@@ -57,7 +57,7 @@ class Endpoint:
         self,
         channel: Channel,
         connections: Connections,
-        authenticate: Authenticate,
+        gate: Gate,
         *,
         origins: str | list[str],
         url: str | None,
@@ -65,7 +65,7 @@ class Endpoint:
     ) -> None:
         self._channel = channel
         self._connections = connections
-        self._authenticate = authenticate
+        self._gate = gate
         self._origins = origins
         self._url = url
         own = channel.settings.limits
@@ -120,8 +120,10 @@ class Endpoint:
         response: web.StreamResponse | None = None
         if wanted == "websocket":
             response = websocket.accept(request, compress=self._channel.settings.compress)
-        identity = await self._authenticate(self._without_borrowed_cookies(request))
-        if refusal := self._refusal(request, _ACTIONS.get(wanted, "subscribe"), identity):
+        identity = await self._gate.authenticate(request)
+        action, allow = _ACTIONS.get(wanted, "subscribe"), self._channel.settings.allow
+        refusal = self._gate.refusal(request, allow, action, identity, topic)
+        if refusal := refusal or self._gate.denied(identity, action, topic):
             raise refusal
         if wanted == "kick":
             return await self._kick(request, topic)
@@ -138,8 +140,10 @@ class Endpoint:
             response = Opening(headers=headers | common)
         connection = self._connection(request, topic, wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
-        if wanted == "websocket" and (refusal := self._refusal(request, "publish", identity)):
-            connection.on_message = _refusing(refusal)
+        if wanted == "websocket":
+            refusal = self._gate.refusal(request, allow, "publish", identity, topic)
+            if refusal or self._gate.asks:
+                connection.on_message = self._asking_first(connection.on_message, refusal)
         await self._open(request, connection, response, since)
         return response
 
@@ -244,53 +248,25 @@ class Endpoint:
             raise web.HTTPNotFound(text=f"there is no {id or name!r} here\n")
         return web.Response(body=b'{"removed":%d}' % removed, content_type="application/json")
 
-    def _refusal(
-        self, request: web.Request, action: Action, identity: Identity | None
-    ) -> web.HTTPException | None:
-        allow = self._channel.settings.allow
-        if allow.permits(action, identity, local=is_local(request)):
-            return None
-        rule = getattr(allow, action)
-        text = f"who may {action} here: {rule} (allow.{action} in the config)\n"
-        if identity is None and rule not in ("local", "nobody"):
-            return web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
-        return web.HTTPForbidden(text=text)
+    def _asking_first(self, hear: OnMessage, refusal: web.HTTPException | None) -> OnMessage:
+        """What hears the messages of a client that may read, and may not publish or not always."""
+
+        async def on_message(client: Client, message: Message) -> Position | None:
+            refused = refusal or self._gate.denied(client.identity, "publish", client.topic)
+            if refused is not None:
+                raise Rejected((refused.text or "").strip(), refused.status)
+            return await hear(client, message)
+
+        return on_message
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
-        if sent and not (len(sent) == 1 and self._may_connect(request, self._origins)):
+        own = f"{known_scheme(request) or ''}://{request.host}", self._url
+        if sent and not (len(sent) == 1 and origin_allowed(sent[0], self._origins, *own)):
             raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
             )
-
-    def _may_connect(self, request: web.Request, allowed: str | list[str]) -> bool:
-        site = f"{known_scheme(request) or ''}://{request.host}"
-        return origin_allowed(request.headers.get(hdrs.ORIGIN, ""), allowed, site, self._url)
-
-    def _without_borrowed_cookies(self, request: web.Request) -> web.Request:
-        """A request as it may be authenticated: a browser sends its cookies along, whoever's page asks.
-
-        They are believed of the server's own pages and of those in a list, never because ``any`` may
-        connect. No browser leaves the origin out of what could do harm: a handshake, a POST.
-        """
-        if hdrs.COOKIE not in request.headers:
-            return request
-        if hdrs.ORIGIN in request.headers:
-            believed = self._may_connect(request, "same" if self._origins == "any" else self._origins)
-        else:
-            reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-            believed = reads and not websocket.wants_websocket(request)
-        if believed:
-            return request
-        headers: CIMultiDict[str] = CIMultiDict()
-        for name, value in request.headers.items():
-            if name.lower() != "cookie":  # and what is no UTF-8 could not be cloned
-                headers.add(name, value.encode(errors="surrogateescape").decode(errors="replace"))
-        # What a trusted proxy has told of it is not cloned of itself.
-        return request.clone(
-            headers=headers, scheme=request.scheme, host=request.host, remote=request.remote or ""
-        )
 
     def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
         """Raises the HTTP error (429, 503) of a limit that another client would break."""
@@ -320,15 +296,6 @@ def _overloaded(limit: str, sentence: str, wait: int | None = None) -> web.HTTPE
         error.set_status(429)
     error.force_close()
     return error
-
-
-def _refusing(refusal: web.HTTPException) -> Callable[[Client, Message], Awaitable[None]]:
-    """What hears the messages of a client that may read, and not publish."""
-
-    async def refuse(client: Client, message: Message) -> None:
-        raise Rejected((refusal.text or "").strip(), refusal.status)
-
-    return refuse
 
 
 class _GuardedFrames(PlainFrames):

@@ -23,7 +23,7 @@ from test_serving import Start, start
 
 from faults.catalogue import fault
 from faults.conftest import Calm
-from realtime import loader, logs, server as server_module
+from realtime import auth, loader, logs
 from realtime.errors import ConfigError
 
 __all__ = ["start"]
@@ -473,7 +473,7 @@ async def test_authentication_that_hangs(
     calm: Calm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An ``authenticate`` that does not answer is 500 after a while, and the log names the plugin."""
-    monkeypatch.setattr(server_module, "AUTHENTICATION", 0.05)
+    monkeypatch.setattr(auth, "AUTHENTICATION", 0.05)
     source = """
     import asyncio
     from realtime import hookimpl
