@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-from conftest import Serve, Serving
+from conftest import FLOODED, Serve, Serving
 from hypothesis import given, strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -580,7 +580,7 @@ async def test_bomb_does_not_go_off(serve: Serve) -> None:
 
 async def test_what_waits_is_not_inflated(serve: Serve) -> None:
     """Messages that the channel has not come to wait as small as they came, and are heard whole."""
-    config = "channels: {slow: {plugin: slow, path: /ws, compress: true}}"
+    config = f"channels: {{slow: {{plugin: slow, path: /ws, compress: true, {FLOODED}}}}}"
     size, count = 65_536, 500
     flood = compressed(bytes(size), BINARY) * count
     async with serve(config, SLOW) as serving, compressing(serving) as wire:

@@ -336,7 +336,8 @@ async def test_profile(serve: Serve, accept: str, profiled: bool) -> None:
         ("GET", "/sse", [("Accept", "image/png")], 406),
         ("GET", "/websocket", (), 426),
         ("GET", "/sse?token=bug", EVENTS, 500),
-        ("GET", "/full", EVENTS, 503),
+        ("GET", "/full", EVENTS, 200),  # a stream that says so
+        ("HEAD", "/full", EVENTS, 503),
     ],
 )
 async def test_every_answer_depends_on_what_was_asked(
