@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from realtime import assets, tls
@@ -330,8 +330,9 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for each malformed request or body of a stranger."""
-    http_log, theirs = logging.getLogger("realtime.http"), (HttpProcessingError, web.RequestPayloadError)
+    """aiohttp's own log, without a traceback for what a stranger does: malformed requests, going too early."""
+    http_log = logging.getLogger("realtime.http")
+    theirs = HttpProcessingError, web.RequestPayloadError, ClientConnectionResetError
     if not http_log.filters:
         http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], theirs)))
     return http_log
