@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 from wire import (
@@ -117,13 +118,19 @@ TOKENS: tuple[bytes, ...] = (
     *(b"\r\n", b"\n", b"\r", b"\0", b"\xff", b" ", b"\t", b":", b",", b";", b'"', b"=", b"?", b"#", b"&"),
     *(b"%00", b"%2f", b"%", b"%ff", b"../", b"//", b"*", b"\\", b"http://x@y:99999/", b"[::1"),
     *(b"-1", b"0", b"+2", b"0x2", b"1e400", b"99999999999999999999", b"NaN", b"earliest", b"-20", b"e-0"),
-    *(b"{", b"}", b"[" * 2000, b"\\ud800", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xef\xbb\xbf", b"\xc0\x80"),
+    *(b"{", b"}", b"[" * 2000, b"\\ud800", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xef\xbb\xbf"),
     *(b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n"),
     *(b"Upgrade: websocket\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"Host: x\r\n"),
-    *(b"Origin: null\r\n", b"Last-Event-ID: \xc3\xa9\r\n", b"Accept: */*;q=0\r\n", b"X-Forwarded-For: 1\r\n"),
+    *(b"Origin: null\r\n", b"Last-Event-ID: \xc3\xa9\r\n", b"Accept: */*;q=0\r\n", b"Via: 1\r\n"),
     *(b"Idempotency-Key: a, b\r\n", b"Sec-WebSocket-Key: AA==\r\n", b"Sec-WebSocket-Version: 8\r\n"),
-    *(b"A" * 9000, b"\x81\xfe\xff\xff", b"\x88\x80\0\0\0\0", b"\x89\xff" + b"\xff" * 8, b"\x01\x80\0\0\0\0"),
-    *(b"\x82\xff\0\0\0\0\0\1\0\1\0\0\0\0", b"\x83\x80\0\0\0\0", b"\xc1\x80\0\0\0\0", b"\x81\x01a"),
+    *(b"A" * 9000, b"\x81\xfe\xff\xff", b"\x88\x80\0\0\0\0", b"\x89\xff" + b"\xff" * 8, b"\xc0\x80"),
+    *(
+        b"\x01\x80\0\0\0\0",
+        b"\x82\xff\0\0\0\0\0\1\0\1\0\0\0\0",
+        b"\x83\x80\0\0\0\0",
+        b"\xc1\x80\0\0\0\0",
+        b"\x81\x01a",
+    ),
 )
 
 
@@ -131,7 +138,7 @@ class Mutation(NamedTuple):
     """What to say, in which segments, and how to end."""
 
     segments: list[bytes]
-    #: ``fin``: say that nothing more is coming; ``wait``: hear what there is to hear before; ``rst``: be gone.
+    #: ``fin``: say that nothing more is coming; ``wait``: hear what there is before; ``rst``: be gone.
     end: str
 
 
@@ -143,7 +150,7 @@ def mutation(seed: object, number: int) -> Mutation:
         _mutate(dice, pieces)
     data = b"".join(pieces)
     edges = sorted({0, len(data), *(dice.randint(0, len(data)) for _ in range(dice.choice((0, 0, 1, 5))))})
-    segments = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    segments = [data[start:end] for start, end in pairwise(edges)]
     if dice.random() < 0.15:  # in the middle
         del segments[dice.randint(0, len(segments)) :]
     return Mutation(segments, dice.choice(("fin", "wait", "wait", "wait", "rst")))
@@ -254,7 +261,7 @@ def _body(status: str, headers: dict[str, str], said: bytes) -> bytes:
         return said
     if headers.get("transfer-encoding") == "chunked":
         while said and not complete:
-            size, whole, said = said.partition(b"\r\n")
+            size, _, said = said.partition(b"\r\n")
             assert re.fullmatch(rb"[0-9a-f]+", size), size
             body += said[: int(size, 16)]
             end, said = said[int(size, 16) :][:2], said[int(size, 16) + 2 :]
