@@ -268,8 +268,8 @@ def _body(status: str, headers: dict[str, str], said: bytes) -> bytes:
             assert end in (b"\r\n", b"\r", b""), end
             complete = size == b"0" and end == b"\r\n"
     elif "content-length" in headers:
-        size = int(headers["content-length"])
-        body, said, complete = said[:size], said[size:], len(said) >= size
+        length = int(headers["content-length"])
+        body, said, complete = said[:length], said[length:], len(said) >= length
     else:
         body, said = said, b""
     assert b"Traceback" not in body, body
