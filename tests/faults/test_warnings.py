@@ -17,7 +17,7 @@ from wire import EVENTS, LINES, UPGRADE, Headers, eventually, request, soon, tex
 
 from faults.mutations import CONFIG, SEED, batch
 
-#: How long a callback may hold the loop, in seconds; it is told from a tenth on, but others use the machine.
+#: How long a callback may hold the loop, in seconds: it is told from a tenth on, but the machine is shared.
 HELD = 1.0
 COMPLAINS = re.compile(r"Warning|Traceback|Exception ignored|never (awaited|retrieved)|\bERROR\b|unclosed")
 V1 = [("Sec-WebSocket-Protocol", "realtime.v1.json")]
