@@ -330,7 +330,7 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for a stranger who sends what is no HTTP, or goes too early."""
+    """aiohttp's own log, without a traceback for who sends what is no HTTP, or goes too early."""
     http_log = logging.getLogger("realtime.http")
     theirs = HttpProcessingError, web.RequestPayloadError, ClientConnectionResetError
     if not http_log.filters:
