@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -176,6 +177,19 @@ def test_header_values(calm: Calm, path: str) -> None:
             judge(runner.run(perform(serving.port, Mutation([said], "wait"))))
 
         any_values()
+
+
+@fault(19)
+@pytest.mark.parametrize("end", ["fin", "rst"])
+async def test_gone_before_it_may_go_on(calm: Calm, end: str) -> None:
+    """Who has gone before the 100 it waits for is no error of the server's."""
+    asked = wire.request("/ws", [("Expect", "100-continue"), ("Content-Length", "5")], method="POST")
+    async with calm(CONFIG) as serving:
+        for _ in range(10):  # before the server has a turn
+            sock = socket.create_connection(("127.0.0.1", serving.port))
+            sock.sendall(asked)
+            wire.Wire(sock).reset() if end == "rst" else sock.close()
+        await wire.ask(serving.port, "/-/live")
 
 
 def quoted(text: str) -> bytes:
