@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import ClientConnectionResetError, HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, InvalidURLError, LineTooLong
 from aiohttp.typedefs import Handler
 
@@ -205,8 +205,9 @@ class Http(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Log what is a bug; that a stranger sends what is no HTTP is none."""
-        if not isinstance(kwargs.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
+        """Log what is a bug; that a stranger sends what is no HTTP, or goes too early, is none."""
+        theirs = HttpProcessingError | web.RequestPayloadError | ClientConnectionResetError
+        if not isinstance(kwargs.get("exc_info"), theirs):
             super().log_exception(*args, **kwargs)
 
 
@@ -231,7 +232,10 @@ def explain(error: HttpProcessingError | web.RequestPayloadError) -> tuple[int, 
         return 505, "this server speaks HTTP/1.1"
     if isinstance(error, InvalidURLError):
         said = "the target is no URL"
-    return 400, f"this is no HTTP: {said.rstrip(':')[:100]}"
+    shown = (
+        said.rstrip(":")[:100].encode(errors="replace").decode()
+    )  # aiohttp's parser in Python decodes none
+    return 400, f"this is no HTTP: {shown}"
 
 
 def _last(error: web.HTTPException) -> web.HTTPException:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from aiohttp import hdrs, web
-from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappingMatchInfo
+from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceRoute, UrlMappingMatchInfo
 from yarl import URL
 
 from realtime.paths import shape
@@ -40,6 +40,7 @@ class RouteTable(AbstractResource):
         super().__init__()
         self._prefix = ""
         self._dispatcher = web.UrlDispatcher()
+        self._unmet = ResourceRoute(hdrs.METH_ANY, _refuse, self, expect_handler=_refuse)
 
     def replace(self, routes: Iterable[Route]) -> None:
         """Serve these routes from now on; requests under way are not touched."""
@@ -51,6 +52,8 @@ class RouteTable(AbstractResource):
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
         """Ask the current routes (``AbstractResource``)."""
+        if not request.headers.get(hdrs.EXPECT, "").isascii():  # aiohttp would repeat it, and cannot
+            return UrlMappingMatchInfo({}, self._unmet), set()
         match = await self._dispatcher.resolve(request)
         error = match.http_exception
         if error is None:
@@ -113,3 +116,7 @@ def _add_prefix(dispatcher: web.UrlDispatcher, prefix: str) -> None:
         dispatcher.unindex_resource(resource)
         resource.add_prefix(prefix)
         dispatcher.index_resource(resource)
+
+
+async def _refuse(request: web.Request) -> NoReturn:
+    raise web.HTTPExpectationFailed(text="the only expectation that is met is 100-continue\n")

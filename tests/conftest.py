@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import settings
 
 from realtime.config import parse
 from realtime.loops import Choice, factory
@@ -22,6 +23,11 @@ from realtime.source import Source
 # that; a signal that is handled is reset in them instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+#: How many times as much as usual is tried of what is made up at random; usually it is the same each time.
+FUZZ = int(os.environ.get("REALTIME_FUZZ", "1"))
+settings.register_profile("realtime", derandomize=FUZZ == 1, max_examples=100 * FUZZ, deadline=None)
+settings.load_profile("realtime")
 
 #: The event loop of the suite: that of a server, unless this names another.
 LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")

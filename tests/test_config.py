@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -514,3 +515,15 @@ def test_address_of_the_other_kind() -> None:
     """An IPv4 address in IPv6 clothes would match nobody, and is told."""
     [problem] = mistakes("server: {trusted_proxies: ['::ffff:127.0.0.1']}")
     assert problem.message.startswith("expected 127.0.0.1: an IPv4 address is written as such")
+
+
+@given(st.text(st.sampled_from("0123456789.mshdKiMGB e-+\u0660\u00b2"), max_size=12) | st.text(max_size=12))
+def test_any_text_is_a_duration_a_size_or_neither(text: str) -> None:
+    """Whatever is written, it is within the bounds, and reads the same when it is written again."""
+    for kind, least, most in ((Duration, 0.001, 366 * 86400.0), (Size, 1, 1024**4)):
+        adapter: TypeAdapter[float] = TypeAdapter(kind)
+        with contextlib.suppress(ValidationError):
+            value = adapter.validate_python(text)
+            assert least <= value <= most
+            again = adapter.validate_python(adapter.dump_python(value, mode="json"))
+            assert again == pytest.approx(value, abs=1e-6)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import traceback
 from itertools import pairwise
 
+import aiohttp
 import pytest
 from hypothesis import given, settings, strategies as st
-from servers import answering, http, stream
+from servers import V1, answering, http, stream, websocket
+from websockets.asyncio.server import ServerConnection
 from wire import soon
+from yarl import URL
 
 import realtime
-from realtime.links import parse_url, shown
+from realtime.links import parse_url, post, shown
+from realtime.message import Message
 
 # The rules of server-sent events
 
@@ -83,6 +88,92 @@ def test_stream_in_any_pieces(cuts: list[int]) -> None:
 
 
 PROFILE = b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; profile="realtime.v1.json"\r\n\r\n'
+
+
+# Anything at all
+
+PIECES = ["data", ":", " ", "\n", "\r", "id", "event", "retry", "0", "\ufeff", "realtime:", "bye", "hi"]
+KEYS = ["data", "id", "event", "encoding", "time", "ref", "code", "retry", "messages", "outcome", "client"]
+EVENTS = [
+    "realtime:bye",
+    "realtime:welcome",
+    "realtime:ack",
+    "realtime:error",
+    "realtime:gap",
+    "realtime:reset",
+]
+VALUES = [
+    "e-1",
+    "hi",
+    "aGk=",
+    "base64",
+    "",
+    0,
+    1000,
+    -1,
+    1e300,
+    2**63,
+    True,
+    None,
+    [],
+    {},
+    {"message": "x"},
+]
+OBJECT = st.recursive(
+    st.sampled_from(VALUES),
+    lambda inner: st.dictionaries(st.sampled_from(KEYS), inner | st.sampled_from(EVENTS)) | st.lists(inner),
+    max_leaves=12,
+).map(lambda data: json.dumps(data).encode())
+SOUP = st.lists(st.sampled_from(PIECES), max_size=30).map(lambda parts: "".join(parts).encode())
+STREAM = st.lists(SOUP | OBJECT.map(lambda data: b"data: %s\n\n" % data)).map(b"".join)
+
+
+async def take(url: str) -> None:
+    """Read all that there is; only errors of ours may come of it."""
+    with contextlib.suppress(realtime.RealtimeError):
+        async with realtime.connect(url, reconnect=False, timeout=2.0) as channel:
+            async for message in channel:
+                assert (message.data, str(message.id or "")) is not None
+
+
+@given(STREAM | st.binary(max_size=200), st.booleans())
+def test_any_stream_is_read(body: bytes, objects: bool) -> None:
+    """Whatever a stream of events brings, it is messages or an end, and no other error."""
+
+    async def read() -> None:
+        async with answering((PROFILE if objects else stream("")) + body) as address:
+            await soon(take(f"http://{address}/"))
+
+    asyncio.run(read())
+
+
+@given(st.lists(OBJECT | st.binary(max_size=60), max_size=4))
+def test_any_frames_are_read(said: list[bytes]) -> None:
+    """Whatever objects a WebSocket brings, it is messages or an end, and no other error."""
+
+    async def handle(socket: ServerConnection) -> None:
+        for text in said:
+            await socket.send(text, text=True)
+
+    async def read() -> None:
+        async with websocket(handle, V1) as url:
+            await soon(take(url))
+
+    asyncio.run(read())
+
+
+@given(OBJECT | st.binary(max_size=60), st.sampled_from([200, 202, 204, 302, 400, 503]))
+def test_any_answer_is_taken(body: bytes, status: int) -> None:
+    """Whatever a message is answered with, it is an answer or an error of ours."""
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nRetry-After: \r\n\r\n".encode()
+
+    async def send() -> None:
+        async with answering(head + body) as address, aiohttp.ClientSession() as session:
+            with contextlib.suppress(realtime.RealtimeError):
+                answer = await soon(post(session, URL(f"http://{address}/"), Message.of("hi", time=0.0)))
+                assert all(isinstance(message, Message) for message in answer.messages)
+
+    asyncio.run(send())
 
 
 @pytest.mark.parametrize("data", ["hi", "[]", '{"id": "x"}', '{"data": "?", "encoding": "base64"}'])

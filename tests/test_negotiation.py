@@ -7,10 +7,11 @@ from itertools import chain, combinations
 
 import pytest
 from conftest import Serve
+from hypothesis import given, strategies as st
 from wire import EVENTS, UPGRADE, Headers, ask, dial, post, request, websocket, without
 
 from realtime.channel import TRANSPORTS
-from realtime.transports.negotiation import MEDIA_TYPES, accepted, choose
+from realtime.transports.negotiation import MAX_ACCEPT, MEDIA_TYPES, STREAMS, accepted, choose
 
 CHROME = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
@@ -372,3 +373,31 @@ async def test_answer_to_a_post_is_nobodys_to_keep(
         head, _ = await post(serving.port, path, b"hi", headers)
     assert (head.status, head.headers["vary"]) == (status, "Accept, Sec-Fetch-Mode")
     assert head.headers["cache-control"] == "no-store"
+
+
+# Anything at all
+
+SOUP = st.lists(
+    st.sampled_from(
+        ["text/event-stream", "*/*", "text/html", "q", "=", ";", ",", '"', "\\", "0.5", " ", "1", "x"]
+    )
+).map("".join)
+
+
+@given(st.text() | SOUP, st.sets(st.sampled_from(sorted(MEDIA_TYPES))), st.booleans())
+def test_any_header_is_a_choice_or_none(header: str, serves: set[str], scripted: bool) -> None:
+    """Whatever the header is, the choice is among what is served; no range gives a script a stream."""
+    chosen = choose(header, serves, scripted=scripted)
+    assert chosen is None or chosen in serves
+    if scripted and chosen in STREAMS:
+        assert MEDIA_TYPES[chosen] in [item.type for item in accepted(header)]
+
+
+@given(
+    st.lists(st.sampled_from(['"', "\\", ";", ",", "a=", '="', " ", ";a=", "q=0"]), min_size=1, max_size=4)
+)
+def test_no_header_takes_long(part: list[str]) -> None:
+    """Whatever is repeated, a header of the longest that is read is taken apart at once."""
+    began = time.process_time()
+    list(accepted(("".join(part) * MAX_ACCEPT)[:MAX_ACCEPT]))
+    assert time.process_time() - began < 0.5

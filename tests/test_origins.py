@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Serve
+from hypothesis import given, strategies as st
 from wire import EVENTS, LINES, UPGRADE, Headers, ask, dial, post, request
 
 from realtime.origins import origin_allowed, parse_origin, sharing
@@ -236,3 +237,42 @@ async def test_allowed_page_can_read_the_answer_to_a_post(serve: Serve, path: st
 def test_only_who_may_connect_may_see(origin: str) -> None:
     """What is not in the list is not named in an answer."""
     assert sharing(origin, [GOOD], ["GET"]) == {}
+
+
+# Anything at all
+
+PARTS = [
+    "http",
+    "https",
+    "://",
+    "good.example",
+    ":",
+    "443",
+    "8443",
+    "/",
+    "@",
+    "[::1]",
+    ".",
+    "null",
+    " ",
+    "\u0130",
+]
+ORIGINS = st.text() | st.lists(st.sampled_from(PARTS), max_size=8).map("".join)
+
+
+@given(ORIGINS)
+def test_only_its_own_spelling_is_the_same(origin: str) -> None:
+    """Whatever an origin is, it is the site's only if it is that, in whatever case, maybe with the port."""
+    allowed = origin_allowed(origin, "same", "https://good.example")
+    assert allowed == (origin.lower() in ("https://good.example", "https://good.example:443"))
+
+
+@given(ORIGINS, ORIGINS)
+def test_any_two_are_compared(origin: str, site: str) -> None:
+    """Whatever origin and site are, there is an answer, and headers only for who may connect."""
+    origin_allowed(origin, "same", site)
+    assert not sharing(origin, ["https://good.example"], ["GET"]) or parse_origin(origin) == (
+        "https",
+        "good.example",
+        "443",
+    )

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from conftest import Serve
 from pytest_aiohttp import AiohttpClient
-from wire import soon
+from wire import dial, soon
 
 from realtime.routing import Route, RouteTable, conflicts
 
@@ -37,6 +38,21 @@ async def test_table_serves(aiohttp_client: AiohttpClient) -> None:
     client = await aiohttp_client(app_with(table))
     answers = [await (await client.get(path)).text() for path in ("/", "/a/b", "/x/y/z")]
     assert answers == ["root", "ab", "x:y/z"]
+
+
+@pytest.mark.parametrize("path", [b"/ws", b"/none"])
+async def test_odd_expectation(serve: Serve, caplog: pytest.LogCaptureFixture, path: bytes) -> None:
+    """An expectation that cannot even be repeated is not met, with 417 and without a traceback."""
+    async with serve("channels: {ws: {plugin: echo, path: /ws}}") as serving:
+        asked = b"GET %s HTTP/1.1\r\nHost: localhost\r\nExpect: \xff\r\n\r\n" % path
+        async with dial(serving.port, asked) as client:
+            head, text = await client.response()
+    assert (head.status, text, "server" in head.headers) == (
+        417,
+        "the only expectation that is met is 100-continue\n",
+        False,
+    )
+    assert caplog.records == []
 
 
 async def test_table_is_replaced(aiohttp_client: AiohttpClient) -> None:
