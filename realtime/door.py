@@ -232,9 +232,8 @@ def explain(error: HttpProcessingError | web.RequestPayloadError) -> tuple[int, 
         return 505, "this server speaks HTTP/1.1"
     if isinstance(error, InvalidURLError):
         said = "the target is no URL"
-    shown = (
-        said.rstrip(":")[:100].encode(errors="replace").decode()
-    )  # aiohttp's parser in Python decodes none
+    # aiohttp's parser in Python leaves in what is no UTF-8.
+    shown = said.rstrip(":")[:100].encode(errors="replace").decode()
     return 400, f"this is no HTTP: {shown}"
 
 
