@@ -16,7 +16,7 @@ from command import ENVIRONMENT, ROOT, run
 COMMANDS = (
     "serve", "check", "plugins", "routes", "config", "schema", "token", "init", "connect", "publish",
 )  # fmt: skip
-NO_PLUGINS = ("connect", "publish")
+NO_PLUGINS = ("token", "connect", "publish")
 STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\nthreading.Event().wait()\n"
 
 # Usage
