@@ -33,9 +33,9 @@ from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, 
 from realtime.stacks import own_frames
 from realtime.transports.connections import Caps, Connections, not_the_plugins
 from realtime.transports.endpoint import Endpoint
+from realtime.transports.handshake import wants_websocket
 from realtime.transports.post import RETRY_AFTER
 from realtime.transports.takeover import cut
-from realtime.transports.websocket import wants_websocket
 from realtime.watchdog import Watchdog
 
 log = logging.getLogger("realtime.server")

@@ -20,7 +20,7 @@ from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
 from realtime.proxies import known_scheme
-from realtime.transports import negotiation, page, post, websocket
+from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
 from realtime.transports.idempotency import Answers
@@ -119,7 +119,7 @@ class Endpoint:
             return web.Response(text=text, content_type="text/html", headers=policy)
         response: web.StreamResponse | None = None
         if wanted == "websocket":
-            response = websocket.accept(request, compress=self._channel.settings.compress)
+            response = handshake.accept(request, compress=self._channel.settings.compress)
         identity = await self._gate.authenticate(request)
         action, allow = _ACTIONS.get(wanted, "subscribe"), self._channel.settings.allow
         refusal = self._gate.refusal(request, allow, action, identity, topic)
@@ -155,7 +155,7 @@ class Endpoint:
         except TooManyTopics as error:
             raise _overloaded("server.limits.topics", str(error)) from None
         if transport == "websocket":
-            with_json = websocket.wants_json(request)
+            with_json = handshake.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
             form: Form = websocket.JSON_FRAMES if with_json else self._plain
             if "Sec-WebSocket-Extensions" in response.headers:

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from realtime.channel import Channel
 from realtime.envelope import V1_JSON
-from realtime.transports.websocket import wants_websocket
+from realtime.transports.handshake import wants_websocket
 
 Form = Literal["sse", "ndjson", "json", "html"]
 Asked = Form | Literal["websocket", "post", "kick", "options"]

@@ -1,4 +1,4 @@
-"""WebSocket (RFC 6455): the handshake, and a connection of frames.
+"""WebSocket (RFC 6455): a connection of frames.
 
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
@@ -10,19 +10,16 @@ nowhere else.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import math
 from typing import Any
 
-from aiohttp import WebSocketError, WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
-from realtime.envelope import V1_JSON, BadEnvelope, Ref, acknowledge, read, refuse
+from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
 from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
@@ -30,9 +27,9 @@ from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
-from realtime.transports.deflate import NOT_UTF_8, Deflated, agree
+from realtime.transports.deflate import NOT_UTF_8, Deflated
 from realtime.transports.framing import LATE, TOO_LARGE, Framing
-from realtime.transports.takeover import Opening, owed
+from realtime.transports.takeover import owed
 
 #: After so many seconds without a byte from the client it is pinged, …
 PING_AFTER = 25.0
@@ -51,62 +48,7 @@ DEFLATED_JSON_FRAMES = DeflatedFrames(JSON_FRAMES)
 # To look one up in its class takes longer than to parse a frame.
 _WHOLE = (0x81, 0x82, 0xC1, 0xC2)  # the first byte of a message in one frame, compressed or not
 _TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EXPLAIN = {CloseCode.TOO_BIG: TOO_LARGE, CloseCode.BAD_DATA: NOT_UTF_8}
-
-
-def _tokens(request: web.Request, header: str) -> list[str]:
-    """The tokens of a header that is a list (RFC 9110, section 5.6.1), in whatever lines it came."""
-    return [token.strip() for token in ",".join(request.headers.getall(header, [])).split(",")]
-
-
-def wants_websocket(request: web.Request) -> bool:
-    """Whether the request is an opening handshake, right or wrong."""
-    return "websocket" in map(str.lower, _tokens(request, "Upgrade"))
-
-
-def wants_json(request: web.Request) -> bool:
-    """Whether the client offers the subprotocol in which each message is an object of JSON."""
-    return V1_JSON in _tokens(request, "Sec-WebSocket-Protocol")
-
-
-def accept(request: web.Request, *, compress: bool) -> web.StreamResponse:
-    """The answer to an opening handshake (RFC 6455, section 4.2).
-
-    It agrees to ``compress`` if the client offers that. Raises an HTTP error that says what is wrong
-    with the handshake.
-    """
-    headers = request.headers
-    if request.version != (1, 1):
-        raise web.HTTPBadRequest(text="a WebSocket begins with HTTP/1.1\n")
-    if "upgrade" not in map(str.lower, _tokens(request, "Connection")):
-        raise web.HTTPBadRequest(text="a WebSocket handshake says Connection: Upgrade\n")
-    if headers.getall("Sec-WebSocket-Version", []) != ["13"]:
-        version = {"Sec-WebSocket-Version": "13"}
-        raise web.HTTPUpgradeRequired(text="this server speaks WebSocket version 13\n", headers=version)
-    keys = headers.getall("Sec-WebSocket-Key", [])
-    try:
-        right = len(keys) == 1 and len(base64.b64decode(keys[0].encode("ascii"), validate=True)) == 16
-    except (binascii.Error, UnicodeEncodeError):
-        right = False
-    if not right:
-        raise web.HTTPBadRequest(text="a WebSocket handshake has one key of 16 bytes in base64\n")
-    digest = hashlib.sha1(keys[0].encode() + _GUID, usedforsecurity=False).digest()
-    answer = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Accept": base64.b64encode(digest).decode(),
-    }
-    if wants_json(request):
-        answer["Sec-WebSocket-Protocol"] = V1_JSON
-    if compress:
-        try:
-            agreed = agree(headers.getall("Sec-WebSocket-Extensions", []))
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=f"{error}\n") from None
-        if agreed:
-            answer["Sec-WebSocket-Extensions"] = agreed
-    return Opening(status=101, headers=answer)
 
 
 class WebSocket(Connection):

@@ -46,6 +46,8 @@ from wire import (
 
 from faults.catalogue import fault
 
+#: How many there are who never read.
+CROWD = 100
 #: A channel that does slowly what it is told.
 SLOW = '''
 import asyncio
@@ -183,6 +185,23 @@ async def test_everything_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in server.said
     assert "ended, although this would not: " in server.said
     assert "thread 'lasting'" in server.said
+
+
+@fault(64)
+async def test_many_who_never_read(tmp_path: Path) -> None:
+    """A crowd that never reads what it asked for keeps SIGTERM from nothing."""
+    config = drained_in("5s", "room: {plugin: topics, path: /room, lag_bytes: 16MiB}")
+    async with served(tmp_path, config) as (process, port), AsyncExitStack() as stack:
+        for number in range(CROWD):
+            opening = request("/room", UPGRADE if number % 2 else LINES)
+            one = await stack.enter_async_context(dial(port, opening, receive_buffer=4096))
+            await one.head()
+        for _ in range(20):
+            assert (await post(port, "/room", b"x" * 60_000))[0].status == 202
+        begun = time.monotonic()
+        assert await process.end(signal.SIGTERM) == 0
+        assert time.monotonic() - begun < 5
+        assert "Traceback" not in process.said
 
 
 @fault(116)
