@@ -179,7 +179,7 @@ async def test_a_channel_that_takes_none(home: Home) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_too_big(board: Home, scheme: str) -> None:
     """A message that is too big ends it with 4, and it says how many lines were published before."""
-    board.write(f"{CONFIG}    limits: {{max_message: {SIZE}B}}\n")
+    board.write(CONFIG.replace("limits: {", f"limits: {{max_message: {SIZE}B, "))
     async with board.serving() as address:
         lines = f"one\n{'x' * (SIZE + 1)}\nthree\n"
         ran = await board.ran("publish", f"{scheme}://{address}/board", typed=lines)
