@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from realtime.channel import Channel as Channel, Client as Client, Presence as Presence
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
-    from realtime.config import Duration as Duration, Model as Model, Secret as Secret, Size as Size
     from realtime.errors import (
         BusError as BusError,
         Closed as Closed,
@@ -37,13 +36,14 @@ if TYPE_CHECKING:
     from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
     from realtime.server import Server as Server
     from realtime.topic import Topic as Topic
+    from realtime.values import Duration as Duration, Model as Model, Secret as Secret, Size as Size
 
 _EXPORTS = {
     "bus": "Bus Subscription",
     "channel": "Channel Client Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
-    "config": "Duration Model Secret Size",
+    "values": "Duration Model Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
     "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",

@@ -94,7 +94,8 @@ class Bus:
         self._thread = threading.get_ident()
         self._max_topics = topics
         self._max_size = memory
-        self._surely_fits = min(MAX_WRITE, memory)  # a larger message is looked at more closely
+        #: A message with more bytes than these is for :meth:`check_size` to look at.
+        self.surely_fits = min(MAX_WRITE, memory) - OVERHEAD
         self._declared: dict[str, TopicOptions] = {}
         self._topics: dict[str, Topic] = {}
         # Topics that may be idle, the one that was left first before the others.
@@ -210,14 +211,13 @@ class Bus:
             raise BusError("publish() was called from another thread; use bus.publish_threadsafe() there")
         message = Message.of(data, event=event, time=self.wall_time(), exclude=exclude)
         log_of_topic = self.topic(topic)
-        size = len(message.payload) + OVERHEAD  # as the log counts
-        if size > self._surely_fits:
-            self._check_size(log_of_topic, size)
+        if len(message.payload) > self.surely_fits:
+            self.check_size(log_of_topic, message)
         position = log_of_topic.append(message)
         self._published += 1
         if self.size > self._max_size:
             self._shed()
-        self._unflushed += size
+        self._unflushed += len(message.payload) + OVERHEAD
         if self._unflushed > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
             if self._waiting:  # there is enough to be written
                 self._waiting = False
@@ -226,8 +226,12 @@ class Bus:
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
         return position
 
-    def _check_size(self, topic: Topic, size: int) -> None:
-        """Refuse what would push off the log whoever does not take it at once, or all else there is."""
+    def check_size(self, topic: Topic, message: Message) -> None:
+        """Refuse what would push off the log whoever does not take it at once, or all else there is.
+
+        Raises :exc:`TooLarge`.
+        """
+        size = len(message.payload) + OVERHEAD  # as the log counts
         lag_bytes = max(topic.options.lag_bytes, MAX_WRITE)
         most, key = min((lag_bytes, "lag_bytes"), (self._max_size, "server.limits.memory"))
         if size > most:

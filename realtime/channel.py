@@ -20,12 +20,12 @@ from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
 
 from realtime.bus import Bus
 from realtime.close_codes import CloseCode, may_be_sent
-from realtime.config import ChannelPath, Duration, Model, Size
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
 from realtime.paths import route_pattern
 from realtime.permissions import Allow, Identity
 from realtime.topic import Overflow, TopicOptions
+from realtime.values import ChannelPath, Duration, Model, Size
 
 #: What a client comes by.
 Transport = Literal["websocket", "sse", "ndjson", "post"]
@@ -81,7 +81,7 @@ class Client:
 
         Returns at once: it waits for nobody. A client that lets more than 64 KiB of this pile
         up is closed with 1013. To a closed client it does nothing. Raises :exc:`ValueError`
-        for data that no message can carry.
+        for data that no message can carry, and :exc:`TooLarge` for more than could be published.
         """
         self._link.send(Message.of(data, event=event, time=time.time()))
 

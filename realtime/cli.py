@@ -389,7 +389,7 @@ def _count(text: str) -> int:
 
 
 def _ttl(text: str) -> float:
-    from realtime.config import read_duration
+    from realtime.values import read_duration
 
     try:
         return read_duration(text)

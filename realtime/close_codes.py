@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import random
 from enum import IntEnum
+from typing import NamedTuple
+
+
+class End(NamedTuple):
+    """How a connection ends: a close code and the reason, for people."""
+
+    code: int
+    reason: str
 
 
 class CloseCode(IntEnum):

@@ -31,9 +31,10 @@ from pydantic import ConfigDict, ValidationError
 from realtime import hookspecs
 from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
-from realtime.config import Config, Model
+from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
 from realtime.stacks import lines, of_thread, own_frames, theirs
+from realtime.values import Model
 from realtime.version import API_VERSION
 
 T = TypeVar("T")
@@ -364,7 +365,8 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
             )
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))
-                bus.declare(name, guarded(label, channel.topic_options))
+                largest = channel.settings.limits.max_message or config.server.limits.max_message
+                bus.declare(name, guarded(label, channel.topic_options).holding(largest))
                 guarded(label, partial(plugins.add_channel, channel))
                 channels[name] = channel
         except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from realtime.config import Model, written
+from realtime.values import Model, written
 
 Action = Literal["subscribe", "publish", "kick"]
 _RULE = re.compile(r"anyone|local|authenticated|nobody|scope:[!-~]{1,100}")

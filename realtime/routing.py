@@ -100,7 +100,8 @@ def _contained(route: Route) -> web.RouteDef:
             raise
         except BaseException as error:
             if not isinstance(error, Exception):
-                if not_the_plugins(error):
+                # aiohttp tells who reads a body with CancelledError that the server stops.
+                if not_the_plugins(error) or isinstance(request.content.exception(), type(error)):
                     raise
                 # aiohttp has no answer to it, and SystemExit would end the event loop.
                 error = RuntimeError(f"it raised {type(error).__name__}")

@@ -20,7 +20,7 @@ from realtime import assets, auth, tls
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
-from realtime.config import Address, Config
+from realtime.config import Config
 from realtime.door import Hosts, Http, Waiting, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
@@ -36,6 +36,7 @@ from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
 from realtime.transports.post import RETRY_AFTER
 from realtime.transports.takeover import cut
+from realtime.values import Address
 from realtime.watchdog import Watchdog
 
 log = logging.getLogger("realtime.server")

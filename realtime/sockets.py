@@ -9,8 +9,8 @@ import resource
 import socket
 import stat
 
-from realtime.config import Address
 from realtime.errors import StartError
+from realtime.values import Address
 
 #: Connections that wait to be accepted: room for a storm of reconnects.
 BACKLOG = 4096

@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from realtime.encodings import Form
-from realtime.log import Log, Resume
+from realtime.log import OVERHEAD, Log, Resume
 from realtime.message import Message, Position, Since
 from realtime.subscriber import BEHIND, GONE, HELD, LAGGING, LIVE, Sink, State, Subscriber
 
@@ -58,6 +58,11 @@ class TopicOptions:
     lag: float = 5.0
     lag_bytes: int = 4 * 1024 * 1024
     overflow: Overflow = "disconnect"
+
+    def holding(self, largest: int) -> TopicOptions:
+        """The same, for messages of up to so many bytes: what may be said may be kept for who lags."""
+        fits = largest + OVERHEAD
+        return replace(self, lag_bytes=fits) if fits > max(self.lag_bytes, MAX_WRITE + OVERHEAD) else self
 
 
 class _Batch(NamedTuple):

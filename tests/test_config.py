@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from tree import checkout
 
 from realtime.channel import Channel, Limits
-from realtime.config import (
-    BUILT_IN,
-    JWT,
-    TLS,
-    Address,
-    Auth,
-    Config,
-    Duration,
-    ServerLimits,
-    ServerSettings,
-    Size,
-    load,
-    parse,
-)
+from realtime.config import BUILT_IN, JWT, TLS, Auth, Config, ServerLimits, ServerSettings, load, parse
 from realtime.errors import ConfigError, Problem
 from realtime.loader import Plugins
 from realtime.source import Source
+from realtime.values import Address
 
 
 def mistakes_of(read: Callable[[], Config]) -> Sequence[Problem]:
@@ -184,58 +170,6 @@ def test_all_defaults() -> None:
     """A config that says nothing has the defaults."""
     config = parse("channels:\nserver:\n")
     assert (config.server, config.plugins, config.channels) == (ServerSettings(), [], {})
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("500ms", 0.5),
-        ("10s", 10),
-        ("1.5s", 1.5),
-        ("5m", 300),
-        ("1h", 3600),
-        ("2d", 172800),
-        ("366d", 366 * 86400),
-    ],
-)
-def test_duration(text: str, seconds: float) -> None:
-    """A duration is seconds."""
-    assert TypeAdapter(Duration).validate_python(text) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1B", 1), ("64KiB", 65536), ("1MiB", 1 << 20), ("1GiB", 1 << 30), ("1024GiB", 1 << 40)],
-)
-def test_size(text: str, size: int) -> None:
-    """A size is bytes."""
-    assert TypeAdapter(Size).validate_python(text) == size
-
-
-@pytest.mark.parametrize("value", [1, 1.0, True, None, timedelta(1), "", "s", "1", "٣s", "1e3s", "1s\n"])
-def test_no_duration(value: object) -> None:
-    """What is written differently is no duration."""
-    with pytest.raises(ValidationError, match="expected a duration"):
-        TypeAdapter(Duration).validate_python(value)
-
-
-@pytest.mark.parametrize(
-    ("text", "address", "local"),
-    [
-        ("127.0.0.1:8080", Address("127.0.0.1", 8080), True),
-        ("127.8.8.8:0", Address("127.8.8.8", 0), True),
-        ("localhost:80", Address("localhost", 80), True),
-        ("[::1]:8080", Address("::1", 8080), True),
-        ("unix:/run/r.sock", Address(path="/run/r.sock"), True),
-        ("0.0.0.0:8080", Address("0.0.0.0", 8080), False),
-        ("[::]:8080", Address("::", 8080), False),
-        ("rt.example:65535", Address("rt.example", 65535), False),
-    ],
-)
-def test_address(text: str, address: Address, local: bool) -> None:
-    """An address is read, written as it was, and knows whether only this machine reaches it."""
-    assert Address.parse(text) == address
-    assert (str(address), address.is_local) == (text, local)
 
 
 def test_origin_is_compared_without_case() -> None:
@@ -515,15 +449,3 @@ def test_address_of_the_other_kind() -> None:
     """An IPv4 address in IPv6 clothes would match nobody, and is told."""
     [problem] = mistakes("server: {trusted_proxies: ['::ffff:127.0.0.1']}")
     assert problem.message.startswith("expected 127.0.0.1: an IPv4 address is written as such")
-
-
-@given(st.text(st.sampled_from("0123456789.mshdKiMGB e-+\u0660\u00b2"), max_size=12) | st.text(max_size=12))
-def test_any_text_is_a_duration_a_size_or_neither(text: str) -> None:
-    """Whatever is written, it is within the bounds, and reads the same when it is written again."""
-    for kind, least, most in ((Duration, 0.001, 366 * 86400.0), (Size, 1, 1024**4)):
-        adapter: TypeAdapter[float] = TypeAdapter(kind)
-        with contextlib.suppress(ValidationError):
-            value = adapter.validate_python(text)
-            assert least <= value <= most
-            again = adapter.validate_python(adapter.dump_python(value, mode="json"))
-            assert again == pytest.approx(value, abs=1e-6)

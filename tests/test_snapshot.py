@@ -51,7 +51,7 @@ FEED = {
 CONFIG = """
     plugins: [feed]
     channels:
-      feed: {plugin: feed, path: /feed, history: 3}
+      feed: {plugin: feed, path: /feed, history: 3, lag_bytes: 64MiB}
       rooms: {plugin: feed, path: "/rooms/{room}", history: 100000}
       asking: {plugin: asking, path: /asking}
       open: {plugin: open, path: /open}

@@ -16,8 +16,8 @@ from conftest import make
 from wire import UPGRADE, close, dial, eventually, request, soon, text, websocket
 
 from realtime import sockets
-from realtime.config import Address
 from realtime.errors import StartError
+from realtime.values import Address
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
 

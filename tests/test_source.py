@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from realtime.config import Model
 from realtime.errors import ConfigError, Problem
 from realtime.source import MAX_FILE, Source
+from realtime.values import Model
 
 
 def mistakes(text: str) -> list[Problem]:

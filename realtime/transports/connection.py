@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 from collections.abc import Awaitable, Callable
 from threading import get_ident
-from typing import NamedTuple
 
 from realtime.channel import Channel, Client
-from realtime.close_codes import LOST, CloseCode
+from realtime.close_codes import LOST, CloseCode, End
 from realtime.eager import Begun, begin, go_on
 from realtime.encodings import Form
 from realtime.envelope import Ref
@@ -43,15 +41,6 @@ CLOSE_GRACE = 2.0
 STALL = 10.0
 #: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
 LEAVE_GRACE = 10.0
-#: After how long at most it is looked at whether a token is over, in seconds.
-LOOK_AT_TOKEN = 20.0
-
-
-class End(NamedTuple):
-    """The end of what a client says, in its place among its messages."""
-
-    code: int
-    reason: str
 
 
 class Connection(Deadline):
@@ -209,9 +198,8 @@ class Connection(Deadline):
         # A transport that has failed, but not said so yet, would warn of every write.
         if not self.closed and not self.transport.is_closing():
             form = self.form
-            size, most = len(message.payload), self.topic.options.lag_bytes
-            if size > most:
-                raise ValueError(f"{size} bytes are more than a client may lag (lag_bytes: {most})")
+            if len(message.payload) > self.topic.bus.surely_fits:
+                self.topic.bus.check_size(self.topic, message)
             data = form.encode(message)
             if data:
                 self.subscriber.send(form.wrap(data))
@@ -360,13 +348,9 @@ class Connection(Deadline):
 
     def beat(self, now: float) -> float | None:
         """Look after the connection; see :class:`Heartbeat`."""
-        over = math.inf
-        if self.client.identity is not None and (expires := self.client.identity.expires) is not None:
-            # Now and then, too: the clock on the wall can be set while that of the loop goes on.
-            over = min(expires - self.topic.bus.wall_time(), LOOK_AT_TOKEN)
-            if over <= 0:
-                self.close(CloseCode.NOT_AUTHENTICATED, "the token has expired, connect with a new one")
-                return None
+        over = self.look_at_token()
+        if over <= 0:
+            return None
         if self.paused:
             unread = owed(self.transport)
             if unread < self._unread:  # slow, but it reads

@@ -1,4 +1,4 @@
-"""A deadline for what a channel does for one client: ``handler_timeout``.
+"""The deadlines of a connection: ``handler_timeout`` of what a channel does for it, and its token's end.
 
 A message that is dealt with at once costs nothing here. Whatever takes longer leaves the time when it
 began, and is looked at when the connection is.
@@ -7,6 +7,7 @@ began, and is looked at when the connection is.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode
@@ -14,6 +15,10 @@ from realtime.heartbeat import SLOT
 from realtime.stacks import lines, of_task, theirs
 from realtime.topic import Topic
 from realtime.transports.connections import Connections
+
+#: After how long at most it is looked at whether a token is over, in seconds: the clock on the wall can be
+#: set while that of the loop goes on.
+LOOK_AT_TOKEN = 20.0
 
 
 class Deadline(asyncio.Protocol):
@@ -48,6 +53,15 @@ class Deadline(asyncio.Protocol):
         due = now + self.channel.settings.handler_timeout
         if self.slot is None or self.slot * SLOT > due:
             self.connections.heartbeat.schedule(self, due)
+
+    def look_at_token(self) -> float:
+        """Close the connection of a token that is over; returns in how many seconds to look again."""
+        if self.client.identity is None or (expires := self.client.identity.expires) is None:
+            return math.inf
+        left = expires - self.topic.bus.wall_time()
+        if left <= 0:
+            self.close(CloseCode.NOT_AUTHENTICATED, "the token has expired, connect with a new one")
+        return min(left, LOOK_AT_TOKEN)
 
     def look_at_work(self, now: float) -> float:
         """Cancel what takes too long; returns when to look at it again."""

@@ -95,7 +95,7 @@ class Endpoint:
             self._channel.log.log(
                 level, "%s from %s refused: %d %s", request.method, remote, error.status, said
             )
-            if error.status in (429, 503) and is_final_for(request):
+            if isinstance(error, _Overloaded) and is_final_for(request):
                 response = turned_away((error.text or "").strip())
             else:
                 raise

@@ -13,12 +13,12 @@ from aiohttp import hdrs, web
 
 from realtime import envelope
 from realtime.channel import Channel, Client
-from realtime.close_codes import CloseCode, comes_back
+from realtime.close_codes import CloseCode, End, comes_back
 from realtime.errors import Disconnected, Rejected, TooManyTopics
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
-from realtime.transports.connection import LEAVE_GRACE, End
+from realtime.transports.connection import LEAVE_GRACE
 from realtime.transports.connections import log_end, not_the_plugins
 
 T = TypeVar("T")

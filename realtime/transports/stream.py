@@ -7,10 +7,9 @@ from functools import cache
 from aiohttp import web
 
 from realtime.channel import Channel, Transport
-from realtime.close_codes import CloseCode, retry
+from realtime.close_codes import CloseCode, End, retry
 from realtime.encodings import EventStream, Lines, ProfiledEventStream, Stream
 from realtime.topic import Topic
-from realtime.transports.connection import End
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
 from realtime.transports.negotiation import wants_profile

@@ -17,14 +17,14 @@ from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
 from realtime.channel import Channel
-from realtime.close_codes import LOST, CloseCode, cut_reason, may_be_sent, retry
+from realtime.close_codes import LOST, CloseCode, End, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
 from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
-from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection, End
+from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection
 from realtime.transports.connections import Connections
 from realtime.transports.control import ControlledConnection
 from realtime.transports.deflate import NOT_UTF_8, Deflated

@@ -17,7 +17,7 @@ SOURCE = f'''\
 from typing import Literal
 
 from realtime import Channel, Duration, Secret, Size, hookimpl
-from realtime.config import Model
+from realtime.values import Model
 
 
 class Pool(Model):

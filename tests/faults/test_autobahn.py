@@ -34,10 +34,8 @@ MIRROR = {
             return {"mirror": Mirror}
     '''
 }
-CONFIG = """
-    channels:
-      mirror: {plugin: mirror, path: /ws, compress: true, limits: {max_message: 17MiB}}
-"""
+LIMITS = "{max_message: 17MiB, inbound_rate: 1000000, inbound_burst: 1000000}"
+CONFIG = f"channels: {{mirror: {{plugin: mirror, path: /ws, compress: true, limits: {LIMITS}}}}}"
 
 
 @fault(43)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import Serve
+from conftest import FLOODED, Serve
 from test_deflate import SLOW, compressed, peak
 from wire import (
     BINARY,
@@ -41,6 +41,7 @@ from realtime.close_codes import CloseCode, may_be_sent
 from realtime.transports import connection, framing
 
 ECHO = "echo: {plugin: echo, path: /ws}"
+FLOODED_ECHO = f"echo: {{plugin: echo, path: /ws, {FLOODED}}}"
 LIMITED = "echo: {plugin: echo, path: /ws, compress: true, limits: {max_message: 1KiB}}"
 LIMIT = 1024
 OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate")]
@@ -393,7 +394,7 @@ async def test_message_that_does_not_come_whole(calm: Calm, begin: bytes, more: 
 @pytest.mark.usefixtures("impatient")
 async def test_messages_that_come_whole_go_on(calm: Calm) -> None:
     """Who always has a message under way, a new one each time, is not late with any."""
-    async with calm(ECHO) as serving, websocket(serving.port, "/ws") as wire:
+    async with calm(FLOODED_ECHO) as serving, websocket(serving.port, "/ws") as wire:
         whole, until = text("on and on"), time.monotonic() + 0.6
         await wire.send(whole[:5])
         while time.monotonic() < until:

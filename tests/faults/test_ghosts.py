@@ -447,7 +447,7 @@ async def test_flood_of_pings_that_never_reads(calm: Calm) -> None:
         assert sent < 20_000_000
         (member,) = serving.server.channels["echo"].clients
         link: Any = member._link
-        assert link.transport.get_write_buffer_size() + sum(map(len, link._pongs)) < 256 * 1024
+        assert link.transport.get_write_buffer_size() + sum(map(len, link.pongs)) < 256 * 1024
 
 
 # More of their kind

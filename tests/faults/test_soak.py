@@ -31,7 +31,7 @@ AT_ONCE = 16
 GROWTH = 10.0
 
 CONFIG = """
-server: {listen: ["127.0.0.1:0"], limits: {topics: 500}}
+server: {listen: ["127.0.0.1:0"], limits: {topics: 500, inbound_rate: 1000000, inbound_burst: 1000000}}
 channels:
   ws: {plugin: echo, path: /ws, idempotency_window: 1s}
   z: {plugin: echo, path: /z, compress: true}

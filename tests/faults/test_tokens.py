@@ -40,7 +40,7 @@ from realtime import auth
 from realtime.errors import ConfigError
 from realtime.limits import Rate
 from realtime.logs import TextLines
-from realtime.transports import connection
+from realtime.transports import connection, deadline
 
 ROOMS = f"""\
 {AUTH}
@@ -342,7 +342,7 @@ async def test_connection_ends_with_its_token(
 @fault(92)
 async def test_clock_that_is_set_ends_it_too(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token of an hour is over when the clock on the wall is set an hour on, without a restart."""
-    monkeypatch.setattr(connection, "LOOK_AT_TOKEN", 0.1)
+    monkeypatch.setattr(deadline, "LOOK_AT_TOKEN", 0.1)
     async with (
         calm(ROOMS) as serving,
         websocket(serving.port, "/members", headers=bearer(token(exp=int(time.time()) + 3600))) as wire,
@@ -354,7 +354,7 @@ async def test_clock_that_is_set_ends_it_too(calm: Calm, monkeypatch: pytest.Mon
 @fault(92)
 async def test_client_that_reads_nothing_is_cut(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of a token is no question of whether its client reads."""
-    monkeypatch.setattr(connection, "LOOK_AT_TOKEN", 0.1)
+    monkeypatch.setattr(deadline, "LOOK_AT_TOKEN", 0.1)
     monkeypatch.setattr(connection, "CLOSE_GRACE", 0.2)
     async with (
         calm(ROOMS) as serving,
