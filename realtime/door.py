@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import ClientConnectionResetError, HttpVersion10, HttpVersion11, hdrs, web
@@ -93,9 +93,8 @@ class Hosts:
 class Waiting:
     """The connections without a request, in the order in which they began to wait."""
 
-    def __init__(self, most: int, room: Callable[[], int]) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._room = room  # for how many connections there are descriptors
         self._since: dict[Http, float] = {}
         self._told_at = -QUIET
         self._sent_away = 0
@@ -104,16 +103,11 @@ class Waiting:
         """One waits from now on. Where there are too many, who has waited longest goes.
 
         In a storm of reconnects many have asked already and are only not read yet: for a moment they may
-        be more, as long as there are descriptors.
+        be more.
         """
         self._since[http] = now
-        while len(self._since) > self._most:
-            oldest, since = next(iter(self._since.items()))
-            if now - since < CROWDED_AFTER and len(self._since) <= self._room():
-                break
-            self.remove(oldest)
-            oldest.force_close()
-            self._sent_away += 1
+        while len(self._since) > self._most and now - next(iter(self._since.values())) >= CROWDED_AFTER:
+            self.make_room()
         if self._sent_away and now - self._told_at >= QUIET:
             self._told_at = now
             log.warning(
@@ -123,6 +117,16 @@ class Waiting:
                 self._most,
             )
             self._sent_away = 0
+
+    def make_room(self) -> bool:
+        """Close the one that has waited longest; False where none waits."""
+        if not self._since:
+            return False
+        oldest = next(iter(self._since))
+        self.remove(oldest)
+        oldest.force_close()
+        self._sent_away += 1
+        return True
 
     def remove(self, http: Http) -> None:
         """It has a request, or has gone."""

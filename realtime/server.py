@@ -106,7 +106,7 @@ class Server:
             limits.unfinished,
         )
         self._connections = Connections(loop, caps)
-        self._waiting = Waiting(waiting, lambda: self._descriptors - len(self._connections))
+        self._waiting = Waiting(waiting)
         self.plugins, self.channels, more = build(self.config, self.bus)
         tokens, wrong = auth.tokens(self.config)
         problems.extend(wrong)
@@ -232,7 +232,8 @@ class Server:
         """What speaks with whoever has just connected."""
         http = self._runner.server if self._runner else None
         # Without a descriptor it could not even be told, and the process could open no file.
-        if http is None or len(http.connections) + len(self._connections) >= self._descriptors:
+        full = http is None or len(http.connections) + len(self._connections) >= self._descriptors
+        if http is None or (full and not self._waiting.make_room()):
             now = asyncio.get_running_loop().time()
             if now - self._turned_away_at >= 1:
                 self._turned_away_at = now

@@ -16,7 +16,7 @@ from realtime.values import Address
 BACKLOG = 4096
 #: How many of them are accepted in one turn of the event loop: the others have theirs, and where none can
 #: be, no more attempts fail.
-ACCEPTS = 16
+ACCEPTS = 8
 #: Descriptors that are kept back for files, engines and plugins; of few, half.
 SPARE_DESCRIPTORS = 100
 #: What the kernel may hold unsent, in bytes. Without it a client that never reads takes four megabytes.
