@@ -28,7 +28,7 @@ def unsigned(claims: object, header: object) -> str:
 
 def claims_of(**changes: Any) -> dict[str, Any]:
     """The claims of a token that is right, but for some; ``NO`` leaves one out."""
-    claims = {"sub": "alice", "aud": "realtime", "exp": int(time.time()) + 600, **changes}
+    claims = {"sub": "alice", "aud": "realtime", "exp": int(time.time()) + 86_400, **changes}
     return {key: value for key, value in claims.items() if value is not NO}
 
 

@@ -22,6 +22,12 @@ HANDSHAKE = (
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 PAGE = os.sysconf("SC_PAGE_SIZE")
+#: All as it is by default, but that so many may connect at once.
+CONFIG = """\
+server: {limits: {connect_rate: 100000, connect_burst: 100000}}
+channels:
+  echo: {plugin: echo, path: /ws}
+"""
 
 
 def resident(server: Process) -> int:
@@ -49,12 +55,14 @@ async def opened(address: str, path: str, count: int, stack: ExitStack) -> list[
             head = b""
             while not head.endswith(b"\r\n\r\n"):
                 head += await loop.sock_recv(sock, 1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
         sockets.append(sock)
     return sockets
 
 
 async def test_idle_clients_cost_little(home: Home) -> None:
     """A WebSocket that is open and idle costs no more than 16 KB of resident memory."""
+    home.write(CONFIG)
     async with home.server() as server:
         address = await server.ready()
         with ExitStack() as stack:
