@@ -19,13 +19,13 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from pydantic import ValidationError
 
+from realtime.blame import not_the_plugins
 from realtime.config import JWT, Config
 from realtime.errors import Problem, printable
 from realtime.limits import Buckets, Rate
 from realtime.origins import origin_allowed
 from realtime.permissions import Action, Allow, Identity
 from realtime.proxies import is_local, known_scheme
-from realtime.transports.connections import not_the_plugins
 
 log = logging.getLogger("realtime.auth")
 

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
+from realtime.blame import not_the_plugins, own_frames
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -30,8 +31,7 @@ from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.stacks import own_frames
-from realtime.transports.connections import Caps, Connections, not_the_plugins
+from realtime.transports.connections import Caps, Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
 from realtime.transports.post import RETRY_AFTER

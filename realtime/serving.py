@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realtime import logs, loops
+from realtime.blame import lines, of_task, theirs
 from realtime.channel import Channel
 from realtime.config import load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
 from realtime.server import Server
-from realtime.stacks import lines, of_task, theirs
 from realtime.values import Address
 from realtime.version import __version__
 

@@ -14,7 +14,7 @@ from realtime.channel import Channel, Client
 from realtime.limits import Rate
 from realtime.permissions import Identity
 from realtime.transports import connections as module
-from realtime.transports.connections import Caps, Connections, not_the_plugins
+from realtime.transports.connections import Caps, Connections
 
 LIMITS = SimpleNamespace(max_clients=None)
 LOBBY = cast(Channel, SimpleNamespace(name="lobby", settings=SimpleNamespace(limits=LIMITS)))
@@ -158,18 +158,3 @@ async def test_answers_are_waited_for(connections: Connections) -> None:
             await asyncio.sleep(0)
         assert not closing.done()
     await soon(closing)
-
-
-@pytest.mark.parametrize(
-    ("error", "outside"),
-    [(KeyboardInterrupt(), True), (GeneratorExit(), True), (SystemExit(), False), (ValueError(), False)],
-    ids=repr,
-)
-def test_whose_error_it_is(error: BaseException, outside: bool) -> None:
-    """What ends the process or the task is not the plugin's; all else is."""
-    assert not_the_plugins(error) is outside
-
-
-async def test_cancelled_error_that_nobody_asked_for() -> None:
-    """A plugin's own ``CancelledError`` is the plugin's, unlike that of a task that is cancelled."""
-    assert not not_the_plugins(asyncio.CancelledError())

@@ -202,13 +202,3 @@ def wrong_thread(method: str) -> RuntimeError:
     call = f"client.{method}()"
     there = f"asyncio.run_coroutine_threadsafe({call}, loop)"
     return RuntimeError(f"{call} was called from another thread; there it is {there}")
-
-
-def not_the_plugins(error: BaseException) -> bool:
-    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    if isinstance(error, GeneratorExit):  # a coroutine that Python ends is run by no task
-        return asyncio._get_running_loop() is None or asyncio.current_task() is None
-    return isinstance(error, KeyboardInterrupt)

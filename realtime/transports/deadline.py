@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 
+from realtime.blame import lines, of_task, theirs
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode
 from realtime.heartbeat import SLOT
-from realtime.stacks import lines, of_task, theirs
 from realtime.topic import Topic
 from realtime.transports.connections import Connections
 

@@ -12,6 +12,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from realtime import envelope
+from realtime.blame import not_the_plugins
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode, End, comes_back
 from realtime.errors import Disconnected, Rejected, TooManyTopics
@@ -19,7 +20,7 @@ from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE
-from realtime.transports.connections import log_end, not_the_plugins
+from realtime.transports.connections import log_end
 
 T = TypeVar("T")
 
