@@ -20,9 +20,9 @@ from multidict import CIMultiDict
 from pydantic import ValidationError
 
 from realtime.blame import not_the_plugins
+from realtime.buckets import Buckets, Rate
 from realtime.config import JWT, Config
 from realtime.errors import Problem, printable
-from realtime.limits import Buckets, Rate
 from realtime.origins import origin_allowed
 from realtime.permissions import Action, Allow, Identity
 from realtime.proxies import is_local, known_scheme

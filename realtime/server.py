@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
 from realtime.blame import not_the_plugins, own_frames
+from realtime.buckets import Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -25,7 +26,6 @@ from realtime.config import Config
 from realtime.door import Hosts, Http, Waiting, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
-from realtime.limits import Rate
 from realtime.loader import PluginProblem, Plugins, build, guarded
 from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 from wire import soon
 
+from realtime.buckets import Rate
 from realtime.channel import Channel, Client
-from realtime.limits import Rate
 from realtime.permissions import Identity
 from realtime.transports import connections as module
 from realtime.transports.connections import Caps, Connections

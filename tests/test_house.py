@@ -41,8 +41,8 @@ CONFIG = ("config", "source", "values")
 GUARDS = (
     "auth",
     "blame",
+    "buckets",
     "door",
-    "limits",
     "origins",
     "permissions",
     "proxies",

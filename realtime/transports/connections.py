@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
-from realtime.limits import Bucket, Rate
 from realtime.permissions import Identity
 from realtime.transports.takeover import READ
 

@@ -11,10 +11,10 @@ from typing import Protocol
 from aiohttp import hdrs, web
 
 from realtime.auth import Gate
+from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
-from realtime.limits import Bucket, Buckets, Rate
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name

@@ -16,12 +16,12 @@ from typing import Any
 from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
+from realtime.buckets import Bucket
 from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, End, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
-from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection

@@ -37,8 +37,8 @@ from wire import (
 from faults.catalogue import fault
 from faults.conftest import Calm
 from realtime import auth
+from realtime.buckets import Rate
 from realtime.errors import ConfigError
-from realtime.limits import Rate
 from realtime.logs import TextLines
 from realtime.transports import connection, deadline
 
