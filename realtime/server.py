@@ -18,7 +18,6 @@ from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
 from realtime.blame import not_the_plugins, own_frames
-from realtime.buckets import Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode
@@ -31,7 +30,7 @@ from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.transports.connections import Caps, Connections
+from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
 from realtime.transports.post import RETRY_AFTER
@@ -98,14 +97,8 @@ class Server:
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._descriptors = descriptors()
         waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
-        caps = Caps(
-            max(1, min(limits.max_clients, self._descriptors - waiting)),
-            limits.max_clients_per_user,
-            limits.max_clients_per_address,
-            Rate(limits.connect_rate, limits.connect_burst),
-            limits.unfinished,
-        )
-        self._connections = Connections(loop, caps)
+        most = max(1, min(limits.max_clients, self._descriptors - waiting))
+        self._connections = Connections(loop, limits.model_copy(update={"max_clients": most}))
         self._waiting = Waiting(waiting)
         self.plugins, self.channels, more = build(self.config, self.bus)
         tokens, wrong = auth.tokens(self.config)
@@ -274,7 +267,6 @@ class Server:
                     self._gate,
                     origins=settings.origins,
                     url=settings.url,
-                    limits=settings.limits,
                 ).handle
             )
         routes: list[Route] = []

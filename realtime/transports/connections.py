@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
@@ -32,17 +32,17 @@ PAUSE, SHARE = 0.25, 0.25
 log = logging.getLogger("realtime.connection")
 
 
-class Caps(NamedTuple):
-    """What all clients together may have.
+class Limits(Protocol):
+    """What clients may, by the keys of ``server.limits``."""
 
-    How many there may be, of one identity, of one address; how often one may connect; and how many bytes
-    of messages that have not come whole there may be.
-    """
-
-    clients: int
-    per_user: int | None
-    per_address: int | None
-    connecting: Rate
+    max_message: int
+    max_clients: int
+    inbound_rate: int
+    inbound_burst: int
+    max_clients_per_user: int | None
+    max_clients_per_address: int | None
+    connect_rate: int
+    connect_burst: int
     unfinished: int
 
 
@@ -62,24 +62,23 @@ class Open(Beating, Protocol):
 class Connections:
     """All connections of a server, and what they share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, caps: Caps) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.heartbeat = Heartbeat(loop)
-        self.caps = caps
+        self.limits = limits
         #: How many bytes of messages that have not come whole all clients together have sent.
         self.unfinished = 0
         self.draining = False
-        #: How many clients there are, each user has, each address, and each channel, by their names:
-        #: connections that have not joined yet and POSTs are among them.
-        self.total = 0
+        #: How many clients each channel has, each user, and each address, by their names: connections that
+        #: have not joined yet and POSTs are among them.
+        self.open: Counter[str] = Counter()
         self.users: Counter[str] = Counter()
         self.addresses: Counter[str] = Counter()
-        self.open: Counter[str] = Counter()
         #: How many were turned away before they began, by the key of the limit or else the status, …
         self.refused: Counter[str] = Counter()
         #: … and how many connections have ended, by the code.
         self.ended: Counter[int] = Counter()
         self._now = loop.time
-        self._connecting = Bucket(caps.connecting, loop.time())
+        self._connecting = Bucket(Rate(limits.connect_rate, limits.connect_burst), loop.time())
         #: Where every connection reads to: what is read is taken out before anybody else reads.
         self.buffer = memoryview(bytearray(READ))
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
@@ -102,17 +101,18 @@ class Connections:
 
     def no_room(self, channel: Channel, identity: Identity | None, address: str) -> tuple[str, str] | None:
         """Why there is no room for another client, if there is none: the key of the limit, a sentence."""
-        caps, most = self.caps, channel.settings.limits.max_clients
+        limits, of_channel = self.limits, channel.settings.limits.max_clients
+        of_user, of_address = limits.max_clients_per_user, limits.max_clients_per_address
         if self.draining:
             return "draining", "the server is shutting down"
-        if self.total >= caps.clients:
+        if self.open.total() >= limits.max_clients:
             return "server.limits.max_clients", "the server is full"
-        if most is not None and self.open[channel.name] >= most:
+        if of_channel is not None and self.open[channel.name] >= of_channel:
             return "limits.max_clients", "the channel is full"
-        if identity and caps.per_user is not None and self.users[identity.name] >= caps.per_user:
-            return PER_USER, f"a user may have {caps.per_user} connections"
-        if address and caps.per_address is not None and self.addresses[address] >= caps.per_address:
-            return PER_ADDRESS, f"an address may have {caps.per_address} connections"
+        if identity and of_user is not None and self.users[identity.name] >= of_user:
+            return PER_USER, f"a user may have {of_user} connections"
+        if address and of_address is not None and self.addresses[address] >= of_address:
+            return PER_ADDRESS, f"an address may have {of_address} connections"
         return None
 
     def may_connect(self) -> bool:
@@ -121,7 +121,6 @@ class Connections:
 
     def count(self, channel: Channel, client: Client, change: int) -> None:
         """A client comes (1) or goes (-1)."""
-        self.total += change
         who = client.identity.name if client.identity else ""
         for counter, key in (self.open, channel.name), (self.users, who), (self.addresses, client.remote):
             if key:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import hdrs, web
 
@@ -42,14 +41,6 @@ SNAPSHOT_WITHIN = 30.0
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
 
 
-class Bounds(Protocol):
-    """The server's limits, as far as a channel has them; its own come first."""
-
-    max_message: int
-    inbound_rate: int
-    inbound_burst: int
-
-
 class Endpoint:
     """Answers every request to one channel's path."""
 
@@ -61,14 +52,13 @@ class Endpoint:
         *,
         origins: str | list[str],
         url: str | None,
-        limits: Bounds,
     ) -> None:
         self._channel = channel
         self._connections = connections
         self._gate = gate
         self._origins = origins
         self._url = url
-        own = channel.settings.limits
+        own, limits = channel.settings.limits, connections.limits
         self._max_message = own.max_message or limits.max_message
         self._inbound = Rate(
             own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst

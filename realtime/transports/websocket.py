@@ -141,7 +141,7 @@ class WebSocket(Connection):
             return
         if framing.wrong is not None:
             self._hear_end(End(*framing.wrong))
-        elif asked > 0 and connections.unfinished > connections.caps.unfinished:
+        elif asked > 0 and connections.unfinished > connections.limits.unfinished:
             reason = "all clients' unfinished messages take more than server.limits.unfinished"
             self._hear_end(End(CloseCode.TRY_AGAIN, reason))
 

@@ -577,10 +577,10 @@ async def test_caps(
                 assert (head.status, key in text, "retry-after" in head.headers) == (status, True, True)
             assert refused(serving)[key] == 1
             await way_out(one, serving)
-            await wire.eventually(lambda: serving.server._connections.total == 1)
+            await wire.eventually(lambda: serving.server._connections.open.total() == 1)
         async with wire.websocket(serving.port, "/ws?user=alice"):
             pass
-        await wire.eventually(lambda: serving.server._connections.total == 1)
+        await wire.eventually(lambda: serving.server._connections.open.total() == 1)
         assert serving.server._connections.users == {}
 
 
