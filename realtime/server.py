@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import hdrs, web
 
@@ -20,9 +20,9 @@ from realtime import assets, auth, tls
 from realtime.blame import not_the_plugins, own_frames
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.close_codes import CloseCode
+from realtime.close_codes import CloseCode, retry_after
 from realtime.config import Config
-from realtime.door import Hosts, Http, Waiting, well_formed
+from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import PluginProblem, Plugins, build, guarded
@@ -33,7 +33,6 @@ from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, 
 from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
-from realtime.transports.post import RETRY_AFTER
 from realtime.transports.takeover import cut
 from realtime.values import Address
 from realtime.watchdog import Watchdog
@@ -42,10 +41,6 @@ log = logging.getLogger("realtime.server")
 
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
-_FULL = (
-    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-    f"Retry-After: {RETRY_AFTER}\r\nContent-Length: 19\r\n\r\nthe server is full\n"
-).encode()
 #: Until when what may be done with ``server.drain``, in shares of it; the last is for the process.
 LIFESPANS, CLIENTS, REQUESTS = 0.5, 0.75, 0.9
 
@@ -233,7 +228,7 @@ class Server:
                 log.warning(
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
-            return _TurnedAway()
+            return TurnedAway()
         return Http(http, self._waiting, asyncio.get_running_loop())
 
     async def _listen(self, sock: socket.socket) -> None:
@@ -331,12 +326,9 @@ class Server:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    async def _refuse(self, request: web.Request) -> web.Response:
-        response = web.Response(
-            status=503, text="the server is shutting down\n", headers={hdrs.RETRY_AFTER: RETRY_AFTER}
-        )
-        response.force_close()
-        return response
+    async def _refuse(self, request: web.Request) -> NoReturn:
+        again = {hdrs.RETRY_AFTER: retry_after()}
+        raise last(web.HTTPServiceUnavailable(text="the server is shutting down\n", headers=again))
 
     # Sockets and lifespans
 
@@ -356,15 +348,6 @@ class Server:
                     raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection for which there is no descriptor to spare."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Say so, and close it."""
-        transport.write(_FULL)
-        transport.close()
 
 
 def _mistake_in(definition: web.RouteDef) -> str:

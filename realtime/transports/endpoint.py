@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -12,6 +11,8 @@ from aiohttp import hdrs, web
 from realtime.auth import Gate
 from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
+from realtime.close_codes import retry_after
+from realtime.door import last
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
@@ -27,10 +28,6 @@ from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection, is_final_for, turned_away
 from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, cut, take_over
-
-#: After how many seconds a client that is turned away should come back: somewhere between the two, or all
-#: that were turned away together would come together.
-COME_BACK = 2, 8
 
 OnMessage = Callable[[Client, Message], Awaitable[Position | None]]
 
@@ -280,12 +277,11 @@ class _Overloaded(web.HTTPServiceUnavailable):
 def _overloaded(limit: str, sentence: str, wait: int | None = None) -> web.HTTPException:
     """What a client that broke a limit is told; when to come back is another time for each."""
     named = sentence if "." not in limit or limit in sentence else f"{sentence} ({limit})"
-    error = _Overloaded(text=f"{named}\n", headers={"Retry-After": str(wait or random.randint(*COME_BACK))})
+    error = _Overloaded(text=f"{named}\n", headers={hdrs.RETRY_AFTER: str(wait or retry_after())})
     error.limit = limit
     if wait is not None or limit in (PER_USER, PER_ADDRESS):
         error.set_status(429)
-    error.force_close()
-    return error
+    return last(error)
 
 
 class _GuardedFrames(PlainFrames):
