@@ -49,9 +49,9 @@ from realtime.values import (
 MAX_UNIX_PATH = 107
 #: Less could not be told from what a busy server does, in seconds.
 MIN_WATCHDOG = 0.02
-
 #: The most by which clocks may differ, in seconds.
 MAX_LEEWAY = 60.0
+#: What is served where there is no config.
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

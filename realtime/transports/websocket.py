@@ -3,8 +3,6 @@
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
 What it lets pass ``framing.py`` finds before it.
-What aiohttp does not document is used in ``_Frames`` and ``_DeflatedReader`` here, and in ``takeover.py``;
-nowhere else.
 """
 
 from __future__ import annotations
