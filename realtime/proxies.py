@@ -86,9 +86,13 @@ class Proxies:
         return client
 
 
-def known_scheme(request: web.Request) -> str | None:
-    """By which scheme the client made its request; None where a proxy in between may have changed it."""
-    return request.scheme if request.scheme == "https" or request.get(_SCHEME_TOLD) else None
+def site(request: web.Request) -> str:
+    """The scheme and host that a request was for, ``https://rt.example``.
+
+    Without the scheme, ``://rt.example``, where a proxy in between may have changed it.
+    """
+    known = request.scheme == "https" or request.get(_SCHEME_TOLD)
+    return f"{request.scheme if known else ''}://{request.host}"
 
 
 def is_local(request: web.Request) -> bool:

@@ -103,8 +103,7 @@ class Server:
             tokens,
             self._callers("authenticate"),
             self._callers("authorize"),
-            clock=loop.time,
-            wall_time=lambda: self.bus.wall_time(),
+            self.bus,
         )
         self.routes = self._routes(problems)
         problems.extend(more)

@@ -161,7 +161,6 @@ def _open_to_anyone(server: Server) -> str:
         hears = type(channel).on_message is not Channel.on_message and {"websocket", "post"}
         if allow.publish == "anyone" and hears and hears & set(channel.transports):
             writable.append(name)
-    parts = [f"read {', '.join(readable)}"] * bool(readable) + [f"write to {', '.join(writable)}"] * bool(
-        writable
-    )
+    may = ("read", readable), ("write to", writable)
+    parts = [f"{what} {', '.join(names)}" for what, names in may if names]
     return f"whoever reaches it may {' and '.join(parts)} (allow in the config)" if parts else ""

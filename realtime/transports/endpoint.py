@@ -19,7 +19,7 @@ from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
-from realtime.proxies import known_scheme
+from realtime.proxies import site
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
@@ -248,8 +248,9 @@ class Endpoint:
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
-        own = f"{known_scheme(request) or ''}://{request.host}", self._url
-        if sent and not (len(sent) == 1 and origin_allowed(sent[0], self._origins, *own)):
+        if sent and not (
+            len(sent) == 1 and origin_allowed(sent[0], self._origins, site(request), self._url)
+        ):
             raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
