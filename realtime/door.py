@@ -37,7 +37,6 @@ QUIET = 60.0
 #: What is asked by address: whoever looks after the server does not know its names.
 PROBES = ("/-/live", "/-/ready")
 
-_HOST = re.compile(HOST)
 
 log = logging.getLogger("realtime.http")
 
@@ -56,7 +55,7 @@ async def well_formed(request: web.Request, handler: Handler) -> web.StreamRespo
 def _mistake_in(request: web.Request) -> str:
     headers, target = request.headers, request.raw_path
     host = headers.get(hdrs.HOST)
-    if host is not None and not _HOST.fullmatch(host):
+    if host is not None and not HOST.fullmatch(host):
         return "the Host is a name or an address, and perhaps a port"  # RFC 9112, section 3.2
     if "#" in target:
         return "the target has a fragment, which is the client's own"

@@ -78,7 +78,10 @@ class Deadline(asyncio.Protocol):
         hook, where = (places[0][0].f_code.co_name, lines(places)) if places else ("a method", ["?"])
         self.channel.log.error(
             "%s of %r did not end within %gs (handler_timeout) and is cancelled, in %s",
-            *(hook, self.client, timeout, where[-1]),
+            hook,
+            self.client,
+            timeout,
+            where[-1],
             extra={"stack": where},
         )
         self._overdue = True

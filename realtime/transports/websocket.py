@@ -138,7 +138,7 @@ class WebSocket(Connection):
         if self.deaf:
             return
         if framing.wrong is not None:
-            self._hear_end(End(*framing.wrong))
+            self._hear_end(framing.wrong)
         elif asked > 0 and connections.unfinished > connections.limits.unfinished:
             reason = "all clients' unfinished messages take more than server.limits.unfinished"
             self._hear_end(End(CloseCode.TRY_AGAIN, reason))
