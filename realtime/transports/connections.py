@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
@@ -19,8 +19,6 @@ from realtime.transports.takeover import READ
 
 #: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
 MAX_SNAPSHOTS = 100
-#: Who has one of these is answered with 429; all else is 503.
-PER_USER, PER_ADDRESS = "server.limits.max_clients_per_user", "server.limits.max_clients_per_address"
 #: How many clients a shutdown tells at once, …
 BATCH = 1000
 #: … how many of them in one turn of the event loop, which then lets the others have theirs, …
@@ -44,6 +42,17 @@ class Limits(Protocol):
     connect_rate: int
     connect_burst: int
     unfinished: int
+
+
+class Full(NamedTuple):
+    """Why somebody is refused: the key of the limit, a sentence, and the status.
+
+    That is 429 for what the client itself has too much of, 503 for what there is too much of.
+    """
+
+    limit: str
+    sentence: str
+    status: int = 503
 
 
 class Open(Beating, Protocol):
@@ -99,20 +108,22 @@ class Connections:
         self._ids += 1
         return f"c{self._ids}"
 
-    def no_room(self, channel: Channel, identity: Identity | None, address: str) -> tuple[str, str] | None:
-        """Why there is no room for another client, if there is none: the key of the limit, a sentence."""
+    def no_room(self, channel: Channel, identity: Identity | None, address: str) -> Full | None:
+        """Why there is no room for another client, if there is none."""
         limits, of_channel = self.limits, channel.settings.limits.max_clients
         of_user, of_address = limits.max_clients_per_user, limits.max_clients_per_address
         if self.draining:
-            return "draining", "the server is shutting down"
+            return Full("draining", "the server is shutting down")
         if self.open.total() >= limits.max_clients:
-            return "server.limits.max_clients", "the server is full"
+            return Full("server.limits.max_clients", "the server is full")
         if of_channel is not None and self.open[channel.name] >= of_channel:
-            return "limits.max_clients", "the channel is full"
+            return Full("limits.max_clients", "the channel is full")
         if identity and of_user is not None and self.users[identity.name] >= of_user:
-            return PER_USER, f"a user may have {of_user} connections"
+            sentence = f"a user may have {of_user} connections"
+            return Full("server.limits.max_clients_per_user", sentence, 429)
         if address and of_address is not None and self.addresses[address] >= of_address:
-            return PER_ADDRESS, f"an address may have {of_address} connections"
+            sentence = f"an address may have {of_address} connections"
+            return Full("server.limits.max_clients_per_address", sentence, 429)
         return None
 
     def may_connect(self) -> bool:

@@ -12,7 +12,6 @@ from realtime.auth import Gate
 from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
-from realtime.door import last
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
@@ -22,7 +21,7 @@ from realtime.permissions import Action, Identity
 from realtime.proxies import site
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
-from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
+from realtime.transports.connections import Connections, Full
 from realtime.transports.idempotency import Answers
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection, is_final_for, turned_away
@@ -140,7 +139,7 @@ class Endpoint:
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
-            raise _overloaded("server.limits.topics", str(error)) from None
+            raise _Overloaded(Full("server.limits.topics", str(error))) from None
         if transport == "websocket":
             with_json = handshake.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
@@ -260,29 +259,25 @@ class Endpoint:
         """Raises the HTTP error (429, 503) of a limit that another client would break."""
         address = request.remote or ""
         if full := self._connections.no_room(self._channel, identity, address):
-            raise _overloaded(*full)
+            raise _Overloaded(full)
         if wanted == "post":
             if wait := self._posting.take(identity.name if identity else (address,), self._now()):
                 rate = f"you may send {self._inbound.per_second} messages a second"
-                raise _overloaded("limits.inbound_rate", rate, wait)
+                raise _Overloaded(Full("limits.inbound_rate", rate, 429), wait)
         elif request.method != hdrs.METH_HEAD and not self._connections.may_connect():
-            raise _overloaded("server.limits.connect_rate", "too many are connecting at once")
+            raise _Overloaded(Full("server.limits.connect_rate", "too many are connecting at once"))
 
 
 class _Overloaded(web.HTTPServiceUnavailable):
-    """No room, and the key of the limit that says so."""
+    """What a client that broke a limit is told, and when to come back: each another time."""
 
-    limit: str
-
-
-def _overloaded(limit: str, sentence: str, wait: int | None = None) -> web.HTTPException:
-    """What a client that broke a limit is told; when to come back is another time for each."""
-    named = sentence if "." not in limit or limit in sentence else f"{sentence} ({limit})"
-    error = _Overloaded(text=f"{named}\n", headers={hdrs.RETRY_AFTER: str(wait or retry_after())})
-    error.limit = limit
-    if wait is not None or limit in (PER_USER, PER_ADDRESS):
-        error.set_status(429)
-    return last(error)
+    def __init__(self, full: Full, wait: int | None = None) -> None:
+        self.limit, sentence, status = full
+        if "." in self.limit and self.limit not in sentence:
+            sentence += f" ({self.limit})"
+        super().__init__(text=f"{sentence}\n", headers={hdrs.RETRY_AFTER: str(wait or retry_after())})
+        self.set_status(status)
+        self.force_close()
 
 
 class _GuardedFrames(PlainFrames):
