@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import html
 import logging
-import math
 import os
 import socket
 import ssl
@@ -18,6 +17,7 @@ from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
 from realtime.blame import not_the_plugins, own_frames
+from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode, retry_after
@@ -69,7 +69,7 @@ class Server:
         self._gate: auth.Gate
         self._connections: Connections
         self._descriptors: int
-        self._turned_away_at = -math.inf  # when the log was told of the last, by the loop's clock
+        self._telling: Bucket  # how often the log is told that somebody was turned away
         self._waiting: Waiting
         self._table = RouteTable()
         self._loaded = False
@@ -95,6 +95,7 @@ class Server:
         most = max(1, min(limits.max_clients, self._descriptors - waiting))
         self._connections = Connections(loop, limits.model_copy(update={"max_clients": most}))
         self._waiting = Waiting(waiting)
+        self._telling = Bucket(Rate(1, 1), loop.time())
         self.plugins, self.channels, more = build(self.config, self.bus)
         tokens, wrong = auth.tokens(self.config)
         problems.extend(wrong)
@@ -217,18 +218,16 @@ class Server:
 
     def _accept(self) -> asyncio.Protocol:
         """What speaks with whoever has just connected."""
-        http = self._runner.server if self._runner else None
+        http, loop = self._runner.server if self._runner else None, asyncio.get_running_loop()
         # Without a descriptor it could not even be told, and the process could open no file.
         full = http is None or len(http.connections) + len(self._connections) >= self._descriptors
         if http is None or (full and not self._waiting.make_room()):
-            now = asyncio.get_running_loop().time()
-            if now - self._turned_away_at >= 1:
-                self._turned_away_at = now
+            if self._telling.take(loop.time()):
                 log.warning(
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
             return TurnedAway()
-        return Http(http, self._waiting, asyncio.get_running_loop())
+        return Http(http, self._waiting, loop)
 
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""
