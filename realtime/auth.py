@@ -19,13 +19,14 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from pydantic import ValidationError
 
+from realtime.blame import not_the_plugins
+from realtime.buckets import Buckets, Rate
+from realtime.bus import Bus
 from realtime.config import JWT, Config
 from realtime.errors import Problem, printable
-from realtime.limits import Buckets, Rate
 from realtime.origins import origin_allowed
 from realtime.permissions import Action, Allow, Identity
-from realtime.proxies import is_local, known_scheme
-from realtime.transports.connections import not_the_plugins
+from realtime.proxies import is_local, site
 
 log = logging.getLogger("realtime.auth")
 
@@ -201,9 +202,7 @@ class Gate:
         tokens: Tokens | None,
         authenticators: Sequence[tuple[str, Callable[..., list[Any]]]],
         authorizers: Sequence[tuple[str, Callable[..., list[Any]]]],
-        *,
-        clock: Callable[[], float],
-        wall_time: Callable[[], float],
+        bus: Bus,
     ) -> None:
         self._tokens = tokens
         self._cookie = config.auth.cookie
@@ -212,7 +211,7 @@ class Gate:
         self._authenticators = authenticators
         self._authorizers = authorizers
         self._failures = Buckets(FAILURES)
-        self._clock, self._wall_time = clock, wall_time
+        self._bus = bus  # which knows the time
 
     # Who it is
 
@@ -221,7 +220,7 @@ class Gate:
         try:
             return await self._identify(request)
         except web.HTTPUnauthorized:
-            wait = self._failures.take(request.remote or "", self._clock())
+            wait = self._failures.take(request.remote or "", self._bus.now())
             if not wait:
                 raise
             text = "too many attempts from your address have failed\n"
@@ -240,7 +239,11 @@ class Gate:
             identity = await self._ask(request)
         if identity is None and token is not None:
             raise _invalid("it is no JWT")
-        if identity is not None and identity.expires is not None and identity.expires <= self._wall_time():
+        if (
+            identity is not None
+            and identity.expires is not None
+            and identity.expires <= self._bus.wall_time()
+        ):
             raise _invalid("it has expired")
         return identity
 
@@ -271,12 +274,11 @@ class Gate:
         They are never believed because ``any`` may connect. No browser leaves the origin out of what could
         do harm: a handshake, a POST.
         """
-        own = f"{known_scheme(request) or ''}://{request.host}", self._url
         page = request.headers.get(hdrs.ORIGIN)
         if page is None and (referer := request.headers.get(hdrs.REFERER)) is not None:
             page = "/".join(referer.split("/", 3)[:3])
         reads = request.method in ("GET", "HEAD") and hdrs.UPGRADE not in request.headers
-        return reads if page is None else origin_allowed(page, self._origins, *own)
+        return reads if page is None else origin_allowed(page, self._origins, site(request), self._url)
 
     def _for_plugins(self, request: web.Request) -> web.Request:
         """The request without cookies that are not believed: who writes a plugin need not know of them."""

@@ -260,19 +260,17 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     token.add_argument("--sub", metavar="NAME", help="who it is for")
     token.add_argument("--ttl", metavar="DURATION", type=_ttl, default=3600.0, help="default: 1h")
-    for option, what in (
-        ("scope", "a scope, for rules such as scope:NAME"),
-        ("subscribe", "a topic that may be read, of those that allow permits"),
-        ("publish", "a topic that may be sent to"),
+    for option, metavar, what in (
+        ("scope", "NAME", "a scope, for rules such as scope:NAME"),
+        (
+            "subscribe",
+            "TOPIC",
+            "a topic that may be read, of those that allow permits; rooms/*: all below rooms",
+        ),
+        ("publish", "TOPIC", "a topic that may be sent to, likewise"),
     ):
-        token.add_argument(
-            f"--{option}",
-            dest="scopes" if option == "scope" else option,
-            action="append",
-            default=[],
-            metavar="NAME" if option == "scope" else "TOPIC",
-            help=f"{what}; may be repeated" + ("" if option == "scope" else "; rooms/*: all below rooms"),
-        )
+        what += "; may be repeated"
+        token.add_argument(f"--{option}", action="append", default=[], metavar=metavar, help=what)
     token.add_argument(
         "--sign-with",
         metavar="FILE",

@@ -89,6 +89,11 @@ def retry(code: int) -> int | None:
     return random.randint(*(RESTART if code in RESTARTS else BACK_OFF))
 
 
+def retry_after() -> str:
+    """The same in HTTP, for who was refused for now (RFC 9110, section 10.2.3): so many seconds."""
+    return str(round((retry(CloseCode.TRY_AGAIN) or 0) / 1000))
+
+
 def may_be_sent(code: int) -> bool:
     """Whether an endpoint may put this code into a close frame (RFC 6455, section 7.4.1-2).
 

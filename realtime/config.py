@@ -49,9 +49,9 @@ from realtime.values import (
 MAX_UNIX_PATH = 107
 #: Less could not be told from what a busy server does, in seconds.
 MIN_WATCHDOG = 0.02
-
 #: The most by which clocks may differ, in seconds.
 MAX_LEEWAY = 60.0
+#: What is served where there is no config.
 BUILT_IN = Path(__file__).with_name("config.yaml")
 
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -95,7 +95,7 @@ _ListenAddress = Annotated[
 
 
 def _host(value: str) -> str:
-    if not re.fullmatch(HOST, value):
+    if not HOST.fullmatch(value):
         raise ValueError("expected a host, perhaps with a port: rt.example, or rt.example:8443 in quotes")
     return value.lower()
 
@@ -219,7 +219,7 @@ class ServerSettings(Model):
     origins: Origins = "same"
     """which web pages may connect: `same`, `any`, or a list such as `[same, https://*.app.example]`"""
 
-    hosts: list[Annotated[str, AfterValidator(_host), *written(str, "a host", HOST)]] = []
+    hosts: list[Annotated[str, AfterValidator(_host), *written(str, "a host", HOST.pattern)]] = []
     """the names it may be asked for, `rt.example` at any port or `"rt.example:8443"`; with none, any"""
 
     drain: Duration = 10.0

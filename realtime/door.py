@@ -13,12 +13,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import ClientConnectionResetError, HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, InvalidURLError, LineTooLong
 from aiohttp.typedefs import Handler
 
+from realtime.close_codes import retry_after
 from realtime.origins import HOST
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
@@ -35,9 +37,6 @@ QUIET = 60.0
 #: What is asked by address: whoever looks after the server does not know its names.
 PROBES = ("/-/live", "/-/ready")
 
-_LATE_TEXT = b"the head of the request did not come in time\n"
-_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
-_HOST = re.compile(HOST)
 
 log = logging.getLogger("realtime.http")
 
@@ -47,16 +46,16 @@ async def well_formed(request: web.Request, handler: Handler) -> web.StreamRespo
     """Refuse what aiohttp takes for HTTP/1.1 and is not."""
     if request._version not in (HttpVersion11, HttpVersion10):
         request._version = HttpVersion11  # that of the answer
-        raise _last(web.HTTPVersionNotSupported(text="this server speaks HTTP/1.1\n"))
+        raise last(web.HTTPVersionNotSupported(text="this server speaks HTTP/1.1\n"))
     if wrong := _mistake_in(request):
-        raise _last(web.HTTPBadRequest(text=f"{wrong}\n"))
+        raise last(web.HTTPBadRequest(text=f"{wrong}\n"))
     return await handler(request)
 
 
 def _mistake_in(request: web.Request) -> str:
     headers, target = request.headers, request.raw_path
     host = headers.get(hdrs.HOST)
-    if host is not None and not _HOST.fullmatch(host):
+    if host is not None and not HOST.fullmatch(host):
         return "the Host is a name or an address, and perhaps a port"  # RFC 9112, section 3.2
     if "#" in target:
         return "the target has a fragment, which is the client's own"
@@ -187,7 +186,7 @@ class Http(web.RequestHandler):
     def force_close(self) -> None:
         """End it; who had begun to say a request is told why."""
         if self._has_line and self.transport is not None and not self.transport.is_closing():
-            self.transport.write(_LATE % (len(_LATE_TEXT), _LATE_TEXT))
+            self.transport.write(_written(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
         super().force_close()
 
     def handle_error(
@@ -213,6 +212,16 @@ class Http(web.RequestHandler):
         theirs = HttpProcessingError | web.RequestPayloadError | ClientConnectionResetError
         if not isinstance(kwargs.get("exc_info"), theirs):
             super().log_exception(*args, **kwargs)
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection for which there is no descriptor to spare."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Say so, and close it."""
+        again = f"{hdrs.RETRY_AFTER}: {retry_after()}\r\n"
+        transport.write(_written(HTTPStatus.SERVICE_UNAVAILABLE, "the server is full", again))
+        transport.close()
 
 
 class _Answer(web.Response):
@@ -241,6 +250,13 @@ def explain(error: HttpProcessingError | web.RequestPayloadError) -> tuple[int, 
     return 400, f"this is no HTTP: {shown}"
 
 
-def _last(error: web.HTTPException) -> web.HTTPException:
+def _written(status: HTTPStatus, text: str, header: str = "") -> bytes:
+    """The last answer to who has not said a request."""
+    head = f"HTTP/1.1 {status:d} {status.phrase}\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    return f"{head}{header}Content-Length: {len(text) + 1}\r\n\r\n{text}\n".encode()
+
+
+def last(error: web.HTTPException) -> web.HTTPException:
+    """The same answer, after which the connection is closed: what is left of the request is not wanted."""
     error.force_close()
     return error

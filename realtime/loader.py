@@ -29,11 +29,11 @@ import pluggy
 from pydantic import ConfigDict, ValidationError
 
 from realtime import hookspecs
+from realtime.blame import lines, of_thread, own_frames, theirs
 from realtime.bus import Bus
 from realtime.channel import TRANSPORTS, Channel
 from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
-from realtime.stacks import lines, of_thread, own_frames, theirs
 from realtime.values import Model
 from realtime.version import API_VERSION
 

@@ -12,7 +12,7 @@ MAX_AGE = "600"
 #: How an origin of a list begins that stands for all names of one more label.
 WILDCARD = "://*."
 #: What a ``Host`` looks like: a name or an address, and perhaps a port.
-HOST = r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 _ORIGIN = re.compile(r"(https?)://([^/\s?#@*\\:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}

@@ -33,7 +33,6 @@ _SCHEME_TOLD = web.RequestKey("realtime_scheme_told", bool)
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: What a proxy writes, trusted or not.
 _HANDED_ON = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "Via")
-_HOST = re.compile(HOST)
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\[\]]+)\](:[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
 
 
@@ -54,7 +53,7 @@ class Proxies:
                 changes["remote"] = client
             if (scheme := _SCHEMES.get(_last(request, "X-Forwarded-Proto").lower())) is not None:
                 changes["scheme"] = scheme
-            if _HOST.fullmatch(host := _last(request, "X-Forwarded-Host")):
+            if HOST.fullmatch(host := _last(request, "X-Forwarded-Host")):
                 changes["host"] = host
             if changes:
                 request = request.clone(**changes)
@@ -86,9 +85,13 @@ class Proxies:
         return client
 
 
-def known_scheme(request: web.Request) -> str | None:
-    """By which scheme the client made its request; None where a proxy in between may have changed it."""
-    return request.scheme if request.scheme == "https" or request.get(_SCHEME_TOLD) else None
+def site(request: web.Request) -> str:
+    """The scheme and host that a request was for, ``https://rt.example``.
+
+    Without the scheme, ``://rt.example``, where a proxy in between may have changed it.
+    """
+    known = request.scheme == "https" or request.get(_SCHEME_TOLD)
+    return f"{request.scheme if known else ''}://{request.host}"
 
 
 def is_local(request: web.Request) -> bool:

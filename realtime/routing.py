@@ -9,8 +9,8 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceRoute, UrlMappingMatchInfo
 from yarl import URL
 
+from realtime.blame import not_the_plugins
 from realtime.paths import shape
-from realtime.transports.connections import not_the_plugins
 
 
 class Route(NamedTuple):

@@ -6,35 +6,33 @@ import asyncio
 import contextlib
 import html
 import logging
-import math
 import os
 import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
+from realtime.blame import not_the_plugins, own_frames
+from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.close_codes import CloseCode
+from realtime.close_codes import CloseCode, retry_after
 from realtime.config import Config
-from realtime.door import Hosts, Http, Waiting, well_formed
+from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
-from realtime.limits import Rate
 from realtime.loader import PluginProblem, Plugins, build, guarded
 from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
-from realtime.stacks import own_frames
-from realtime.transports.connections import Caps, Connections, not_the_plugins
+from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
-from realtime.transports.post import RETRY_AFTER
 from realtime.transports.takeover import cut
 from realtime.values import Address
 from realtime.watchdog import Watchdog
@@ -43,10 +41,6 @@ log = logging.getLogger("realtime.server")
 
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
-_FULL = (
-    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-    f"Retry-After: {RETRY_AFTER}\r\nContent-Length: 19\r\n\r\nthe server is full\n"
-).encode()
 #: Until when what may be done with ``server.drain``, in shares of it; the last is for the process.
 LIFESPANS, CLIENTS, REQUESTS = 0.5, 0.75, 0.9
 
@@ -75,7 +69,7 @@ class Server:
         self._gate: auth.Gate
         self._connections: Connections
         self._descriptors: int
-        self._turned_away_at = -math.inf  # when the log was told of the last, by the loop's clock
+        self._telling: Bucket  # how often the log is told that somebody was turned away
         self._waiting: Waiting
         self._table = RouteTable()
         self._loaded = False
@@ -98,15 +92,10 @@ class Server:
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._descriptors = descriptors()
         waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
-        caps = Caps(
-            max(1, min(limits.max_clients, self._descriptors - waiting)),
-            limits.max_clients_per_user,
-            limits.max_clients_per_address,
-            Rate(limits.connect_rate, limits.connect_burst),
-            limits.unfinished,
-        )
-        self._connections = Connections(loop, caps)
+        most = max(1, min(limits.max_clients, self._descriptors - waiting))
+        self._connections = Connections(loop, limits.model_copy(update={"max_clients": most}))
         self._waiting = Waiting(waiting)
+        self._telling = Bucket(Rate(1, 1), loop.time())
         self.plugins, self.channels, more = build(self.config, self.bus)
         tokens, wrong = auth.tokens(self.config)
         problems.extend(wrong)
@@ -115,8 +104,7 @@ class Server:
             tokens,
             self._callers("authenticate"),
             self._callers("authorize"),
-            clock=loop.time,
-            wall_time=lambda: self.bus.wall_time(),
+            self.bus,
         )
         self.routes = self._routes(problems)
         problems.extend(more)
@@ -230,18 +218,16 @@ class Server:
 
     def _accept(self) -> asyncio.Protocol:
         """What speaks with whoever has just connected."""
-        http = self._runner.server if self._runner else None
+        http, loop = self._runner.server if self._runner else None, asyncio.get_running_loop()
         # Without a descriptor it could not even be told, and the process could open no file.
         full = http is None or len(http.connections) + len(self._connections) >= self._descriptors
         if http is None or (full and not self._waiting.make_room()):
-            now = asyncio.get_running_loop().time()
-            if now - self._turned_away_at >= 1:
-                self._turned_away_at = now
+            if self._telling.take(loop.time()):
                 log.warning(
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
-            return _TurnedAway()
-        return Http(http, self._waiting, asyncio.get_running_loop())
+            return TurnedAway()
+        return Http(http, self._waiting, loop)
 
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""
@@ -274,7 +260,6 @@ class Server:
                     self._gate,
                     origins=settings.origins,
                     url=settings.url,
-                    limits=settings.limits,
                 ).handle
             )
         routes: list[Route] = []
@@ -339,12 +324,9 @@ class Server:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    async def _refuse(self, request: web.Request) -> web.Response:
-        response = web.Response(
-            status=503, text="the server is shutting down\n", headers={hdrs.RETRY_AFTER: RETRY_AFTER}
-        )
-        response.force_close()
-        return response
+    async def _refuse(self, request: web.Request) -> NoReturn:
+        again = {hdrs.RETRY_AFTER: retry_after()}
+        raise last(web.HTTPServiceUnavailable(text="the server is shutting down\n", headers=again))
 
     # Sockets and lifespans
 
@@ -364,15 +346,6 @@ class Server:
                     raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection for which there is no descriptor to spare."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Say so, and close it."""
-        transport.write(_FULL)
-        transport.close()
 
 
 def _mistake_in(definition: web.RouteDef) -> str:

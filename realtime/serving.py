@@ -6,20 +6,18 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from realtime import logs, loops
+from realtime.blame import lines, of_task, of_thread, theirs
 from realtime.channel import Channel
 from realtime.config import load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
 from realtime.server import Server
-from realtime.stacks import lines, of_task, theirs
 from realtime.values import Address
 from realtime.version import __version__
 
@@ -121,8 +119,8 @@ def _tell_what_is_left(loop: asyncio.AbstractEventLoop, in_order: bool) -> None:
         if not thread.daemon and thread is not main
     ]
     if not in_order:
-        here = traceback.extract_stack(sys._current_frames()[main.ident or 0])[-1]
-        left.insert(0, f"{here.name} in {here.filename}:{here.lineno}")
+        places = of_thread(main.ident or 0)
+        left[:0] = [f"the event loop, in {line}" for line in lines((theirs(places) or places)[-1:])]
     logs.say(f"ended, although this would not: {', '.join(left)}")
 
 
@@ -161,7 +159,6 @@ def _open_to_anyone(server: Server) -> str:
         hears = type(channel).on_message is not Channel.on_message and {"websocket", "post"}
         if allow.publish == "anyone" and hears and hears & set(channel.transports):
             writable.append(name)
-    parts = [f"read {', '.join(readable)}"] * bool(readable) + [f"write to {', '.join(writable)}"] * bool(
-        writable
-    )
+    may = ("read", readable), ("write to", writable)
+    parts = [f"{what} {', '.join(names)}" for what, names in may if names]
     return f"whoever reaches it may {' and '.join(parts)} (allow in the config)" if parts else ""

@@ -26,7 +26,7 @@ def token(
     *,
     given: str | None,
     sub: str | None,
-    scopes: Sequence[str],
+    scope: Sequence[str],
     ttl: float,
     subscribe: Sequence[str],
     publish: Sequence[str],
@@ -56,8 +56,8 @@ def token(
     }
     if settings.issuer:
         claims["iss"] = settings.issuer
-    if scopes:
-        claims["scope"] = " ".join(scopes)
+    if scope:
+        claims["scope"] = " ".join(scope)
     claims |= {key: list(value) for key, value in (("subscribe", subscribe), ("publish", publish)) if value}
     algorithm = settings.algorithms[0]
     try:

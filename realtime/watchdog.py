@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from realtime.blame import Place, lines, of_thread, theirs
 from realtime.channel import Channel
-from realtime.stacks import Place, lines, of_thread, theirs
 
 log = logging.getLogger("realtime.watchdog")
 

@@ -81,6 +81,8 @@ def type_of(value: dict[str, Any]) -> str:
 
 
 def _plural(kind: str) -> str:
+    if kind.startswith("one of "):
+        return kind.removeprefix("one of ")
     noun = kind.partition(" ")[2]
     return noun + ("es" if noun.endswith("s") else "s")
 

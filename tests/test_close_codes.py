@@ -14,6 +14,7 @@ from realtime.close_codes import (
     cut_reason,
     may_be_sent,
     retry,
+    retry_after,
 )
 
 #: RFC 6455, sections 7.4.1 and 7.4.2, and the codes that IANA has registered since.
@@ -112,3 +113,10 @@ def test_reason_at_the_edge(character: str, count: int, size: int) -> None:
 def test_reason_that_is_no_unicode() -> None:
     """A lone surrogate in a reason does not stop the closing."""
     assert cut_reason("a\ud800b") == b"a?b"
+
+
+def test_refused_come_back_at_different_times() -> None:
+    """What HTTP tells who was refused are whole seconds, and not the same for all."""
+    times = {retry_after() for _ in range(100)}
+    assert {*map(str, range(2, 9))} >= times
+    assert len(times) > 1

@@ -11,15 +11,16 @@ import pytest
 from wire import soon
 
 from realtime.channel import Channel, Client
-from realtime.limits import Rate
+from realtime.config import ServerLimits
 from realtime.permissions import Identity
 from realtime.transports import connections as module
-from realtime.transports.connections import Caps, Connections, not_the_plugins
+from realtime.transports.connections import Connections
 
-LIMITS = SimpleNamespace(max_clients=None)
-LOBBY = cast(Channel, SimpleNamespace(name="lobby", settings=SimpleNamespace(limits=LIMITS)))
+LOBBY = cast(Channel, SimpleNamespace(name="lobby", settings=Channel.Settings(plugin="echo", path="/ws")))
 #: Ten clients, two of a user, three of an address, and five at once.
-CAPS = Caps(10, 2, 3, Rate(1, 5), 0)
+LIMITS = ServerLimits(
+    max_clients=10, max_clients_per_user=2, max_clients_per_address=3, connect_rate=1, connect_burst=5
+)
 
 
 def client(name: str = "", remote: str = "") -> Client:
@@ -57,7 +58,7 @@ class Visitor:
 @pytest.fixture
 async def connections() -> Connections:
     """None yet."""
-    return Connections(asyncio.get_running_loop(), CAPS)
+    return Connections(asyncio.get_running_loop(), LIMITS)
 
 
 async def test_they_are_counted_by_channel(connections: Connections) -> None:
@@ -89,7 +90,6 @@ async def test_nothing_is_kept_of_who_has_gone(connections: Connections) -> None
     """Names and addresses are forgotten with the last connection that has them."""
     for change in (1, 1, -1, -1):
         connections.count(LOBBY, client("alice", "1.2.3.4"), change)
-    assert connections.total == 0
     assert connections.users == connections.addresses == connections.open == {}
 
 
@@ -158,18 +158,3 @@ async def test_answers_are_waited_for(connections: Connections) -> None:
             await asyncio.sleep(0)
         assert not closing.done()
     await soon(closing)
-
-
-@pytest.mark.parametrize(
-    ("error", "outside"),
-    [(KeyboardInterrupt(), True), (GeneratorExit(), True), (SystemExit(), False), (ValueError(), False)],
-    ids=repr,
-)
-def test_whose_error_it_is(error: BaseException, outside: bool) -> None:
-    """What ends the process or the task is not the plugin's; all else is."""
-    assert not_the_plugins(error) is outside
-
-
-async def test_cancelled_error_that_nobody_asked_for() -> None:
-    """A plugin's own ``CancelledError`` is the plugin's, unlike that of a task that is cancelled."""
-    assert not not_the_plugins(asyncio.CancelledError())

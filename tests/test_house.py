@@ -40,12 +40,12 @@ CONFIG = ("config", "source", "values")
 #: followed from client to client without them.
 GUARDS = (
     "auth",
+    "blame",
+    "buckets",
     "door",
-    "limits",
     "origins",
     "permissions",
     "proxies",
-    "stacks",
     "tls",
     "transports.deadline",
     "transports.framing",

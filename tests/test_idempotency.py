@@ -196,7 +196,7 @@ async def test_retry_of_what_was_cancelled(serve: Serve, monkeypatch: pytest.Mon
             await eventually(lambda: open_now["slow"] == 1)
             channel.go.set()
             head, text = await wire.response()
-    assert (head.status, head.headers["retry-after"]) == (503, "5")
+    assert (head.status, int(head.headers["retry-after"]) in range(2, 9)) == (503, True)
     assert "cancelled" in text
 
 

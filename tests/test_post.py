@@ -462,7 +462,7 @@ async def test_too_many_topics(serve: Serve) -> None:
     """
     async with serve(config, BOX) as serving, stream(serving.port, "/box/a"):
         head, text = await post(serving.port, "/box/b", b"x")
-        assert (head.status, head.headers["retry-after"]) == (503, "5")
+        assert (head.status, int(head.headers["retry-after"]) in range(2, 9)) == (503, True)
         assert "server.limits.topics" in text
 
 

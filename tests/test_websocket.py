@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -317,8 +318,7 @@ async def test_who_only_sends_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(connection, "CLOSE_GRACE", 0.05)
     async with serve(SMALL) as serving, websocket(serving.port, "/ws", frame(3)) as wire:
         with pytest.raises(ConnectionError):
-            while True:
-                await flood(wire)
+            _ = [await flood(wire) for _ in itertools.count()]
 
 
 async def test_close_of_a_client_whose_handler_hangs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

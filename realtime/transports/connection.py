@@ -14,6 +14,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from threading import get_ident
 
+from realtime.blame import not_the_plugins
 from realtime.channel import Channel, Client
 from realtime.close_codes import LOST, CloseCode, End
 from realtime.eager import Begun, begin, go_on
@@ -24,7 +25,7 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-from realtime.transports.connections import Connections, log_end, not_the_plugins, wrong_thread
+from realtime.transports.connections import Connections, log_end, wrong_thread
 from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import cut, limit, owed

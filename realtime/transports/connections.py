@@ -11,16 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
 from realtime.heartbeat import Beating, Heartbeat
-from realtime.limits import Bucket, Rate
 from realtime.permissions import Identity
 from realtime.transports.takeover import READ
 
 #: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
 MAX_SNAPSHOTS = 100
-#: Who has one of these is answered with 429; all else is 503.
-PER_USER, PER_ADDRESS = "server.limits.max_clients_per_user", "server.limits.max_clients_per_address"
 #: How many clients a shutdown tells at once, …
 BATCH = 1000
 #: … how many of them in one turn of the event loop, which then lets the others have theirs, …
@@ -32,18 +30,29 @@ PAUSE, SHARE = 0.25, 0.25
 log = logging.getLogger("realtime.connection")
 
 
-class Caps(NamedTuple):
-    """What all clients together may have.
+class Limits(Protocol):
+    """What clients may, by the keys of ``server.limits``."""
 
-    How many there may be, of one identity, of one address; how often one may connect; and how many bytes
-    of messages that have not come whole there may be.
+    max_message: int
+    max_clients: int
+    inbound_rate: int
+    inbound_burst: int
+    max_clients_per_user: int | None
+    max_clients_per_address: int | None
+    connect_rate: int
+    connect_burst: int
+    unfinished: int
+
+
+class Full(NamedTuple):
+    """Why somebody is refused: the key of the limit, a sentence, and the status.
+
+    That is 429 for what the client itself has too much of, 503 for what there is too much of.
     """
 
-    clients: int
-    per_user: int | None
-    per_address: int | None
-    connecting: Rate
-    unfinished: int
+    limit: str
+    sentence: str
+    status: int = 503
 
 
 class Open(Beating, Protocol):
@@ -62,24 +71,23 @@ class Open(Beating, Protocol):
 class Connections:
     """All connections of a server, and what they share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, caps: Caps) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.heartbeat = Heartbeat(loop)
-        self.caps = caps
+        self.limits = limits
         #: How many bytes of messages that have not come whole all clients together have sent.
         self.unfinished = 0
         self.draining = False
-        #: How many clients there are, each user has, each address, and each channel, by their names:
-        #: connections that have not joined yet and POSTs are among them.
-        self.total = 0
+        #: How many clients each channel has, each user, and each address, by their names: connections that
+        #: have not joined yet and POSTs are among them.
+        self.open: Counter[str] = Counter()
         self.users: Counter[str] = Counter()
         self.addresses: Counter[str] = Counter()
-        self.open: Counter[str] = Counter()
         #: How many were turned away before they began, by the key of the limit or else the status, …
         self.refused: Counter[str] = Counter()
         #: … and how many connections have ended, by the code.
         self.ended: Counter[int] = Counter()
         self._now = loop.time
-        self._connecting = Bucket(caps.connecting, loop.time())
+        self._connecting = Bucket(Rate(limits.connect_rate, limits.connect_burst), loop.time())
         #: Where every connection reads to: what is read is taken out before anybody else reads.
         self.buffer = memoryview(bytearray(READ))
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
@@ -100,19 +108,22 @@ class Connections:
         self._ids += 1
         return f"c{self._ids}"
 
-    def no_room(self, channel: Channel, identity: Identity | None, address: str) -> tuple[str, str] | None:
-        """Why there is no room for another client, if there is none: the key of the limit, a sentence."""
-        caps, most = self.caps, channel.settings.limits.max_clients
+    def no_room(self, channel: Channel, identity: Identity | None, address: str) -> Full | None:
+        """Why there is no room for another client, if there is none."""
+        limits, of_channel = self.limits, channel.settings.limits.max_clients
+        of_user, of_address = limits.max_clients_per_user, limits.max_clients_per_address
         if self.draining:
-            return "draining", "the server is shutting down"
-        if self.total >= caps.clients:
-            return "server.limits.max_clients", "the server is full"
-        if most is not None and self.open[channel.name] >= most:
-            return "limits.max_clients", "the channel is full"
-        if identity and caps.per_user is not None and self.users[identity.name] >= caps.per_user:
-            return PER_USER, f"a user may have {caps.per_user} connections"
-        if address and caps.per_address is not None and self.addresses[address] >= caps.per_address:
-            return PER_ADDRESS, f"an address may have {caps.per_address} connections"
+            return Full("draining", "the server is shutting down")
+        if self.open.total() >= limits.max_clients:
+            return Full("server.limits.max_clients", "the server is full")
+        if of_channel is not None and self.open[channel.name] >= of_channel:
+            return Full("limits.max_clients", "the channel is full")
+        if identity and of_user is not None and self.users[identity.name] >= of_user:
+            sentence = f"a user may have {of_user} connections"
+            return Full("server.limits.max_clients_per_user", sentence, 429)
+        if address and of_address is not None and self.addresses[address] >= of_address:
+            sentence = f"an address may have {of_address} connections"
+            return Full("server.limits.max_clients_per_address", sentence, 429)
         return None
 
     def may_connect(self) -> bool:
@@ -121,7 +132,6 @@ class Connections:
 
     def count(self, channel: Channel, client: Client, change: int) -> None:
         """A client comes (1) or goes (-1)."""
-        self.total += change
         who = client.identity.name if client.identity else ""
         for counter, key in (self.open, channel.name), (self.users, who), (self.addresses, client.remote):
             if key:
@@ -202,13 +212,3 @@ def wrong_thread(method: str) -> RuntimeError:
     call = f"client.{method}()"
     there = f"asyncio.run_coroutine_threadsafe({call}, loop)"
     return RuntimeError(f"{call} was called from another thread; there it is {there}")
-
-
-def not_the_plugins(error: BaseException) -> bool:
-    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    if isinstance(error, GeneratorExit):  # a coroutine that Python ends is run by no task
-        return asyncio._get_running_loop() is None or asyncio.current_task() is None
-    return isinstance(error, KeyboardInterrupt)

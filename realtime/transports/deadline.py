@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 
+from realtime.blame import lines, of_task, theirs
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode
 from realtime.heartbeat import SLOT
-from realtime.stacks import lines, of_task, theirs
 from realtime.topic import Topic
 from realtime.transports.connections import Connections
 
@@ -78,7 +78,10 @@ class Deadline(asyncio.Protocol):
         hook, where = (places[0][0].f_code.co_name, lines(places)) if places else ("a method", ["?"])
         self.channel.log.error(
             "%s of %r did not end within %gs (handler_timeout) and is cancelled, in %s",
-            *(hook, self.client, timeout, where[-1]),
+            hook,
+            self.client,
+            timeout,
+            where[-1],
             extra={"stack": where},
         )
         self._overdue = True

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from realtime.auth import Gate
+from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
+from realtime.close_codes import retry_after
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
-from realtime.limits import Bucket, Buckets, Rate
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import origin_allowed, sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
-from realtime.proxies import known_scheme
+from realtime.proxies import site
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
-from realtime.transports.connections import PER_ADDRESS, PER_USER, Connections
+from realtime.transports.connections import Connections, Full
 from realtime.transports.idempotency import Answers
 from realtime.transports.snapshot import snapshot
 from realtime.transports.sse import EventStreamConnection, is_final_for, turned_away
 from realtime.transports.stream import StreamConnection, form_of
 from realtime.transports.takeover import Opening, cut, take_over
-
-#: After how many seconds a client that is turned away should come back: somewhere between the two, or all
-#: that were turned away together would come together.
-COME_BACK = 2, 8
 
 OnMessage = Callable[[Client, Message], Awaitable[Position | None]]
 
@@ -40,14 +35,6 @@ SNAPSHOT_WITHIN = 30.0
 
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
-
-
-class Bounds(Protocol):
-    """The server's limits, as far as a channel has them; its own come first."""
-
-    max_message: int
-    inbound_rate: int
-    inbound_burst: int
 
 
 class Endpoint:
@@ -61,14 +48,13 @@ class Endpoint:
         *,
         origins: str | list[str],
         url: str | None,
-        limits: Bounds,
     ) -> None:
         self._channel = channel
         self._connections = connections
         self._gate = gate
         self._origins = origins
         self._url = url
-        own = channel.settings.limits
+        own, limits = channel.settings.limits, connections.limits
         self._max_message = own.max_message or limits.max_message
         self._inbound = Rate(
             own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst
@@ -153,7 +139,7 @@ class Endpoint:
         try:
             topic = self._channel.bus.topic(name)
         except TooManyTopics as error:
-            raise _overloaded("server.limits.topics", str(error)) from None
+            raise _Overloaded(Full("server.limits.topics", str(error))) from None
         if transport == "websocket":
             with_json = handshake.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
@@ -261,8 +247,9 @@ class Endpoint:
 
     def _check_origin(self, request: web.Request) -> None:
         sent = request.headers.getall(hdrs.ORIGIN, [])
-        own = f"{known_scheme(request) or ''}://{request.host}", self._url
-        if sent and not (len(sent) == 1 and origin_allowed(sent[0], self._origins, *own)):
+        if sent and not (
+            len(sent) == 1 and origin_allowed(sent[0], self._origins, site(request), self._url)
+        ):
             raise web.HTTPForbidden(
                 text=f"a page of {sent[0][:100]!r} may not connect here; "
                 "server.origins in the config can allow it\n"
@@ -272,30 +259,25 @@ class Endpoint:
         """Raises the HTTP error (429, 503) of a limit that another client would break."""
         address = request.remote or ""
         if full := self._connections.no_room(self._channel, identity, address):
-            raise _overloaded(*full)
+            raise _Overloaded(full)
         if wanted == "post":
             if wait := self._posting.take(identity.name if identity else (address,), self._now()):
                 rate = f"you may send {self._inbound.per_second} messages a second"
-                raise _overloaded("limits.inbound_rate", rate, wait)
+                raise _Overloaded(Full("limits.inbound_rate", rate, 429), wait)
         elif request.method != hdrs.METH_HEAD and not self._connections.may_connect():
-            raise _overloaded("server.limits.connect_rate", "too many are connecting at once")
+            raise _Overloaded(Full("server.limits.connect_rate", "too many are connecting at once"))
 
 
 class _Overloaded(web.HTTPServiceUnavailable):
-    """No room, and the key of the limit that says so."""
+    """What a client that broke a limit is told, and when to come back: each another time."""
 
-    limit: str
-
-
-def _overloaded(limit: str, sentence: str, wait: int | None = None) -> web.HTTPException:
-    """What a client that broke a limit is told; when to come back is another time for each."""
-    named = sentence if "." not in limit or limit in sentence else f"{sentence} ({limit})"
-    error = _Overloaded(text=f"{named}\n", headers={"Retry-After": str(wait or random.randint(*COME_BACK))})
-    error.limit = limit
-    if wait is not None or limit in (PER_USER, PER_ADDRESS):
-        error.set_status(429)
-    error.force_close()
-    return error
+    def __init__(self, full: Full, wait: int | None = None) -> None:
+        self.limit, sentence, status = full
+        if "." in self.limit and self.limit not in sentence:
+            sentence += f" ({self.limit})"
+        super().__init__(text=f"{sentence}\n", headers={hdrs.RETRY_AFTER: str(wait or retry_after())})
+        self.set_status(status)
+        self.force_close()
 
 
 class _GuardedFrames(PlainFrames):

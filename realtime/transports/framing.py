@@ -7,7 +7,7 @@ that does not come whole.
 
 from __future__ import annotations
 
-from realtime.close_codes import CloseCode
+from realtime.close_codes import CloseCode, End
 
 #: How long a message may take to come whole, in seconds: from its first byte, …
 MESSAGE_WITHIN = 30.0
@@ -49,8 +49,8 @@ class Framing:
         self.begun = 0.0
         #: How many bytes of an unfinished message have come.
         self.held = 0
-        #: What ends the connection: a close code and the reason.
-        self.wrong: tuple[CloseCode, str] | None = None
+        #: What ends the connection.
+        self.wrong: End | None = None
         self._head = b""  # the beginning of a header
         self._left = 0  # of a frame, its mask included
         self._open = False  # a fragment came that was not the last
@@ -113,7 +113,7 @@ class Framing:
             self._refuse("a message began inside another" if opcode else "there is nothing to continue")
 
     def _refuse(self, reason: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> None:
-        self.wrong = code, reason
+        self.wrong = End(code, reason)
 
     def _count(self, first: int, length: int) -> None:
         """Count a frame of a message, whose payload has still to come."""

@@ -12,22 +12,22 @@ import orjson
 from aiohttp import hdrs, web
 
 from realtime import envelope
+from realtime.blame import not_the_plugins
 from realtime.channel import Channel, Client
-from realtime.close_codes import CloseCode, End, comes_back
+from realtime.close_codes import CloseCode, End, comes_back, retry_after
+from realtime.door import last
 from realtime.errors import Disconnected, Rejected, TooManyTopics
 from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE
-from realtime.transports.connections import log_end, not_the_plugins
+from realtime.transports.connections import log_end
 
 T = TypeVar("T")
 
 #: How long a body may take to come, in seconds. aiohttp then reads for ten more, so that the client can
 #: see the answer, and closes.
 BODY_TIMEOUT = 20.0
-#: How long a client is asked to wait before it tries again, in seconds.
-RETRY_AFTER = "5"
 
 #: What a channel that closes a client means in HTTP. Beside these: 503 for all that say come back, and
 #: 400 for the rest.
@@ -55,7 +55,7 @@ async def read(request: web.Request, max_message: int) -> Message:
             body = await _body(request, max_message)
     except TimeoutError:
         text = f"the body did not come within {BODY_TIMEOUT:g}s\n"
-        raise _last(web.HTTPRequestTimeout(text=text)) from None
+        raise last(web.HTTPRequestTimeout(text=text)) from None
     kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
     event = request.query.get("event", "message")
     try:
@@ -75,7 +75,7 @@ async def _body(request: web.Request, most: int) -> bytes:
     if hdrs.CONTENT_ENCODING in request.headers:
         error = web.HTTPUnsupportedMediaType(text="a body is not to be compressed: send it as it is\n")
         error.headers[hdrs.ACCEPT_ENCODING] = "identity"
-        raise _last(error)
+        raise last(error)
     body = bytearray()
     if (request.content_length or 0) <= most:
         async for piece in request.content.iter_any():
@@ -85,13 +85,7 @@ async def _body(request: web.Request, most: int) -> bytes:
         else:
             return bytes(body)
     text = f"the body is larger than the {most} bytes that limits.max_message allows\n"
-    raise _last(web.HTTPRequestEntityTooLarge(most, text=text))
-
-
-def _last(error: web.HTTPException) -> web.HTTPException:
-    """An answer after which the connection is closed, for what is left of the body is not wanted."""
-    error.force_close()
-    return error
+    raise last(web.HTTPRequestEntityTooLarge(most, text=text))
 
 
 class Post:
@@ -170,7 +164,7 @@ class Post:
         if code != CloseCode.DONE:
             status = self._status or _STATUS.get(code, 503 if comes_back(code) else 400)
             if status in (429, 503):
-                headers[hdrs.RETRY_AFTER] = RETRY_AFTER
+                headers[hdrs.RETRY_AFTER] = retry_after()
             if status == 401:
                 headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return web.Response(status=status, text=f"{reason or f'closed with {code}'}\n", headers=headers)
@@ -199,7 +193,7 @@ class Hearing(Generic[T]):
         except asyncio.CancelledError:
             if self._task.cancelled():
                 text = "what was begun did not end in time, and was cancelled\n"
-                retry = {hdrs.RETRY_AFTER: RETRY_AFTER}
+                retry = {hdrs.RETRY_AFTER: retry_after()}
                 raise web.HTTPServiceUnavailable(text=text, headers=retry) from None
             # The client has gone. What it had begun may finish, as after any other transport.
             await asyncio.wait([self._task], timeout=LEAVE_GRACE)

@@ -1,7 +1,7 @@
 """Taking aiohttp's place: from the head of a response on the transport is a connection's.
 
-What aiohttp does not document is used in :func:`take_over`, and to parse frames in ``websocket.py``;
-nowhere else in the server.
+What aiohttp does not document is used in :func:`take_over`, to parse frames in ``websocket.py``, and in
+``door.py``; nowhere else in the server.
 """
 
 from __future__ import annotations

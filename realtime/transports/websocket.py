@@ -3,8 +3,6 @@
 Frames are parsed by aiohttp's reader, a C extension. It wants to feed a queue of aiohttp's; the
 subclass here hands each frame on at once, which spares a future and a turn of the loop per message.
 What it lets pass ``framing.py`` finds before it.
-What aiohttp does not document is used in ``_Frames`` and ``_DeflatedReader`` here, and in ``takeover.py``;
-nowhere else.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ from typing import Any
 from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 
+from realtime.buckets import Bucket
 from realtime.channel import Channel
 from realtime.close_codes import LOST, CloseCode, End, cut_reason, may_be_sent, retry
 from realtime.encodings import CLOSE, PING, PONG, TEXT, DeflatedFrames, Form, JsonFrames, frame
 from realtime.envelope import BadEnvelope, Ref, acknowledge, read, refuse
 from realtime.errors import Rejected
-from realtime.limits import Bucket
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection
@@ -140,8 +138,8 @@ class WebSocket(Connection):
         if self.deaf:
             return
         if framing.wrong is not None:
-            self._hear_end(End(*framing.wrong))
-        elif asked > 0 and connections.unfinished > connections.caps.unfinished:
+            self._hear_end(framing.wrong)
+        elif asked > 0 and connections.unfinished > connections.limits.unfinished:
             reason = "all clients' unfinished messages take more than server.limits.unfinished"
             self._hear_end(End(CloseCode.TRY_AGAIN, reason))
 

@@ -343,14 +343,25 @@ async def test_pause_of_a_second(calm: Calm, headers: wire.Headers) -> None:
 # What is too large
 
 
-BIG = """
-    big:
-      plugin: topics
-      path: /big
-      lag_bytes: 256KiB
-      limits: {max_message: 1MiB}
-      allow: {publish: anyone}
-"""
+#: What is let in fits into the log; what a channel makes of it may not.
+BIG = "big: {plugin: loud, path: /big, lag_bytes: 256KiB}"
+LOUD = {
+    "loud.py": '''
+        from realtime import Channel, hookimpl
+
+        class Loud(Channel):
+            """Ten times what is said."""
+
+            transports = ("websocket", "sse", "post")
+
+            async def on_message(self, client, message):
+                return await self.publish(client.topic, message.data * 10)
+
+        @hookimpl
+        def register_channels():
+            return {"loud": Loud}
+    '''
+}
 
 
 @fault(65)
@@ -358,11 +369,11 @@ BIG = """
 async def test_message_that_nobody_could_lag_behind(calm: Calm, headers: wire.Headers) -> None:
     """It is refused to the one who says it, by the limit's name; who reads the topic stays there."""
     async with (
-        calm(BIG) as serving,
+        calm(BIG, LOUD) as serving,
         wire.stream(serving.port, "/big") as reader,
         wire.websocket(serving.port, "/big", headers=headers) as one,
     ):
-        await one.send(wire.text('{"data": "%s", "ref": 1}' % ("x" * 300_000)))
+        await one.send(wire.text('{"data": "%s", "ref": 1}' % ("x" * 30_000)))
         if headers:
             await one.text()  # the welcome
             error = json.loads(await one.text())
@@ -380,8 +391,8 @@ async def test_message_that_nobody_could_lag_behind(calm: Calm, headers: wire.He
 @fault(65)
 async def test_post_that_nobody_could_lag_behind(calm: Calm) -> None:
     """A POST of it is 413, and is counted."""
-    async with calm(BIG) as serving:
-        head, text = await wire.post(serving.port, "/big", b"x" * 300_000)
+    async with calm(BIG, LOUD) as serving:
+        head, text = await wire.post(serving.port, "/big", b"x" * 30_000)
         assert (head.status, "lag_bytes" in text) == (413, True)
         assert serving.server.bus.counters["refused"] == 1
 
@@ -389,7 +400,7 @@ async def test_post_that_nobody_could_lag_behind(calm: Calm) -> None:
 @fault(65)
 async def test_plugin_that_publishes_it(calm: Calm) -> None:
     """The code of a plugin gets an error of the bus; what it says to a client is a refusal."""
-    async with calm(BIG) as serving:
+    async with calm(BIG, LOUD) as serving:
         with pytest.raises(TooLarge, match="300256 bytes is larger than the 262144 that lag_bytes"):
             await serving.server.bus.publish("big", "x" * 300_000)
     assert issubclass(TooLarge, BusError)
@@ -577,10 +588,10 @@ async def test_caps(
                 assert (head.status, key in text, "retry-after" in head.headers) == (status, True, True)
             assert refused(serving)[key] == 1
             await way_out(one, serving)
-            await wire.eventually(lambda: serving.server._connections.total == 1)
+            await wire.eventually(lambda: serving.server._connections.open.total() == 1)
         async with wire.websocket(serving.port, "/ws?user=alice"):
             pass
-        await wire.eventually(lambda: serving.server._connections.total == 1)
+        await wire.eventually(lambda: serving.server._connections.open.total() == 1)
         assert serving.server._connections.users == {}
 
 

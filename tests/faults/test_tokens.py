@@ -37,8 +37,8 @@ from wire import (
 from faults.catalogue import fault
 from faults.conftest import Calm
 from realtime import auth
+from realtime.buckets import Rate
 from realtime.errors import ConfigError
-from realtime.limits import Rate
 from realtime.logs import TextLines
 from realtime.transports import connection, deadline
 
@@ -686,10 +686,10 @@ async def test_guesses_of_one_address_are_not_anothers(calm: Calm, monkeypatch: 
 @fault(96)
 async def test_guesses_take_bounded_memory(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many addresses are remembered, however many guess."""
-    from realtime import limits
+    from realtime import buckets as module
 
-    monkeypatch.setattr(limits, "MAX_BUCKETS", 10)
-    buckets = limits.Buckets(auth.FAILURES)
+    monkeypatch.setattr(module, "MAX_BUCKETS", 10)
+    buckets = module.Buckets(auth.FAILURES)
     for number in range(1000):
         buckets.take(f"203.0.113.{number}", 0.0)
     assert len(buckets) == 10

@@ -1,4 +1,4 @@
-"""Stacks: where a task or a thread stands, and which lines of it are a plugin's."""
+"""Whose it is: where a task or a thread stands, which lines of it are a plugin's, and which errors."""
 
 from __future__ import annotations
 
@@ -76,6 +76,16 @@ def is_host(file: str) -> bool:
     return file.startswith(_HOSTS) or (
         file.startswith(_STDLIB) and "-packages" not in file.removeprefix(_STDLIB)
     )
+
+
+def not_the_plugins(error: BaseException) -> bool:
+    """Whether it comes from outside the plugin's code: somebody ends this task, or the process."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    if isinstance(error, GeneratorExit):  # a coroutine that Python ends is run by no task
+        return asyncio._get_running_loop() is None or asyncio.current_task() is None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _lines(entries: Iterable[traceback.FrameSummary]) -> list[str]:

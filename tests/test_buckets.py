@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from realtime import limits
-from realtime.limits import Bucket, Buckets, Rate
+from realtime import buckets as module
+from realtime.buckets import Bucket, Buckets, Rate
 
 
 def test_burst_and_no_more() -> None:
@@ -56,7 +56,7 @@ def test_everybody_has_a_bucket() -> None:
 
 def test_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many the one that was longest untouched is forgotten, and who is at work is not."""
-    monkeypatch.setattr(limits, "MAX_BUCKETS", 100)
+    monkeypatch.setattr(module, "MAX_BUCKETS", 100)
     buckets = Buckets(Rate(1, 1))
     buckets.take("alice", 100.0)
     for number in range(1000):

@@ -1,4 +1,4 @@
-"""Stacks: where a task or a thread stands, and which lines of it are a plugin's."""
+"""Whose it is: where a task or a thread stands, which lines of it are a plugin's, and which errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import aiohttp
 import pluggy
 import pytest
 
-from realtime import bus, stacks
+from realtime import blame, bus
 from realtime.eager import begin, go_on
 
 
@@ -37,15 +37,15 @@ async def generator() -> None:
         pass
 
 
-def names(places: list[stacks.Place]) -> list[str]:
+def names(places: list[blame.Place]) -> list[str]:
     """The functions of a stack."""
     return [frame.f_code.co_name for frame, _ in places]
 
 
-async def stack_of(task: asyncio.Task[None]) -> list[stacks.Place]:
+async def stack_of(task: asyncio.Task[None]) -> list[blame.Place]:
     """The stack of a task that has begun to wait; it is cancelled."""
     await asyncio.sleep(0)
-    places = stacks.of_task(task)
+    places = blame.of_task(task)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -56,7 +56,7 @@ async def test_task_that_waits() -> None:
     """The whole stack of a task is told, down to the line that waits."""
     places = await stack_of(asyncio.create_task(outer()))
     assert names(places) == ["outer", "inner", "wait"]
-    assert stacks.lines(stacks.theirs(places))[-1].endswith(": await asyncio.Event().wait()")
+    assert blame.lines(blame.theirs(places))[-1].endswith(": await asyncio.Event().wait()")
 
 
 async def test_task_that_waits_in_a_generator() -> None:
@@ -86,31 +86,31 @@ async def test_task_that_is_done() -> None:
     """A task that is done is nowhere."""
     task = asyncio.create_task(asyncio.sleep(0))
     await task
-    assert stacks.of_task(task) == []
+    assert blame.of_task(task) == []
 
 
 def test_thread() -> None:
     """The stack of a thread, without the frames that are known."""
-    places = stacks.of_thread(threading.get_ident())
+    places = blame.of_thread(threading.get_ident())
     assert names(places)[-2:] == ["test_thread", "of_thread"]
-    assert stacks.of_thread(threading.get_ident(), len(places)) == []
+    assert blame.of_thread(threading.get_ident(), len(places)) == []
 
 
 def test_thread_that_is_gone() -> None:
     """A thread that is gone is nowhere."""
-    assert stacks.of_thread(1) == []
+    assert blame.of_thread(1) == []
 
 
 @pytest.mark.parametrize("module", [asyncio, aiohttp, pluggy, bus, threading])
 def test_host(module: object) -> None:
     """What is ours, aiohttp's, pluggy's or Python's is not a plugin's."""
-    assert stacks.is_host(str(module.__file__))  # type: ignore[attr-defined]
+    assert blame.is_host(str(module.__file__))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("file", [__file__, pytest.__file__, "/srv/plugins/dice.py"])
 def test_not_host(file: str) -> None:
     """All else is: plugins, and what they bring."""
-    assert not stacks.is_host(file)
+    assert not blame.is_host(file)
 
 
 def test_own_frames() -> None:
@@ -118,6 +118,21 @@ def test_own_frames() -> None:
     try:
         asyncio.run(None)  # type: ignore[arg-type]
     except ValueError as error:
-        first, line = stacks.own_frames(error).split("\n")
+        first, line = blame.own_frames(error).split("\n")
     assert first.startswith("ValueError: a coroutine was expected")
     assert line.startswith(f"    {__file__}:")
+
+
+@pytest.mark.parametrize(
+    ("error", "outside"),
+    [(KeyboardInterrupt(), True), (GeneratorExit(), True), (SystemExit(), False), (ValueError(), False)],
+    ids=repr,
+)
+def test_whose_error_it_is(error: BaseException, outside: bool) -> None:
+    """What ends the process or the task is not the plugin's; all else is."""
+    assert blame.not_the_plugins(error) is outside
+
+
+async def test_cancelled_error_that_nobody_asked_for() -> None:
+    """A plugin's own ``CancelledError`` is the plugin's, unlike that of a task that is cancelled."""
+    assert not blame.not_the_plugins(asyncio.CancelledError())
