@@ -119,7 +119,7 @@ class Limits(Model):
     """the largest message of a client, instead of `server.limits.max_message`"""
 
     max_clients: NonNegativeInt | None = None
-    """the most clients of this channel; further ones get 503. the server's own limit counts beside it"""
+    """the most clients of this channel; further ones get 503. The server's own limit counts beside it"""
 
     inbound_rate: PositiveInt | None = None
     """how many messages a second a client may send, instead of `server.limits.inbound_rate`"""

@@ -299,6 +299,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "connect ws://127.0.0.1:8080/chat --name alice",
         "connect http://127.0.0.1:8080/chat --since earliest --json",
         "connect http://127.0.0.1:8080/events --count 3",
+        "connect ws://127.0.0.1:8080/chat -H 'Authorization: Bearer TOKEN'",
         config=False,
     )
     connect.add_argument("url", metavar="URL", help="ws:// or wss://, or http(s):// for server-sent events")

@@ -70,7 +70,12 @@ def type_of(value: dict[str, Any]) -> str:
         return ", or ".join(type_of(option) for option in options if option.get("type") != "null")
     match value.get("type"):
         case "array":
-            return "a list of " + _plural(type_of(value["items"]))
+            kind = type_of(value["items"])
+            return (
+                f"a list {kind.removeprefix('one ')}"
+                if "enum" in value["items"]
+                else f"a list of {_plural(kind)}"
+            )
         case "boolean":
             return "true or false"
         case "integer":

@@ -133,6 +133,7 @@ async def test_many_are_told_in_batches(connections: Connections, monkeypatch: p
     """Many are told some in a turn, with a pause after each batch; all pauses together are bounded."""
     monkeypatch.setattr(module, "BATCH", 10)
     monkeypatch.setattr(module, "TURN", 5)
+    monkeypatch.setattr(module, "PAUSE", 3600.0)
     visitors = [Visitor(connections) for _ in range(30)]
     told: list[tuple[int, float]] = [(0, 0.0)]
     loop = asyncio.get_running_loop()
@@ -147,6 +148,16 @@ async def test_many_are_told_in_batches(connections: Connections, monkeypatch: p
     assert told[3][1] - told[2][1] > 0.03
     assert told[5][1] - told[4][1] > 0.03
     assert told[-1][1] < 1
+
+
+async def test_no_pause_is_long(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the grace, a pause between two batches is short."""
+    monkeypatch.setattr(module, "BATCH", 10)
+    monkeypatch.setattr(module, "TURN", 5)
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    visitors = [Visitor(connections) for _ in range(30)]
+    await soon(connections.close_all(1001, "bye", grace=3600))
+    assert all(visitor.ends == [1001] for visitor in visitors)
 
 
 async def test_answers_are_waited_for(connections: Connections) -> None:

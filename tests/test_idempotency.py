@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -369,6 +371,26 @@ async def test_no_room(
         assert not replayed((await post(serving.port, "/box", b"hi", keyed("a")))[0])
     said = [record for record in caplog.records if "more POSTs with a key" in record.message]
     assert [(record.levelname, record.name) for record in said] == [("WARNING", "realtime.channel.box")]
+
+
+async def test_how_much_is_remembered(serve: Serve) -> None:
+    """A channel remembers 8 MiB of answers, and no more."""
+    config = CONFIG.replace("1KiB", "64KiB, inbound_rate: 1000, inbound_burst: 1000")
+    plugin = {"box.py": BOX["box.py"].replace('send("first")', 'send("x" * 60_000)')}
+    async with serve(config, plugin) as serving:
+        await post(serving.port, "/box?event=both", b"", keyed())
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                await post(serving.port, "/box?event=both", b"", keyed(f"{number}"))
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert 6 << 20 < held < 10 << 20
+        again = [(await post(serving.port, "/box?event=both", b"", keyed(key)))[0] for key in ("199", "0")]
+    assert [replayed(head) for head in again] == [True, False]
 
 
 async def test_long_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

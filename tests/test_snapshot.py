@@ -327,6 +327,13 @@ async def test_so_many_are_sent_at_once(serve: Serve, monkeypatch: pytest.Monkey
             assert (await second.head()).status == 200
 
 
+async def test_all_together_are_bounded(serve: Serve) -> None:
+    """Those that are being sent take a hundred mebibytes at the most, whoever asks for them."""
+    async with serve(CONFIG, FEED) as serving:
+        at_once = serving.server._connections.snapshots._value
+    assert at_once * MAX_SNAPSHOT <= 100 << 20
+
+
 # Who serves it
 
 

@@ -71,6 +71,16 @@ async def test_kernel_gives_up_on_who_is_gone(serve: Serve) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_USER_TIMEOUT
 
 
+@pytest.mark.parametrize("path", ["/ws", "/events"])
+async def test_nothing_waits_for_more(serve: Serve, path: str) -> None:
+    """What is written leaves at once: the kernel does not wait for more (Nagle)."""
+    async with serve(CONFIG) as serving, (websocket if path == "/ws" else stream)(serving.port, path):
+        name = "echo" if path == "/ws" else "clock"
+        (client,) = serving.server.channels[name].clients
+        sock = client._link.transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 @pytest.mark.parametrize("reads", [True, False])
 async def test_what_a_client_owes(serve: Serve, reads: bool) -> None:
     """What the client has not taken is counted, the kernel's part too."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from wire import (
     PONG,
     TEXT,
     Frame,
+    Wire,
     close,
     eventually,
     flood,
@@ -316,9 +316,14 @@ async def test_who_is_still_sending_sees_the_close(serve: Serve) -> None:
 async def test_who_only_sends_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that broke the protocol and does not end is cut off after the grace."""
     monkeypatch.setattr(connection, "CLOSE_GRACE", 0.05)
+
+    async def go_on(wire: Wire) -> None:
+        while True:
+            await flood(wire)
+
     async with serve(SMALL) as serving, websocket(serving.port, "/ws", frame(3)) as wire:
         with pytest.raises(ConnectionError):
-            _ = [await flood(wire) for _ in itertools.count()]
+            await go_on(wire)
 
 
 async def test_close_of_a_client_whose_handler_hangs(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

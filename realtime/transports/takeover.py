@@ -87,9 +87,6 @@ def take_over(request: web.Request, receiver: Receiver, buffer: memoryview) -> N
     ``buffer``, of :data:`READ` bytes, is where all of a loop's receivers may read to.
     """
     transport = receiver.transport
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # First what came glued to the handshake, then what comes from now on. aiohttp's annotation
     # names its own reader; it calls feed_data and feed_eof.
     http = request.protocol

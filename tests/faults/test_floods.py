@@ -343,37 +343,47 @@ async def test_pause_of_a_second(calm: Calm, headers: wire.Headers) -> None:
 # What is too large
 
 
-#: What is let in fits into the log; what a channel makes of it may not.
-BIG = "big: {plugin: loud, path: /big, lag_bytes: 256KiB}"
-LOUD = {
-    "loud.py": '''
+BIG = "big: {plugin: fourfold, path: /big, lag_bytes: 256KiB, limits: {max_message: 128KiB}}"
+FOURFOLD = {
+    "fourfold.py": '''
         from realtime import Channel, hookimpl
 
-        class Loud(Channel):
-            """Ten times what is said."""
-
-            transports = ("websocket", "sse", "post")
+        class Fourfold(Channel):
+            """Publishes four times as much as it hears, or says it to who said it alone."""
 
             async def on_message(self, client, message):
-                return await self.publish(client.topic, message.data * 10)
+                if "alone" in client.query:
+                    return await client.send(message.data * 4)
+                return await self.publish(client.topic, message.data * 4)
 
         @hookimpl
         def register_channels():
-            return {"loud": Loud}
+            return {"fourfold": Fourfold}
     '''
 }
 
 
 @fault(65)
+async def test_what_may_be_said_can_be_kept(calm: Calm) -> None:
+    """A client's message within ``max_message`` is published, also where ``lag_bytes`` are fewer."""
+    config = "big: {plugin: topics, path: /big, lag_bytes: 256KiB, limits: {max_message: 1MiB}}"
+    async with calm(config) as serving, wire.stream(serving.port, "/big") as reader:
+        head, _ = await wire.post(serving.port, "/big", b"x" * 1_000_000)
+        assert head.status == 202
+        assert len((await reader.event())["data"]) == 1_000_000
+
+
+@fault(65)
+@pytest.mark.parametrize("path", ["/big", "/big?alone"])
 @pytest.mark.parametrize("headers", [(), V1], ids=["plain", "v1"])
-async def test_message_that_nobody_could_lag_behind(calm: Calm, headers: wire.Headers) -> None:
+async def test_message_that_nobody_could_lag_behind(calm: Calm, headers: wire.Headers, path: str) -> None:
     """It is refused to the one who says it, by the limit's name; who reads the topic stays there."""
     async with (
-        calm(BIG, LOUD) as serving,
+        calm(BIG, FOURFOLD) as serving,
         wire.stream(serving.port, "/big") as reader,
-        wire.websocket(serving.port, "/big", headers=headers) as one,
+        wire.websocket(serving.port, path, headers=headers) as one,
     ):
-        await one.send(wire.text('{"data": "%s", "ref": 1}' % ("x" * 30_000)))
+        await one.send(wire.text('{"data": "%s", "ref": 1}' % ("x" * 75_000)))
         if headers:
             await one.text()  # the welcome
             error = json.loads(await one.text())
@@ -391,8 +401,8 @@ async def test_message_that_nobody_could_lag_behind(calm: Calm, headers: wire.He
 @fault(65)
 async def test_post_that_nobody_could_lag_behind(calm: Calm) -> None:
     """A POST of it is 413, and is counted."""
-    async with calm(BIG, LOUD) as serving:
-        head, text = await wire.post(serving.port, "/big", b"x" * 30_000)
+    async with calm(BIG, FOURFOLD) as serving:
+        head, text = await wire.post(serving.port, "/big", b"x" * 75_000)
         assert (head.status, "lag_bytes" in text) == (413, True)
         assert serving.server.bus.counters["refused"] == 1
 
@@ -400,7 +410,7 @@ async def test_post_that_nobody_could_lag_behind(calm: Calm) -> None:
 @fault(65)
 async def test_plugin_that_publishes_it(calm: Calm) -> None:
     """The code of a plugin gets an error of the bus; what it says to a client is a refusal."""
-    async with calm(BIG, LOUD) as serving:
+    async with calm(BIG, FOURFOLD) as serving:
         with pytest.raises(TooLarge, match="300256 bytes is larger than the 262144 that lag_bytes"):
             await serving.server.bus.publish("big", "x" * 300_000)
     assert issubclass(TooLarge, BusError)

@@ -114,6 +114,7 @@ def forgeries() -> Iterator[tuple[str, str]]:
     yield "crit", token({"crit": ["exp"]})
     yield "crit of what is unknown", token({"crit": ["x"], "x": 1})
     yield "b64", token({"b64": False, "crit": ["b64"]})
+    yield "crit that PyJWT understands", token({"b64": True, "crit": ["b64"]})
     yield "kid is a number", token({"kid": 1})
     yield "RS256 where HS256 is pinned", jwt.encode(claims, RSA, "RS256")
     yield "ES256 where HS256 is pinned", jwt.encode(claims, EC, "ES256")
