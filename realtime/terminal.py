@@ -41,7 +41,7 @@ TIMEOUT = 10.0
 #: With these codes the server has not ended the connection for an error.
 _FINE = (CloseCode.DONE, *RESTARTS, NO_CODE)
 _NOTHING = "the server took it, and published nothing"
-_HINT = {True: "connecting again makes sense", False: "connecting again will not help"}
+_HINT = {True: "connecting again makes sense", False: "the same again will not help"}
 
 Send = Callable[[Message], Awaitable[Position | None]]
 

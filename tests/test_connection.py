@@ -310,48 +310,63 @@ async def test_reading_goes_on_afterwards(serve: Serve) -> None:
         assert await seen(serving, 100) == [str(n) for n in range(100)]
 
 
+TURNS = {
+    "turns.py": '''
+        import asyncio
+        from contextlib import asynccontextmanager
+        from realtime import Channel, hookimpl
+
+        class Turns(Channel):
+            """Counts the messages between two turns of the loop."""
+
+            count = most = total = 0
+
+            async def on_message(self, client, message):
+                self.count += 1
+                self.total += 1
+                self.most = max(self.most, self.count)
+
+            @asynccontextmanager
+            async def lifespan(self):
+                async with asyncio.TaskGroup() as tasks:
+                    task = tasks.create_task(self.turn())
+                    yield
+                    task.cancel()
+
+            async def turn(self):
+                while True:
+                    self.count = 0
+                    await asyncio.sleep(0)
+
+        @hookimpl
+        def register_channels():
+            return {"turns": Turns}
+    '''
+}
+
+
 async def test_talkative_client_takes_turns(serve: Serve) -> None:
     """After 32 messages of one client in a row the rest of the server has its turn."""
-    files = {
-        "turns.py": '''
-            import asyncio
-            from contextlib import asynccontextmanager
-            from realtime import Channel, hookimpl
-
-            class Turns(Channel):
-                """Counts the messages between two turns of the loop."""
-
-                count = most = total = 0
-
-                async def on_message(self, client, message):
-                    self.count += 1
-                    self.total += 1
-                    self.most = max(self.most, self.count)
-
-                @asynccontextmanager
-                async def lifespan(self):
-                    async with asyncio.TaskGroup() as tasks:
-                        task = tasks.create_task(self.turn())
-                        yield
-                        task.cancel()
-
-                async def turn(self):
-                    while True:
-                        self.count = 0
-                        await asyncio.sleep(0)
-
-            @hookimpl
-            def register_channels():
-                return {"turns": Turns}
-        '''
-    }
     async with (
-        serve(f"channels: {{turns: {{plugin: turns, path: /, {FLOODED}}}}}", files) as serving,
+        serve(f"channels: {{turns: {{plugin: turns, path: /, {FLOODED}}}}}", TURNS) as serving,
         websocket(serving.port, "/", text("x") * 2000),
     ):
         turns: Any = serving.server.channels["turns"]
         await eventually(lambda: turns.total == 2000)
         assert turns.most == 32
+
+
+async def test_small_read_is_not_all_heard_at_once(serve: Serve) -> None:
+    """Of hundreds of messages in one read 32 are heard at once, and as many by the client's task."""
+    async with (
+        serve(f"channels: {{turns: {{plugin: turns, path: /, {FLOODED}}}}}", TURNS) as serving,
+        websocket(serving.port, "/", text("x")) as wire,
+    ):
+        turns: Any = serving.server.channels["turns"]
+        await eventually(lambda: turns.total == 1)
+        await wire.send(text("x") * 500)
+        await eventually(lambda: turns.total == 501)
+        assert turns.most <= 64
 
 
 # Delivery

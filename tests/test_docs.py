@@ -25,6 +25,7 @@ A server listens on a port of its own: each ``8080`` is replaced by it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -58,6 +59,8 @@ REFERENCE = ROOT / "docs" / "reference"
 RUN_HERE = [page for page in PAGES if page.name != "README.md" and "```sh\n" in page.read_text()]
 #: How long anything that a page shows may take, in seconds.
 PATIENCE = 30.0
+#: How long somebody looks whether a terminal shows something at once, in seconds.
+GLANCE = 3.0
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<how>[a-z ]+)(?:: (?P<what>[^\n]+?))? -->\n+)?"
@@ -266,6 +269,10 @@ class Reader:
         self._shown_by, self._console = terminal, None
         if serves:
             self.port = await terminal.ready()
+        else:  # who reads the page sees what it shows before going on
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GLANCE):
+                    await terminal.more()
 
     async def _run(self, commands: str, code: int, place: str) -> None:
         where = self.directory.parent / "where"

@@ -9,7 +9,9 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -439,3 +441,27 @@ def test_stack() -> None:
     assert not repeats.filter(held)
     held.stack = ["outer.py:1: f()", "inner.py:3: spin()"]
     assert repeats.filter(held)
+
+
+def test_repeats_are_bounded() -> None:
+    """Of errors that are all different not every one is remembered."""
+    repeats = logs._Repeats()
+    assert all(repeats.filter(record(f"error {number}", name="asyncio")) for number in range(1000))
+    assert len(repeats._seen) <= 101
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_log_of_the_process_has_no_repeats(form: str) -> None:
+    """A process whose log is set up shows one of many errors that are alike, in either format."""
+    program = f"""
+        import logging
+        from realtime import logs
+        logs.configure("info", "{form}")
+        for _ in range(50):
+            logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stderr.count("socket.accept()") == 1

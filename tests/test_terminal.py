@@ -281,14 +281,14 @@ async def test_closing_does_not_wait_for_ever() -> None:
         (1000, "bye", 0, "1000 done: bye"),
         (1001, "restarting", 0, "1001 shutting down: restarting (connecting again makes sense)"),
         (1012, "", 0, "1012 restarting (connecting again makes sense)"),
-        (1003, "text only", 4, "1003 wrong kind: text only (connecting again will not help)"),
-        (1008, "no name", 4, "1008 policy: no name (connecting again will not help)"),
+        (1003, "text only", 4, "1003 wrong kind: text only (the same again will not help)"),
+        (1008, "no name", 4, "1008 policy: no name (the same again will not help)"),
         (1011, "a bug", 4, "1011 bug: a bug (connecting again makes sense)"),
         (1013, "too slow", 4, "1013 try again: too slow (connecting again makes sense)"),
-        (4403, "not you", 4, "4403 not allowed: not you (connecting again will not help)"),
+        (4403, "not you", 4, "4403 not allowed: not you (the same again will not help)"),
         (4509, "", 4, "4509 name taken (connecting again makes sense)"),
         (4711, "ours", 4, "4711: ours (connecting again makes sense)"),
-        (1008, "\x1b[2J", 4, "1008 policy: \\x1b[2J (connecting again will not help)"),
+        (1008, "\x1b[2J", 4, "1008 policy: \\x1b[2J (the same again will not help)"),
     ],
 )
 async def test_closed_by_the_server(code: int, reason: str, exit_code: int, said: str) -> None:
@@ -313,7 +313,7 @@ async def test_what_the_channel_refuses(serve: Serve) -> None:
             4,
             [
                 "closed by the server: 1008 policy: a name is 1 to 32 printable characters "
-                "(connecting again will not help)"
+                "(the same again will not help)"
             ],
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import gc
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -311,6 +313,22 @@ async def test_who_is_still_sending_sees_the_close(serve: Serve) -> None:
         await wire.send(frame(BINARY, bytes(20_000_000)) + text("x") * 10_000)
         assert await wire.close_code() == 1009
         assert await wire.rest() == b""
+
+
+async def test_unfinished_message_is_let_go_of(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client had begun to say takes no memory while the end of its connection is waited for."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE", 60.0)
+    config = "channels: {echo: {plugin: echo, path: /ws, limits: {max_message: 8MiB}}}"
+    async with serve(config) as serving, websocket(serving.port, "/ws") as wire:
+        tracemalloc.start()
+        try:
+            await wire.send(frame(BINARY, bytes(4 << 20), fin=False) + frame(3))
+            assert await wire.close_code() == 1002
+            gc.collect()
+            held, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert held < 1 << 20 < 4 << 20 < most
 
 
 async def test_who_only_sends_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ async def test_the_server_closes(
         ran = await board.ran("publish", f"http://{address}/board", f"close {code} enough")
         assert ran.code == 0, ran.errors
         assert await process.ended() == exits
-    hint = {None: "", True: " (connecting again makes sense)", False: " (connecting again will not help)"}
+    hint = {None: "", True: " (connecting again makes sense)", False: " (the same again will not help)"}
     assert process.errors.splitlines()[-1] == f"closed by the server: {words}{hint[again]}"
 
 
