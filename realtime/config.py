@@ -155,7 +155,7 @@ class ServerLimits(Model):
     """how many may begin at once"""
 
     unfinished: Size = 64 * 1024 * 1024
-    """the most that all messages may take that have not come whole; who sends more is closed with 1013"""
+    """the most that all messages may take that have not come whole; who sends more gets 1013 or 503"""
 
     max_waiting: PositiveInt = 1000
     """the most connections that wait without a request; beyond it those that waited longest are closed"""

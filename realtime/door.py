@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler
 
 from realtime.close_codes import retry_after
 from realtime.origins import HOST
+from realtime.transports.takeover import cut, owed
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
 HEAD_TIMEOUT = 10.0
@@ -34,6 +35,10 @@ MAX_HEADERS = 128
 CROWDED_AFTER = 1.0
 #: How long the log is silent after it has said that connections had to, in seconds.
 QUIET = 60.0
+#: How long a connection that is given up may take to send what it owes, in seconds; then it is cut.
+GRACE = 2.0
+#: How often those who owe something are looked at, in seconds.
+LOOK = 0.5
 #: What is asked by address: whoever looks after the server does not know its names.
 PROBES = ("/-/live", "/-/ready")
 
@@ -135,9 +140,15 @@ class Waiting:
 class Http(web.RequestHandler):
     """A connection of aiohttp's, until a stream takes it over."""
 
-    __slots__ = ("_has_line", "_waiting")
+    __slots__ = ("_has_line", "_looking", "_patience", "_taken_at", "_untaken", "_waiting")
 
-    def __init__(self, server: web.Server, waiting: Waiting, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        waiting: Waiting,
+        loop: asyncio.AbstractEventLoop,
+        patience: Callable[[], float],
+    ) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -151,6 +162,10 @@ class Http(web.RequestHandler):
         )
         self._waiting = waiting
         self._has_line = False  # of the head that is still to come whole
+        # How long a client may take not a byte of an answer that waits for it, in seconds, now.
+        self._patience = patience
+        self._looking: asyncio.TimerHandle | None = None
+        self._untaken, self._taken_at = 0, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has come and is to say a request."""
@@ -160,7 +175,40 @@ class Http(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """It has gone, or a stream has taken it over."""
         self._waiting.remove(self)
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not take what it is answered as fast as it is written."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch(self.transport)
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        super().resume_writing()
+        if self.transport is not None:
+            self._watch(self.transport)
+
+    def _watch(self, transport: asyncio.Transport) -> None:
+        """See to it that the client takes what is written from now on, or goes."""
+        self._untaken, self._taken_at = owed(transport), self._loop.time()
+        if self._looking is None:
+            self._looking = self._loop.call_later(LOOK, self._look, transport)
+
+    def _look(self, transport: asyncio.Transport) -> None:
+        self._looking = None
+        if not transport.get_write_buffer_size():
+            return
+        left, now = owed(transport), self._loop.time()
+        if left < self._untaken:
+            self._untaken, self._taken_at = left, now
+        elif now - self._taken_at >= self._patience():
+            cut(transport)
+            return
+        self._looking = self._loop.call_later(LOOK, self._look, transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, or of a body."""
@@ -179,15 +227,22 @@ class Http(web.RequestHandler):
     async def finish_response(self, *args: Any) -> tuple[web.StreamResponse, bool]:
         """A request is answered: the next one may be long in coming."""
         answered = await super().finish_response(*args)
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self._watch(self.transport)  # aiohttp waits for little of it, and for none to close
         if self.transport is not None and not self._messages:  # it is still aiohttp's, with nothing to do
             self._waiting.add(self, self._loop.time())
         return answered
 
     def force_close(self) -> None:
         """End it; who had begun to say a request is told why."""
-        if self._has_line and self.transport is not None and not self.transport.is_closing():
-            self.transport.write(_written(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
+        transport = self.transport
+        if self._has_line and transport is not None and not transport.is_closing():
+            transport.write(_written(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
         super().force_close()
+        if transport is not None and transport.get_write_buffer_size():  # a close waits for its client
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looking = self._loop.call_later(GRACE, cut, transport)
 
     def handle_error(
         self,

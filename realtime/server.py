@@ -227,7 +227,7 @@ class Server:
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
             return TurnedAway()
-        return Http(http, self._waiting, loop)
+        return Http(http, self._waiting, loop, self._connections.patience)
 
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""

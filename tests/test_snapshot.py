@@ -11,6 +11,7 @@ import pytest
 from conftest import Serve, Serving
 from wire import Headers, ask, dial, eventually, request, stream, websocket
 
+from realtime import door
 from realtime.transports import connections, endpoint, snapshot
 from realtime.transports.snapshot import MAX_SNAPSHOT
 
@@ -332,6 +333,18 @@ async def test_all_together_are_bounded(serve: Serve) -> None:
     async with serve(CONFIG, FEED) as serving:
         at_once = serving.server._connections.snapshots._value
     assert at_once * MAX_SNAPSHOT <= 100 << 20
+
+
+async def test_who_takes_nothing_makes_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others wait, who takes not a byte of its snapshot is cut long before it would be else."""
+    monkeypatch.setattr(connections, "MAX_SNAPSHOTS", 1)
+    monkeypatch.setattr(connections, "STALL_WHILE_OTHERS_WAIT", 0.2)
+    monkeypatch.setattr(door, "LOOK", 0.1)
+    async with serve(CONFIG, FEED) as serving, dial(serving.port, receive_buffer=4096) as first:
+        await publish(serving, ENDLESS)
+        await first.send(request("/feed", JSON))
+        await eventually(serving.server._connections.snapshots.locked)
+        assert await seen(serving, "/rooms/a")
 
 
 # Who serves it

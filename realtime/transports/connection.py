@@ -25,7 +25,7 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-from realtime.transports.connections import Connections, log_end, wrong_thread
+from realtime.transports.connections import STALL, Connections, log_end, wrong_thread
 from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import cut, limit, owed
@@ -37,9 +37,6 @@ LOW_INBOX = 2
 TURN_MESSAGES = 32
 #: How long a connection that is being closed may take, in seconds; then it is cut.
 CLOSE_GRACE = 2.0
-#: How long a client that takes not a byte of what is written is kept, in seconds: twice the pause of a
-#: healthy one, and less than the kernel's own patience, which gives no reason.
-STALL = 10.0
 #: How long what a client has begun may go on after it is gone, in seconds; ``on_leave`` too.
 LEAVE_GRACE = 10.0
 

@@ -19,6 +19,10 @@ from realtime.transports.takeover import READ
 
 #: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
 MAX_SNAPSHOTS = 100
+#: How long a client that takes not a byte of what is written is kept, in seconds: twice the pause of a
+#: healthy one, and less than the kernel's own patience, which gives no reason. While others wait for it
+#: to take its snapshot, that pause is all it has.
+STALL, STALL_WHILE_OTHERS_WAIT = 10.0, 2.0
 #: How many clients a shutdown tells at once, …
 BATCH = 1000
 #: … how many of them in one turn of the event loop, which then lets the others have theirs, …
@@ -102,6 +106,10 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def patience(self) -> float:
+        """For how long a client may take nothing of its answer, in seconds."""
+        return STALL_WHILE_OTHERS_WAIT if self.snapshots.locked() else STALL
 
     def next_id(self) -> str:
         """An id for a client: public, unique in this process, no capability."""

@@ -206,7 +206,7 @@ class Endpoint:
         client = self._client(request, link, topic, "post", identity)
         self._connections.count(self._channel, client, 1)
         try:
-            message = await post.read(request, self._max_message)
+            message = await post.read(request, self._max_message, self._connections)
             with self._connections.answering():
                 return await self._answers.respond(request, link, client, message)
         finally:

@@ -21,7 +21,7 @@ from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE
-from realtime.transports.connections import log_end
+from realtime.transports.connections import Connections, log_end
 
 T = TypeVar("T")
 
@@ -44,15 +44,15 @@ _STATUS: dict[int, int] = {
 }
 
 
-async def read(request: web.Request, max_message: int) -> Message:
+async def read(request: web.Request, max_message: int, connections: Connections) -> Message:
     """What the client says: ``application/json`` is JSON, ``application/octet-stream`` bytes, else text.
 
-    ``max_message`` bounds the body, in bytes. Raises the HTTP error (400, 408, 413, 415) that says why it
-    cannot be taken.
+    ``max_message`` bounds the body, in bytes, and ``caps.unfinished`` of the ``connections`` all that have
+    not come whole. Raises the HTTP error (400, 408, 413, 415, 503) that says why it cannot be taken.
     """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            body = await _body(request, max_message)
+            body = await _body(request, max_message, connections)
     except TimeoutError:
         text = f"the body did not come within {BODY_TIMEOUT:g}s\n"
         raise last(web.HTTPRequestTimeout(text=text)) from None
@@ -71,19 +71,29 @@ async def read(request: web.Request, max_message: int) -> Message:
     raise web.HTTPBadRequest(text=f"{wrong}\n")
 
 
-async def _body(request: web.Request, most: int) -> bytes:
+async def _body(request: web.Request, most: int, connections: Connections) -> bytes:
     if hdrs.CONTENT_ENCODING in request.headers:
         error = web.HTTPUnsupportedMediaType(text="a body is not to be compressed: send it as it is\n")
         error.headers[hdrs.ACCEPT_ENCODING] = "identity"
         raise last(error)
-    body = bytearray()
-    if (request.content_length or 0) <= most:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > most:
-                break
-        else:
-            return bytes(body)
+    body, piece = bytearray(), b""
+    try:
+        if (request.content_length or 0) <= most:
+            async for piece in request.content.iter_any():
+                body += piece
+                connections.unfinished += len(piece)
+                if len(body) > most:
+                    break
+                if connections.unfinished > connections.caps.unfinished and not request.content.is_eof():
+                    text = "all clients' unfinished messages take more than server.limits.unfinished\n"
+                    retry = {hdrs.RETRY_AFTER: retry_after()}
+                    raise last(web.HTTPServiceUnavailable(text=text, headers=retry))
+            else:
+                return bytes(body)
+    finally:
+        connections.unfinished -= len(body)
+        body.clear()  # the traceback of the error, which is the answer, would keep both
+        piece = b""
     text = f"the body is larger than the {most} bytes that limits.max_message allows\n"
     raise last(web.HTTPRequestEntityTooLarge(most, text=text))
 

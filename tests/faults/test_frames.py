@@ -24,10 +24,13 @@ from wire import (
     Frame,
     Headers,
     Wire,
+    ask,
     close,
+    dial,
     eventually,
     flood,
     frame,
+    posting,
     request,
     soon,
     text,
@@ -483,6 +486,25 @@ async def test_unfinished_messages_of_many(calm: Calm, data: bytes, last: bytes,
     assert {refused.code for refused in lasts} == {1013}
     assert all("server.limits.unfinished" in refused.reason for refused in lasts)
     assert memory[0] < 8_000_000
+
+
+@fault(34)
+async def test_unfinished_posts_of_many(calm: Calm) -> None:
+    """The bodies of POSTs that have not come whole count as well, and what is refused is not kept."""
+    whole = posting("/ws", bytes(65_000))
+    async with calm(BUDGET) as serving:
+        async with AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(dial(serving.port, whole[:-1])) for _ in range(30)]
+            answers = [asyncio.create_task(wire.response()) for wire in wires]
+            await eventually(lambda: sum(task.done() for task in answers) >= 22)
+            told = [task.result() for task in answers if task.done()]
+            for task in answers:
+                task.cancel()
+        assert (await ask(serving.port, "/-/live"))[0].status == 200
+        await eventually(lambda: serving.server._connections.unfinished == 0)
+    assert len(told) >= 22  # 30 of 65,000 bytes less one, and room for eight
+    assert {head.status for head, _ in told} == {503}
+    assert all("server.limits.unfinished" in text and "retry-after" in head.headers for head, text in told)
 
 
 @fault(34)

@@ -42,8 +42,8 @@ from wire import (
 
 from faults.catalogue import fault
 from faults.conftest import Calm
-from realtime import sockets
-from realtime.transports import connection, websocket as transport
+from realtime import door, sockets
+from realtime.transports import connection, connections, websocket as transport
 
 ROOM = "room: {plugin: chat, path: /room}"
 #: A channel that counts who comes and goes, and takes its time over what it is told.
@@ -352,6 +352,67 @@ async def test_client_that_never_reads(serve: Serve, monkeypatch: pytest.MonkeyP
             await asyncio.sleep(0)
         await eventually(lambda: counting.seen["leave"] == 1)
         await eventually(lambda: not connected(serving.port))
+
+
+#: What is answered by aiohttp, and more than a transport and the kernel hold.
+ANSWERED = {
+    "post": posting("/ws", b"x" * 500_000),
+    "last post": posting("/ws", b"x" * 500_000, [("Connection", "close")]),
+    "posts": posting("/ws", b"x" * 100_000) * 20,
+    "snapshot": request("/feed/a", [("Accept", "application/json")]),
+}
+
+
+@fault(57)
+@pytest.mark.parametrize("sent", ANSWERED.values(), ids=ANSWERED)
+@pytest.mark.parametrize("by", ["tcp", "unix"])
+async def test_answer_that_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, by: str, sent: bytes
+) -> None:
+    """Who does not take its answer is cut after :data:`STALL`, too, by a unix socket as well."""
+    monkeypatch.setattr(connections, "STALL", 0.6)
+    monkeypatch.setattr(door, "LOOK", 0.1)
+    config = f"""
+        server: {{listen: ["127.0.0.1:0", "unix:{tmp_path}/s"], limits: {{max_message: 1MiB}}}}
+        channels:
+          echo: {{plugin: echo, path: /ws}}
+          feed: {{plugin: topics, path: "/feed/{{topic...}}", history: 100}}
+    """
+    async with serve(config) as serving:
+        for _ in range(10):
+            await client.post(serving.port, "/feed/a", b"x" * 90_000)
+        runner = serving.server._runner
+        assert runner is not None
+        http = runner.server
+        assert http is not None
+        path = f"{tmp_path}/s" * (by == "unix")
+        async with dial(serving.port, path=path, receive_buffer=4096) as wire:
+            sending = asyncio.create_task(wire.send(sent))
+            await eventually(lambda: bool(http.connections))
+            await eventually(lambda: not http.connections)
+            await asyncio.gather(sending, return_exceptions=True)
+            assert not connected(serving.port)
+
+
+@fault(57)
+async def test_answer_that_is_never_read_before_the_next_request(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who says no other request in time, and still has an answer to take, does not keep its descriptor."""
+    monkeypatch.setattr(door, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(door, "GRACE", 0.2)
+    config = f"""
+        server: {{listen: ["127.0.0.1:0", "unix:{tmp_path}/s"], limits: {{max_message: 1MiB}}}}
+        channels: {{echo: {{plugin: echo, path: /ws}}}}
+    """
+    async with serve(config) as serving:
+        runner = serving.server._runner
+        assert runner is not None
+        http = runner.server
+        assert http is not None
+        async with dial(serving.port, posting("/ws", b"x" * 240_000), path=f"{tmp_path}/s"):
+            await eventually(lambda: bool(http.connections))
+            await eventually(lambda: not http.connections)
 
 
 @fault(57)
