@@ -23,6 +23,8 @@ MAX_SNAPSHOTS = 100
 #: healthy one, and less than the kernel's own patience, which gives no reason. While others wait for it
 #: to take its snapshot, that pause is all it has.
 STALL, STALL_WHILE_OTHERS_WAIT = 10.0, 2.0
+#: Why one who has more to say than there is room for is sent away.
+TOO_MUCH_UNFINISHED = "all clients' unfinished messages take more than server.limits.unfinished"
 #: How many clients a shutdown tells at once, …
 BATCH = 1000
 #: … how many of them in one turn of the event loop, which then lets the others have theirs, …

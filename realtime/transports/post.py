@@ -21,7 +21,7 @@ from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE
-from realtime.transports.connections import Connections, log_end
+from realtime.transports.connections import TOO_MUCH_UNFINISHED, Connections, log_end
 
 T = TypeVar("T")
 
@@ -47,8 +47,8 @@ _STATUS: dict[int, int] = {
 async def read(request: web.Request, max_message: int, connections: Connections) -> Message:
     """What the client says: ``application/json`` is JSON, ``application/octet-stream`` bytes, else text.
 
-    ``max_message`` bounds the body, in bytes, and ``caps.unfinished`` of the ``connections`` all that have
-    not come whole. Raises the HTTP error (400, 408, 413, 415, 503) that says why it cannot be taken.
+    ``max_message`` bounds the body, in bytes, and ``limits.unfinished`` of the ``connections`` all bodies
+    that have not come whole. Raises the HTTP error (400, 408, 413, 415, 503) that says why it cannot be taken.
     """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
@@ -84,10 +84,9 @@ async def _body(request: web.Request, most: int, connections: Connections) -> by
                 connections.unfinished += len(piece)
                 if len(body) > most:
                     break
-                if connections.unfinished > connections.caps.unfinished and not request.content.is_eof():
-                    text = "all clients' unfinished messages take more than server.limits.unfinished\n"
+                if connections.unfinished > connections.limits.unfinished and not request.content.is_eof():
                     retry = {hdrs.RETRY_AFTER: retry_after()}
-                    raise last(web.HTTPServiceUnavailable(text=text, headers=retry))
+                    raise last(web.HTTPServiceUnavailable(text=f"{TOO_MUCH_UNFINISHED}\n", headers=retry))
             else:
                 return bytes(body)
     finally:

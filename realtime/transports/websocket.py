@@ -23,7 +23,7 @@ from realtime.errors import Rejected
 from realtime.message import Message, Position, heard
 from realtime.topic import Topic
 from realtime.transports.connection import LEAVE_GRACE, TURN_MESSAGES, Connection
-from realtime.transports.connections import Connections
+from realtime.transports.connections import TOO_MUCH_UNFINISHED, Connections
 from realtime.transports.control import ControlledConnection
 from realtime.transports.deflate import NOT_UTF_8, Deflated
 from realtime.transports.framing import LATE, TOO_LARGE, Framing
@@ -140,8 +140,7 @@ class WebSocket(Connection):
         if framing.wrong is not None:
             self._hear_end(framing.wrong)
         elif asked > 0 and connections.unfinished > connections.limits.unfinished:
-            reason = "all clients' unfinished messages take more than server.limits.unfinished"
-            self._hear_end(End(CloseCode.TRY_AGAIN, reason))
+            self._hear_end(End(CloseCode.TRY_AGAIN, TOO_MUCH_UNFINISHED))
 
     def _parse(self) -> None:
         """Parse what is left in pieces: a quarter of a mebibyte can be forty thousand frames.
