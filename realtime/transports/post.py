@@ -48,7 +48,7 @@ async def read(request: web.Request, max_message: int, connections: Connections)
     """What the client says: ``application/json`` is JSON, ``application/octet-stream`` bytes, else text.
 
     ``max_message`` bounds the body, in bytes, and ``limits.unfinished`` of the ``connections`` all bodies
-    that have not come whole. Raises the HTTP error (400, 408, 413, 415, 503) that says why it cannot be taken.
+    that have not come whole. Raises the HTTP error (400, 408, 413, 415, 503) that says why it is not taken.
     """
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
