@@ -236,7 +236,8 @@ class Server:
         listener = await loop.create_server(
             self._accept,
             sock=sock,
-            backlog=ACCEPTS,
+            # Who makes room is gone two turns later: these must not take all that is spare meanwhile.
+            backlog=max(1, min(ACCEPTS, self._descriptors // 8)),
             ssl=self._tls if over_tls else None,
             ssl_handshake_timeout=tls.HANDSHAKE if over_tls else None,
             ssl_shutdown_timeout=tls.SHUTDOWN if over_tls else None,
