@@ -272,6 +272,7 @@ class Http(web.RequestHandler):
 class TurnedAway(asyncio.Protocol):
     """A connection for which there is no descriptor to spare."""
 
+    # A listener of TCP makes no other kind of transport than this, which can write.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Say so, and close it."""
         again = f"{hdrs.RETRY_AFTER}: {retry_after()}\r\n"

@@ -88,6 +88,7 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         self.depth += 1
         if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
+            # The types of PyYAML leave this method out.
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             wrong = "from here on it is too large" if self.nodes > MAX_NODES else "it is nested too deeply"
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=mark)
