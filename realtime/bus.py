@@ -92,10 +92,7 @@ class Bus:
         #: writes, bytes, yields, lags, laps, missed, overruns, refused, shed: since the start.
         self.counters: Counter[str] = Counter()
         self._thread = threading.get_ident()
-        self._max_topics = topics
-        self._max_size = memory
-        #: A message with more bytes than these is for :meth:`check_size` to look at.
-        self.surely_fits = min(MAX_WRITE, memory) - OVERHEAD
+        self.limit(topics, memory)
         self._declared: dict[str, TopicOptions] = {}
         self._topics: dict[str, Topic] = {}
         # Topics that may be idle, the one that was left first before the others.
@@ -108,11 +105,35 @@ class Bus:
         self._sweeping = False
         self._unflushed = 0  # bytes published that the flush has not brought to everybody
 
+    def limit(self, topics: int, memory: int) -> None:
+        """Set the bounds; what is beyond them goes when next something comes."""
+        self._max_topics = topics
+        self._max_size = memory
+        #: A message with more bytes than these is for :meth:`check_size` to look at.
+        self.surely_fits = min(MAX_WRITE, memory) - OVERHEAD
+
     # Topics
 
     def declare(self, name: str, options: TopicOptions | None = None) -> None:
-        """Allow the topic ``name`` and every ``name/…``. The host does it for each channel."""
-        self._declared[name] = options or TopicOptions()
+        """Allow the topic ``name`` and every ``name/…``. The host does it for each channel.
+
+        Those that exist already keep from now on what the options say.
+        """
+        options = options or TopicOptions()
+        if self._declared.get(name) != options:
+            self._declared[name] = options
+            for topic in self.of(name):
+                topic.keep(options)
+
+    def forget(self, name: str) -> None:
+        """Allow no more what was declared; its topics are dropped, and with them what they kept."""
+        self._declared.pop(name, None)
+        for topic in self.of(name):
+            self._drop(topic)
+
+    def of(self, name: str) -> list[Topic]:
+        """The topics that exist of what is declared by this name."""
+        return [topic for topic in self._topics.values() if topic.name.partition("/")[0] == name]
 
     def topic(self, name: str) -> Topic:
         """The topic of that name, made on first use.

@@ -209,7 +209,7 @@ class Channel:
     @property
     def topics(self) -> list[str]:
         """The names of this channel's topics that exist now."""
-        return [topic.name for topic in self.bus.topics if topic.name.partition("/")[0] == self.name]
+        return [topic.name for topic in self.bus.of(self.name)]
 
     # To override
 

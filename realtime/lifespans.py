@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple
 
 log = logging.getLogger("realtime.lifespan")
 
@@ -16,21 +18,33 @@ log = logging.getLogger("realtime.lifespan")
 SLOW_START = 5.0
 
 
+class Lifespan(NamedTuple):
+    """One that runs: whose it is, and what is set to have it end."""
+
+    owner: str
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+
+
 class Lifespans:
     """The running context managers of one server, by the name of their owner."""
 
     def __init__(self) -> None:
-        self._running: list[tuple[str, asyncio.Task[None], asyncio.Event]] = []
+        self._running: list[Lifespan] = []
         self._stopping = False
         #: The owners whose lifespan ended although nobody asked it to.
         self.dead: list[str] = []
+
+    def of(self, owners: Collection[str]) -> list[Lifespan]:
+        """Those of some owners that run, in the order in which they began."""
+        return [running for running in self._running if running.owner in owners]
 
     async def start(self, owner: str, manager: AbstractAsyncContextManager[object]) -> None:
         """Enter a context manager; returns when it has been entered, raises what it raises."""
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
         task = asyncio.create_task(self._run(owner, manager, entered, stop), name=f"lifespan of {owner}")
-        running = owner, task, stop  # an owner may have several
+        running = Lifespan(owner, task, stop)  # an owner may have several
         self._running.append(running)
         while not entered.done():
             try:
@@ -59,7 +73,8 @@ class Lifespans:
                 entered.set_result(None)
                 await stop.wait()
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
-            if not entered.done() or self._stopping or isinstance(error, KeyboardInterrupt):
+            asked = self._stopping or stop.is_set()
+            if not entered.done() or asked or isinstance(error, KeyboardInterrupt):
                 raise
             log.exception("the lifespan of %s failed", owner)
         except BaseException as error:
@@ -68,25 +83,32 @@ class Lifespans:
                     raise
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
             log.exception("the lifespan of %s failed", owner)
-        if not self._stopping:
+        if not (self._stopping or stop.is_set()):
             self.dead.append(owner)
             log.error("%s is no longer healthy: its lifespan has ended", owner)
 
     async def stop(self, grace: float) -> None:
-        """Leave them all, the last entered first; what does not end in time is cancelled.
+        """Leave them all within ``grace`` seconds; see :meth:`leave`."""
+        self._stopping = True
+        await self.leave(list(self._running), grace)
+
+    async def leave(self, leaving: list[Lifespan], grace: float) -> None:
+        """Leave some of them, the last entered first; what does not end in time is cancelled.
 
         Takes ``grace`` seconds at most.
         """
-        self._stopping = True
         deadline = asyncio.get_running_loop().time() + grace
-        while self._running:
-            owner, task, stop = self._running[-1]
+        while leaving:
+            owner, task, stop = one = leaving.pop()
             stop.set()
             # An even share of what is left: one that hangs does not take the time of the others.
             left = max(0.0, deadline - asyncio.get_running_loop().time())
-            share = left / len(self._running)
+            share = left / (len(leaving) + 1)
             _, pending = await asyncio.wait([task], timeout=0.8 * share)
-            self._running.pop()
+            if one in self._running:  # else somebody else has left it meanwhile
+                self._running.remove(one)
+            if owner in self.dead:
+                self.dead.remove(owner)
             if pending:
                 log.error("the lifespan of %s did not end in time and is cancelled", owner)
                 task.cancel()

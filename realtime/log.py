@@ -118,6 +118,12 @@ class Log:
             return self.base - 1, Resume("gap", missed)
         return since.offset, Resume("recovered")
 
+    def reach(self, history: int) -> None:
+        """Newcomers may ask for so many messages from now on, of those that are still kept."""
+        self._history = history
+        older = range(self.base, self.head - history + 1)
+        self.beyond = sum(self.entry(offset).size for offset in older)
+
     def add(self, message: Message, now: float) -> Entry:
         """Put a message at the head."""
         self.head += 1

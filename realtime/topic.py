@@ -106,6 +106,11 @@ class Topic(Log):
         self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
         self._stale = False  # somebody live may stand before the head
 
+    def keep(self, options: TopicOptions) -> None:
+        """Keep from now on what these options say."""
+        self.options = options
+        self.reach(options.history)
+
     # What there is to know
 
     @property

@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -32,6 +32,8 @@ TURN = 100
 #: … and how long it waits between two batches, in seconds, more or less: a quarter of the grace in all
 #: at most. Who is told later comes back later.
 PAUSE, SHARE = 0.25, 0.25
+#: How often it is looked whether those who were told are gone, in seconds.
+GLANCE = 0.02
 
 log = logging.getLogger("realtime.connection")
 
@@ -79,7 +81,8 @@ class Connections:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.heartbeat = Heartbeat(loop)
-        self.limits = limits
+        self._now = loop.time
+        self.limit(limits)
         #: How many bytes of messages that have not come whole all clients together have sent.
         self.unfinished = 0
         self.draining = False
@@ -92,8 +95,6 @@ class Connections:
         self.refused: Counter[str] = Counter()
         #: … and how many connections have ended, by the code.
         self.ended: Counter[int] = Counter()
-        self._now = loop.time
-        self._connecting = Bucket(Rate(limits.connect_rate, limits.connect_burst), loop.time())
         #: Where every connection reads to: what is read is taken out before anybody else reads.
         self.buffer = memoryview(bytearray(READ))
         #: The snapshots that are being sent, and the one that is being made, which takes some milliseconds.
@@ -101,13 +102,21 @@ class Connections:
         #: The thread of the event loop.
         self.thread = threading.get_ident()
         self._all: dict[Open, None] = {}
-        self._answering = 0
+        self._answering: Counter[Channel] = Counter()
         self._ids = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Open]:
+        return iter(list(self._all))
+
+    def limit(self, limits: Limits) -> None:
+        """Set the bounds: for whoever comes from now on."""
+        self.limits = limits
+        self._connecting = Bucket(Rate(limits.connect_rate, limits.connect_burst), self._now())
 
     def patience(self) -> float:
         """For how long a client may take nothing of its answer, in seconds."""
@@ -163,14 +172,16 @@ class Connections:
         self._look()
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """While a client that says one thing waits for its answer."""
-        self._answering += 1
+    def answering(self, channel: Channel) -> Iterator[None]:
+        """While a client that says one thing waits for the channel's answer."""
+        self._answering[channel] += 1
         self._empty.clear()
         try:
             yield
         finally:
-            self._answering -= 1
+            self._answering[channel] -= 1
+            if not self._answering[channel]:
+                del self._answering[channel]
             self._look()
 
     def _look(self) -> None:
@@ -182,19 +193,39 @@ class Connections:
 
         What is not gone within ``grace``, in seconds, is cut.
         """
-        told = list(self._all)
-        pause = min(PAUSE, SHARE * grace * BATCH / max(len(told), 1))
         try:
             async with asyncio.timeout(grace):
-                for number, connection in enumerate(told):
-                    if number and number % TURN == 0:
-                        await asyncio.sleep(0 if number % BATCH else random.uniform(0.5, 1.5) * pause)
-                    connection.close(code, reason)
+                await self.tell(list(self._all), code, reason, grace)
                 await self._empty.wait()
         except TimeoutError:
-            log.warning("%d connections did not end within %gs and are cut", len(self), grace)
-            for connection in list(self._all):
-                connection.cut()
+            self._cut(list(self._all), grace)
+
+    async def close_those(
+        self, those: Collection[Open], channels: Collection[Channel], code: int, reason: str, grace: float
+    ) -> None:
+        """The same for some of them, and until those who POST to these channels have their answers."""
+        left = list(those)
+        try:
+            async with asyncio.timeout(grace):
+                await self.tell(left, code, reason, grace)
+                while left or not self._answering.keys().isdisjoint(channels):
+                    await asyncio.sleep(GLANCE)
+                    left = [one for one in left if one in self._all]
+        except TimeoutError:
+            self._cut([one for one in left if one in self._all], grace)
+
+    async def tell(self, those: Collection[Open], code: int, reason: str, grace: float) -> None:
+        """Begin to close some connections, in batches that a part of ``grace`` lies between."""
+        pause = min(PAUSE, SHARE * grace * BATCH / max(len(those), 1))
+        for number, connection in enumerate(those):
+            if number and number % TURN == 0:
+                await asyncio.sleep(0 if number % BATCH else random.uniform(0.5, 1.5) * pause)
+            connection.close(code, reason)
+
+    def _cut(self, those: Collection[Open], grace: float) -> None:
+        log.warning("%d connections did not end within %gs and are cut", len(those), grace)
+        for connection in those:
+            connection.cut()
 
 
 def log_end(

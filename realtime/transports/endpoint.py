@@ -51,19 +51,27 @@ class Endpoint:
     ) -> None:
         self._channel = channel
         self._connections = connections
+        self._now = asyncio.get_running_loop().time
+        self._plain = _GuardedFrames(channel)
+        self._deflated = DeflatedFrames(self._plain)
+        self._answers = Answers(channel)
+        self.configure(gate, origins=origins, url=url)
+
+    def configure(self, gate: Gate, *, origins: str | list[str], url: str | None) -> None:
+        """Go by this, and by what the limits of the channel and of all connections are now."""
         self._gate = gate
         self._origins = origins
         self._url = url
-        own, limits = channel.settings.limits, connections.limits
+        own, limits = self._channel.settings.limits, self._connections.limits
         self._max_message = own.max_message or limits.max_message
         self._inbound = Rate(
             own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst
         )
         self._posting = Buckets(self._inbound)
-        self._now = asyncio.get_running_loop().time
-        self._plain = _GuardedFrames(channel)
-        self._deflated = DeflatedFrames(self._plain)
-        self._answers = Answers(channel)
+
+    def succeed(self, other: Endpoint) -> None:
+        """Stand where another did: what was answered under a key stays so."""
+        self._answers = other._answers.of(self._channel)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Handle one request; of a stream this is the beginning, which then lives by itself."""
@@ -207,7 +215,7 @@ class Endpoint:
         self._connections.count(self._channel, client, 1)
         try:
             message = await post.read(request, self._max_message, self._connections)
-            with self._connections.answering():
+            with self._connections.answering(self._channel):
                 return await self._answers.respond(request, link, client, message)
         finally:
             self._connections.count(self._channel, client, -1)

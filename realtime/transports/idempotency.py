@@ -70,6 +70,11 @@ class Answers:
         self._room = MAX_BYTES
         self._warned = False
 
+    def of(self, channel: Channel) -> Answers:
+        """The same answers, and from now on those of another channel that stands in the place of this."""
+        self._channel = channel
+        return self
+
     async def respond(
         self, request: web.Request, link: Post, client: Client, message: Message
     ) -> web.Response:
