@@ -20,10 +20,11 @@ from typing import Any
 import yaml
 
 from realtime import logs
+from realtime.checks import PluginProblem
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
 from realtime.exit_codes import ExitCode
-from realtime.loader import Found, PluginProblem, Plugins, WantsSettings, first_party
+from realtime.loader import Found, Plugins, WantsSettings, first_party
 from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server

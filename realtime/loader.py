@@ -10,9 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.abc
 import importlib.util
-import inspect
 import logging
 import operator
 import re
@@ -31,11 +29,11 @@ from pydantic import ConfigDict, ValidationError
 from realtime import hookspecs
 from realtime.blame import lines, of_thread, own_frames, theirs
 from realtime.bus import Bus
-from realtime.channel import TRANSPORTS, Channel
+from realtime.channel import Channel
+from realtime.checks import PluginProblem, check_api_version, check_hooks, check_type, is_marked
 from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
 from realtime.values import Model
-from realtime.version import API_VERSION
 
 T = TypeVar("T")
 #: Makes the settings of a plugin out of what the config has of them, by their model.
@@ -45,22 +43,8 @@ log = logging.getLogger("realtime.loader")
 
 #: After so many seconds a plugin that is still being imported is named in the log.
 SLOW_IMPORT = 5.0
-#: The methods of a channel that the host awaits.
-_AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
 _HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
 _PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
-
-HOOKS: dict[str, Callable[..., Any]] = {
-    name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")
-}
-
-
-class PluginProblem(Exception):
-    """What is wrong with one plugin, for the person who wrote or enabled it."""
-
-    def __init__(self, text: str) -> None:
-        # The package that a plugins directory is imported as has a name of ours only.
-        super().__init__(re.sub(r"\brealtime_plugins_[0-9a-f]{12}\.", "", text))
 
 
 class WantsSettings(PluginProblem):
@@ -158,7 +142,7 @@ class Plugins:
             return module
         if not (isinstance(model, type) and issubclass(model, Model)):
             raise PluginProblem(f"{name}: Plugin.Settings is no subclass of Model")
-        if beside := [key for key, value in vars(module).items() if _is_marked(value)]:
+        if beside := [key for key, value in vars(module).items() if is_marked(value)]:
             wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
             raise PluginProblem(f"{name}.{beside[0]} {wrong}")
         try:
@@ -206,7 +190,7 @@ class Plugins:
         elif len(found) > 1:
             owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
-        _check_api_version(name, importlib.util.find_spec(module))
+        check_api_version(name, importlib.util.find_spec(module))
         self._modules[module if first.directory is not None else module.partition(".")[0]] = name
         slow = threading.Timer(SLOW_IMPORT, _tell_slow_import, [name, threading.get_ident()])
         slow.daemon = True
@@ -262,7 +246,7 @@ class Plugins:
         self._register(f"channel:{channel.name}", type(channel).__name__, channel)
 
     def _register(self, registered: str, label: str, plugin: object) -> None:
-        _check_hooks(label, plugin)
+        check_hooks(label, plugin)
         try:
             self.manager.register(plugin, registered)
         except (ValueError, pluggy.PluginValidationError) as error:
@@ -281,7 +265,7 @@ class Plugins:
                 raise PluginProblem(
                     f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
                 )
-            _check_type(f"{name}: {kind.__name__}", kind)
+            check_type(f"{name}: {kind.__name__}", kind)
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 both = " and ".join(
@@ -402,81 +386,6 @@ def _package_for(directory: Path) -> str:
 def _tell_slow_import(name: str, thread: int) -> None:
     where = "".join(f", in {line}" for line in lines(theirs(of_thread(thread))[-1:]))
     log.warning("plugin %r is still being imported after %gs%s", name, SLOW_IMPORT, where)
-
-
-def _check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -> None:
-    """Refuse a plugin for another API before any of it runs: its source is read, not executed."""
-    loader = spec.loader if spec else None
-    source = (
-        loader.get_source(spec.name) if spec and isinstance(loader, importlib.abc.InspectLoader) else None
-    )
-    if not source:
-        return
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return  # the import says it better
-    for node in body:
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        else:
-            continue
-        if any(isinstance(target, ast.Name) and target.id == "API_VERSION" for target in targets):
-            wanted = node.value.value if isinstance(node.value, ast.Constant) else None
-            if wanted != API_VERSION:
-                raise PluginProblem(
-                    f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
-                )
-
-
-def _check_type(label: str, kind: type[Channel]) -> None:
-    _check_hooks(label, kind)
-    if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Channel.Settings)):
-        raise PluginProblem(f"{label}.Settings is no subclass of Channel.Settings")
-    if unknown := set(kind.transports) - set(TRANSPORTS):
-        there = ", ".join(TRANSPORTS)
-        raise PluginProblem(f"{label}.transports has {unknown.pop()!r}; there are {there}")
-    for name in vars(kind):
-        near = did_you_mean(name, _AWAITED) if name.startswith("on_") and name not in _AWAITED else ""
-        if near:  # nobody would ever call it
-            raise PluginProblem(f"{label}.{name} is no method of a channel{near}")
-    for method in _AWAITED:
-        if not inspect.iscoroutinefunction(getattr(kind, method)):
-            raise PluginProblem(f"{label}.{method} must be an 'async def'")
-    for method in ("as_text", "member"):
-        if inspect.iscoroutinefunction(getattr(kind, method)):
-            raise PluginProblem(f"{label}.{method} must be a plain 'def'")
-
-
-def _check_hooks(label: str, plugin: object) -> None:
-    """Tell what pluggy leaves silent: hooks misspelt, unmarked, asynchronous, with wrong arguments."""
-    for name in dir(plugin):
-        function = inspect.getattr_static(plugin, name, None)
-        marked = getattr(function, f"{hookspecs.PROJECT}_impl", None)
-        if not inspect.isfunction(function) or (marked is None and name not in HOOKS):
-            continue
-        if marked is None:
-            raise PluginProblem(f"{label}.{name} has the name of a hook but is not marked @hookimpl")
-        hook = marked.get("specname") or name
-        if hook not in HOOKS:
-            raise PluginProblem(f"{label}.{name} is no hook{did_you_mean(hook, HOOKS)}")
-        if inspect.iscoroutinefunction(function) and hook != "authenticate":
-            raise PluginProblem(
-                f"{label}.{name} is an 'async def', but this hook returns objects, not awaitables"
-            )
-        known = set(inspect.signature(HOOKS[hook]).parameters)
-        for argument in inspect.signature(function).parameters:
-            if argument not in known and argument != "self":
-                raise PluginProblem(
-                    f"{label}.{name} takes {argument!r}, which this hook does not have"
-                    + (did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}")
-                )
-
-
-def _is_marked(value: object) -> bool:
-    return inspect.isfunction(value) and hasattr(value, f"{hookspecs.PROJECT}_impl")
 
 
 def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = PluginProblem) -> T:

@@ -20,12 +20,13 @@ from realtime.blame import not_the_plugins, own_frames
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
+from realtime.checks import PluginProblem
 from realtime.close_codes import CloseCode, retry_after
 from realtime.config import Config
 from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
-from realtime.loader import PluginProblem, Plugins, build, guarded
+from realtime.loader import Plugins, build, guarded
 from realtime.paths import is_reserved, route_pattern
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable, conflicts

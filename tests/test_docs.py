@@ -47,10 +47,11 @@ import realtime
 from realtime import Backoff, Connection
 from realtime.bus import Bus
 from realtime.channel import Channel, Client
+from realtime.checks import HOOKS
 from realtime.close_codes import CloseCode
 from realtime.config import parse
 from realtime.exit_codes import ExitCode
-from realtime.loader import HOOKS, build
+from realtime.loader import build
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

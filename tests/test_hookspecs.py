@@ -10,7 +10,8 @@ from tree import checkout
 
 import realtime
 from realtime import hookspecs
-from realtime.loader import HOOKS, Plugins
+from realtime.checks import HOOKS
+from realtime.loader import Plugins
 
 
 def test_the_hooks() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 from conftest import Serve, make
 from wire import ask
 
-from realtime import hookspecs
 from realtime.bus import Bus
+from realtime.checks import PluginProblem
 from realtime.config import parse
 from realtime.errors import ConfigError
-from realtime.loader import HOOKS, PluginProblem, Plugins, build, first_party
+from realtime.loader import Plugins, build, first_party
 from realtime.server import Server
 from realtime.source import Source
 
@@ -304,92 +303,6 @@ def test_system_exit(write: Write) -> None:
     ]
 
 
-HOOK = "from realtime import hookimpl\n\n"
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (
-            HOOK + "@hookimpl\ndef register_chanels(): ...\n",
-            "dice.register_chanels is no hook, did you mean 'register_channels'?",
-        ),
-        (
-            "def register_channels(): ...\n",
-            "dice.register_channels has the name of a hook but is not marked",
-        ),
-        (
-            HOOK + "@hookimpl\nasync def register_channels(): ...\n",
-            "dice.register_channels is an 'async def', but this hook returns objects, not awaitables",
-        ),
-        (
-            HOOK + "@hookimpl\ndef register_routes(buss): ...\n",
-            "dice.register_routes takes 'buss', which this hook does not have, did you mean 'bus'?",
-        ),
-        (
-            HOOK + "@hookimpl\ndef register_services(app): ...\n",
-            "dice.register_services takes 'app', which this hook does not have; it has: bus",
-        ),
-        (HOOK + "@hookimpl\ndef register_channels(x): ...\n", "it has: no arguments"),
-        (
-            HOOK + "@hookimpl\ndef register_channels(): return ['dice']\n",
-            "dice: register_channels() returned ['dice'], not a dict of channel types",
-        ),
-        (
-            HOOK + "@hookimpl\ndef register_channels(): return {'dice': 7}\n",
-            "dice: 7, offered as 'dice', is no subclass of Channel",
-        ),
-        (
-            HOOK + "@hookimpl\ndef register_channels(): return {'dice': dict}\n",
-            "offered as 'dice', is no subclass of Channel",
-        ),
-        (
-            HOOK + "@hookimpl\ndef register_channels():\n    raise LookupError('no dice')\n",
-            "dice: register_channels(): LookupError: no dice\n"
-            "    plugins/dice.py:5: raise LookupError('no dice')",
-        ),
-        (
-            channel_type(body="async def on_mesage(self, client, message): ..."),
-            "dice: Dice.on_mesage is no method of a channel, did you mean 'on_message'?",
-        ),
-        (
-            channel_type(body="def on_message(self, client, message): ..."),
-            "dice: Dice.on_message must be an 'async def'",
-        ),
-        (
-            channel_type(body="async def as_text(self, message): ..."),
-            "dice: Dice.as_text must be a plain 'def'",
-        ),
-        (
-            channel_type(body="async def member(self, client): ..."),
-            "dice: Dice.member must be a plain 'def'",
-        ),
-        (
-            channel_type(body="transports = ('websockets',)"),
-            "dice: Dice.transports has 'websockets'; there are websocket, sse",
-        ),
-        (channel_type(body="transports = None"), "dice: TypeError: 'NoneType' object is not iterable"),
-        (
-            channel_type(body="class Settings: ..."),
-            "dice: Dice.Settings is no subclass of Channel.Settings",
-        ),
-        (
-            channel_type(body="def register_routes(self, bus): ..."),
-            "dice: Dice.register_routes has the name of a hook but is not marked @hookimpl",
-        ),
-    ],
-)
-def test_mistake_in_a_plugin(write: Write, source: str, message: str) -> None:
-    """What a plugin's author got wrong is told in one sentence that names it."""
-    assert message in problem(write({"dice.py": source}), "dice")
-
-
-def test_authenticate_may_be_async(write: Write) -> None:
-    """The one hook that the host awaits may be an ``async def``."""
-    source = HOOK + "@hookimpl\nasync def authenticate(request): ...\n"
-    Plugins(write({"dice.py": source})).load("dice")
-
-
 def test_problem_is_told_again(write: Write) -> None:
     """A broken plugin is not tried twice: it is refused with the same words."""
     plugins = Plugins(write({"dice.py": "raise ValueError('first')\n"}))
@@ -399,29 +312,6 @@ def test_problem_is_told_again(write: Write) -> None:
             plugins.load("dice")
         said.append(str(caught.value))
     assert said[0] == said[1]
-
-
-# The version of the API
-
-
-@pytest.mark.parametrize("line", ["API_VERSION = 99", "API_VERSION: int = 99", "OTHER = API_VERSION = 99"])
-def test_newer_api_is_refused_before_it_runs(write: Write, line: str) -> None:
-    """A plugin for another API is refused, and nothing of it is executed."""
-    directory = write({"dice.py": f"raise SystemExit('it ran')\n{line}\n"})
-    assert problem(directory, "dice") == "dice is written for API version 99 of Realtime, which is 1 here"
-
-
-def test_newer_api_of_a_package_is_refused_before_it_runs(install: Install) -> None:
-    """The same holds for an installed package."""
-    install("realtime-dice", "dice", "ep_new", "raise SystemExit('it ran')\nAPI_VERSION = 99\n")
-    with pytest.raises(PluginProblem, match=r"^dice is written for API version 99 of Realtime"):
-        Plugins().load("dice")
-    assert "ep_new" not in sys.modules
-
-
-def test_this_api_is_accepted(write: Write) -> None:
-    """A plugin for this API is loaded."""
-    Plugins(write({"dice.py": "API_VERSION = 1\n" + channel_type()})).load("dice")
 
 
 # With a config
@@ -686,15 +576,6 @@ async def test_lifespan_that_cannot_begin(mistakes: Mistakes) -> None:
     assert said.startswith(
         "c.yaml:2:36: channels.a.path: channel 'a': its lifespan could not begin: TypeError"
     )
-
-
-def test_hooks_are_those_of_the_page() -> None:
-    """The hooks that a plugin can implement are the functions of hookspecs.py."""
-    assert set(HOOKS) == {
-        name
-        for name, value in vars(hookspecs).items()
-        if getattr(value, "__module__", None) == hookspecs.__name__ and callable(value)
-    }
 
 
 # What a plugin raises
