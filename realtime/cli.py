@@ -184,8 +184,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     serve = command(
         "serve",
         "start the server (the default command)",
-        "Start the server. Ctrl-C or SIGTERM ends it in order, a second one at once.",
+        "Start the server. Ctrl-C or SIGTERM ends it in order, a second one at once. SIGHUP has it read\n"
+        "its config again: with a mistake in it everything goes on as it was.",
         "serve --listen 127.0.0.1:9000",
+        "serve --reload",
         "-c rt.yaml --listen 0.0.0.0:8080 --listen unix:/run/rt.sock",
     )
     serve.add_argument(
@@ -194,6 +196,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         action="append",
         default=[],
         help="HOST:PORT, [IPV6]:PORT or unix:PATH, instead of the config's; may be repeated",
+    )
+    serve.add_argument(
+        "--reload",
+        action="store_true",
+        help="for authors: go by every change of the config and of plugins at once",
     )
     serve.add_argument(
         "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="default: info"

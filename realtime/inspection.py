@@ -50,7 +50,7 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     known, config = server.plugins, server.config
     rows: list[dict[str, Any]] = []
-    everything = known.found
+    everything = known.modules.found
     for found in everything:
         first = next(other for other in everything if other.matches(found.name))
         types = known.offered(found.name) if first is found else None
@@ -222,7 +222,7 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
     known = Plugins(directory.absolute())
     left_out = []
     with contextlib.redirect_stdout(sys.stderr):
-        for found in known.found:
+        for found in known.modules.found:
             try:
                 known.load(found.name)
             except WantsSettings:

@@ -7,111 +7,57 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib
-import importlib.util
-import logging
-import operator
-import re
-import sys
-import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
-from importlib.metadata import entry_points
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 from pydantic import ConfigDict, ValidationError
 
 from realtime import hookspecs
-from realtime.blame import lines, of_thread, own_frames, theirs
+from realtime.blame import own_frames
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.checks import PluginProblem, check_api_version, check_hooks, check_type, is_marked
+from realtime.checks import PluginProblem, check_hooks, check_type, is_marked
 from realtime.config import Config
-from realtime.errors import Problem, did_you_mean
+from realtime.errors import Problem
+from realtime.modules import Modules
+from realtime.topic import TopicOptions
 from realtime.values import Model
 
 T = TypeVar("T")
 #: Makes the settings of a plugin out of what the config has of them, by their model.
 Validate = Callable[[type[Model]], Model]
 
-log = logging.getLogger("realtime.loader")
-
-#: After so many seconds a plugin that is still being imported is named in the log.
-SLOW_IMPORT = 5.0
 _HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
-_PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
 
 
 class WantsSettings(PluginProblem):
     """A plugin that cannot be made without settings, and has none."""
 
 
-class Found(NamedTuple):
-    """A plugin that could be loaded: a file in a directory, or an entry point of a distribution.
-
-    ``module`` is the path of the file, or the entry point's ``package.module:attribute``.
-    """
-
-    name: str
-    module: str
-    directory: Path | None = None
-    distribution: str = ""
-    version: str = ""
-
-    def matches(self, name: str) -> bool:
-        """Whether a config that names ``name`` means this; a file has no hyphens in its name."""
-        if self.directory is None:
-            return self.name == name
-        return self.name.replace("-", "_") == name.replace("-", "_")
-
-    def described(self) -> str:
-        """The first line of its docstring, which is read without importing it."""
-        if self.directory is not None:
-            package = Path(self.module) / "__init__.py"
-            file = package if package.is_file() else Path(self.module)
-        else:
-            try:
-                spec = importlib.util.find_spec(self.module.partition(":")[0])
-            except (ImportError, ValueError):
-                return ""
-            file = Path(spec.origin) if spec and spec.origin else Path()
-        try:
-            return (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
-        except (OSError, SyntaxError, ValueError):
-            return ""
-
-
-def first_party() -> Path:
-    """Where the plugins that come with the server are: inside the package, or beside a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "plugins"
-    return installed if installed.is_dir() else package.parent / "plugins"
-
-
 class Plugins:
     """The plugins of one server: its own plugin manager, nothing shared with another server."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """``directory`` is the one beside which a ``plugins/`` may stand: the config's."""
+    def __init__(
+        self, directory: Path | None = None, before: Plugins | None = None, *, anew: bool = False
+    ) -> None:
+        """``directory`` is the one beside which a ``plugins/`` may stand: the config's.
+
+        What ``before`` has, and has not changed, is the same here; see :class:`Modules`.
+        """
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.types: dict[str, type[Channel]] = {}
         #: The settings of each plugin that has a class for them.
         self.settings: dict[str, Model] = {}
-        self._directories = [first_party()]
-        if directory is not None and (directory / "plugins").resolve() != first_party():
-            self._directories.insert(0, directory / "plugins")
+        self.modules = Modules(directory, before.modules if before else None, anew=anew)
+        self._before = before
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
-        self._location: dict[str, str] = {}  # the file or module of each plugin that was looked for
-        self._modules: dict[str, str] = {}  # the plugin of each module, and of each package installed
 
-    # Finding and loading
+    # Loading
 
     def load(self, name: str, validate: Validate | None = None) -> None:
         """Import and register the plugin of this name, once. Raises :exc:`PluginProblem`.
@@ -124,7 +70,7 @@ class Plugins:
         if self.manager.has_plugin(f"plugin:{name}"):
             return
         try:
-            module = guarded(name, partial(self._import, name))
+            module = guarded(name, partial(self.modules.get, name))
             plugin = guarded(name, partial(self._made, name, module, validate), ValidationError)
             guarded(name, partial(self._register, f"plugin:{name}", name, plugin))
             guarded(name, partial(self._collect_types, name))
@@ -152,6 +98,9 @@ class Plugins:
                 raise
             wrong = f"it wants settings: let it stand under 'plugins' as {{plugin: {name}, …}}"
             raise WantsSettings(f"{name}: {wrong}") from None
+        was = self._before.manager.get_plugin(f"plugin:{name}") if self._before else None
+        if self._before and type(was) is kind and self._before.settings[name] == settings:
+            return was
         return kind(settings)
 
     def channel_type(self, name: str) -> type[Channel]:
@@ -174,70 +123,6 @@ class Plugins:
     def broken(self, name: str) -> str | None:
         """What is wrong with a plugin that could not be loaded."""
         return str(self._broken[name]) if name in self._broken else None
-
-    def _import(self, name: str) -> object:
-        if not _PLUGIN_NAME.fullmatch(name):
-            raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
-        found = [candidate for candidate in self.found if candidate.matches(name)]
-        if not found:
-            raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
-        first = found[0]
-        self._location[name] = first.module
-        module, _, attribute = first.module.partition(":")
-        if first.directory is not None:
-            module, attribute = f"{_package_for(first.directory)}.{first.name}", ""
-            importlib.invalidate_caches()
-        elif len(found) > 1:
-            owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
-            raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
-        check_api_version(name, importlib.util.find_spec(module))
-        self._modules[module if first.directory is not None else module.partition(".")[0]] = name
-        slow = threading.Timer(SLOW_IMPORT, _tell_slow_import, [name, threading.get_ident()])
-        slow.daemon = True
-        slow.start()
-        try:
-            plugin: object = importlib.import_module(module)
-        finally:
-            slow.cancel()
-        return operator.attrgetter(attribute)(plugin) if attribute else plugin
-
-    def owner(self, module: str) -> str | None:
-        """The plugin that a module belongs to; None if it is none's."""
-        while module not in self._modules and "." in module:
-            module = module.rpartition(".")[0]
-        return self._modules.get(module)
-
-    @cached_property
-    def found(self) -> list[Found]:
-        """Every plugin that a config could name, without importing any; of one name the first counts."""
-        files = [
-            Found(path.stem if path.suffix else path.name, str(path), directory=directory)
-            for directory in self._directories
-            for path in _entries(directory)
-            if path.suffix == ".py" or (path / "__init__.py") in _entries(path)
-        ]
-        points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name)
-        return files + [
-            Found(
-                point.name,
-                point.value,
-                distribution=point.dist.name if point.dist else "?",
-                version=point.dist.version if point.dist else "",
-            )
-            for point in points
-        ]
-
-    def _where(self, name: str) -> str:
-        found = self.found
-        places = [
-            (str(directory), [f.name for f in found if f.directory == directory])
-            for directory in self._directories
-        ]
-        installed = f"entry points of group {hookspecs.PROJECT!r} of installed packages"
-        places.append((installed, [f.name for f in found if f.directory is None]))
-        return did_you_mean(name, [f.name for f in found]) + "".join(
-            f"\n    searched: {place} ({', '.join(names) or 'none'})" for place, names in places
-        )
 
     # Registering
 
@@ -269,7 +154,7 @@ class Plugins:
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 both = " and ".join(
-                    f"{plugin} ({self._location[plugin]})" for plugin in (self._origin[other], name)
+                    f"{plugin} ({self.modules.location[plugin]})" for plugin in (self._origin[other], name)
                 )
                 raise PluginProblem(f"two plugins offer a channel type {type_name!r}: {both}")
             self.types[str(type_name)] = kind
@@ -308,15 +193,33 @@ class _Unknown(Channel):
         model_config = ConfigDict(extra="ignore")
 
 
-def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[Problem]]:
-    """Load every plugin that a config names and make its channels.
+class Built(NamedTuple):
+    """What a config names: its plugins, its channels, and everything that is wrong with them."""
 
-    The third of what it returns is everything that is wrong with them, each in its place.
+    plugins: Plugins
+    channels: dict[str, Channel]
+    #: What the config says of each channel, and what the bus is to keep for it.
+    settings: dict[str, Channel.Settings]
+    options: dict[str, TopicOptions]
+    problems: list[Problem]
+
+
+def build(
+    config: Config,
+    bus: Bus,
+    before: Plugins | None = None,
+    kept: Callable[[Channel], Channel] = lambda channel: channel,
+    *,
+    anew: bool = False,
+) -> Built:
+    """Load every plugin that a config names and make its channels; each problem has its place.
+
+    ``before`` is what is loaded already, and ``kept`` has a channel's place taken by one that is there;
+    ``anew``: see :class:`Modules`.
     """
-    plugins = Plugins(config.directory)
+    plugins = Plugins(config.directory, before, anew=anew)
     source = config.source
-    problems: list[Problem] = []
-    channels: dict[str, Channel] = {}
+    built = Built(plugins, {}, {}, {}, problems := [])
     for index, name in enumerate(config.plugins):
         at = ("plugins", index)
         asked: list[type[Model]] = [Model]
@@ -350,42 +253,16 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))
                 largest = channel.settings.limits.max_message or config.server.limits.max_message
-                bus.declare(name, guarded(label, channel.topic_options).holding(largest))
+                built.settings[name] = channel.settings
+                built.options[name] = guarded(label, channel.topic_options).holding(largest)
+                channel = kept(channel)
                 guarded(label, partial(plugins.add_channel, channel))
-                channels[name] = channel
+                built.channels[name] = channel
         except ValidationError as error:
             problems.extend(source.explain(error, kind.Settings, path))
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), path))
-    return plugins, channels, problems
-
-
-def _entries(directory: Path) -> list[Path]:
-    """What is in a directory; nothing, if it is none or may not be looked at."""
-    try:
-        return sorted(directory.iterdir())
-    except OSError:
-        return []
-
-
-def _package_for(directory: Path) -> str:
-    """The package that a plugins directory is imported as: one for each, so that two servers
-    with different directories do not get each other's modules."""
-    directory = directory.resolve()
-    if directory == first_party():
-        name = "realtime.plugins"
-    else:
-        name = f"realtime_plugins_{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
-    package = sys.modules.get(name)
-    if package is None or list(package.__path__) != [str(directory)]:
-        package = sys.modules[name] = ModuleType(name, f"The plugins of {directory}.")
-        package.__path__ = [str(directory)]
-    return name
-
-
-def _tell_slow_import(name: str, thread: int) -> None:
-    where = "".join(f", in {line}" for line in lines(theirs(of_thread(thread))[-1:]))
-    log.warning("plugin %r is still being imported after %gs%s", name, SLOW_IMPORT, where)
+    return built
 
 
 def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = PluginProblem) -> T:

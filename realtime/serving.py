@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from pathlib import Path
 from realtime import logs, loops
 from realtime.blame import lines, of_task, of_thread, theirs
 from realtime.channel import Channel
-from realtime.config import load
+from realtime.changes import NeedsRestart
+from realtime.config import Config, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
+from realtime.reloading import Reloading
 from realtime.server import Server
 from realtime.values import Address
 from realtime.version import __version__
@@ -29,39 +32,59 @@ EXIT_GRACE = 1.0
 LAST = 0.95
 
 
-def serve(file: Path | None, *, listen: Sequence[str], log_level: str, log_format: str) -> ExitCode:
-    """Serve until a signal comes. Returns how it ended; what is wrong is said on standard error."""
+def serve(
+    file: Path | None, *, listen: Sequence[str], reload: bool, log_level: str, log_format: str
+) -> ExitCode:
+    """Serve until a signal comes. Returns how it ended; what is wrong is said on standard error.
+
+    SIGHUP has it read its config again; ``reload``: so does whatever changes in it and its plugins.
+    """
     logs.configure(log_level, log_format)
     try:
         addresses = [Address.parse(text) for text in listen]
     except ValueError as error:
         logs.say(f"python -m realtime: --listen {' '.join(listen)}: {error}", level=logging.ERROR)
         return ExitCode.USAGE
-    try:
+    def read() -> Config:
         config = load(file)
-        if addresses:
-            config = config.listening_on(addresses)
-        try:
-            with asyncio.Runner(loop_factory=loops.factory(config.server.loop)) as runner:
-                return runner.run(_run(Server(config)))
-        finally:
-            # What was a second signal to the loop is none to the interpreter that ends.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+        return config.listening_on(addresses) if addresses else config
+
+    reloading = Reloading(read, file, watching=reload)
+    server: Server | None = None
+    try:
+        server = Server(read())
+        return _serve(server, reloading)
+    except NeedsRestart:
+        logs.say("restarting")
     except ConfigError as error:
         logs.say(*map(str, error.problems), level=logging.ERROR)
-        return ExitCode.BAD_CONFIG
+        if not reload:
+            return ExitCode.BAD_CONFIG
+        logs.say("waiting for a change")
+        reloading.wait_for_change(server)
     except StartError as error:
         logs.say(f"could not start: {error}", level=logging.ERROR)
         return ExitCode.NOT_STARTED
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-async def _run(server: Server) -> ExitCode:
+def _serve(server: Server, reloading: Reloading) -> ExitCode:
+    try:
+        with asyncio.Runner(loop_factory=loops.factory(server.config.server.loop)) as runner:
+            return runner.run(_run(server, reloading))
+    finally:
+        # What was a second signal to the loop is none to the interpreter that ends.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _run(server: Server, reloading: Reloading) -> ExitCode:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     # A plugin that is being imported holds the event loop, so signals interrupt it themselves.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    reloading.listen(lambda: signal.raise_signal(signal.SIGTERM))
     server.load()
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     asked, stopped = threading.Event(), threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -85,13 +108,20 @@ async def _run(server: Server) -> ExitCode:
             return ExitCode.OK
     starting.result()
     logs.say(*_banner(server))
-    await stopping
+    following = asyncio.create_task(reloading.follow(server), name="reloading")
+    await asyncio.wait([stopping, following], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():  # it cannot be reloaded any further
+        asked.set()
+    following.cancel()
+    await asyncio.wait([following])
     logs.say("stopping; a second signal stops at once")
     await server.stop()
     for task in asyncio.all_tasks():
         if theirs(of_task(task)):
             log.warning("%s runs on after the shutdown, and is cancelled", _described(task))
     stopped.set()
+    if not following.cancelled():
+        following.result()
     return ExitCode.OK
 
 

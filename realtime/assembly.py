@@ -1,0 +1,179 @@
+"""Everything that a config names, made and put together: plugins, channels, routes, who may come in.
+
+A server serves one assembly after the other: a reload makes the next, which takes over from the one before
+what has not changed, and only when all of it is right is it served.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from realtime import auth, tls
+from realtime.blame import not_the_plugins, own_frames
+from realtime.bus import Bus
+from realtime.changes import stays
+from realtime.channel import Channel
+from realtime.checks import PluginProblem
+from realtime.config import Config
+from realtime.errors import ConfigError, Problem
+from realtime.lifespans import Lifespans
+from realtime.loader import Plugins, build, guarded
+from realtime.paths import is_reserved, route_pattern
+from realtime.routing import Route, conflicts
+from realtime.transports.connections import Connections
+from realtime.transports.endpoint import Endpoint
+
+
+class Assembly:
+    """What a config makes of a server. What is wrong is in ``problems``; with any it is not to be served.
+
+    Of ``before`` it has the plugins and channels that are the same, and whose settings need no other; with
+    ``anew`` installed packages that have changed are imported again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        bus: Bus,
+        connections: Connections,
+        before: Assembly | None = None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        self.config = config
+        self.bus = bus
+        self._before = before
+        self.problems = list(config.source.problems)
+        self.tls: ssl.SSLContext | None = None
+        if not any(problem.path.startswith("server.tls") for problem in self.problems):
+            self.tls, wrong = tls.context(config)
+            self.problems.extend(wrong)
+        built = build(config, bus, before.plugins if before else None, self._kept, anew=anew)
+        self.plugins: Plugins = built.plugins
+        self.channels = built.channels
+        #: What the config says of each channel, and what the bus is to keep for it.
+        self.settings, self.options = built.settings, built.options
+        tokens, wrong = auth.tokens(config)
+        self.problems.extend(wrong)
+        self.gate = auth.Gate(config, tokens, self._callers("authenticate"), self._callers("authorize"), bus)
+        self.endpoints: dict[str, Endpoint] = {}
+        for name, channel in self.channels.items():
+            if before is not None and before.channels.get(name) is channel:
+                self.endpoints[name] = before.endpoints[name]
+                continue
+            self.endpoints[name] = Endpoint(
+                channel, connections, self.gate, origins=config.server.origins, url=config.server.url
+            )
+            channel.serve_with(self.endpoints[name].handle)
+        #: What every plugin and channel serves.
+        self.routes = self._routes()
+        self.problems.extend(built.problems)
+
+    @property
+    def owners(self) -> list[str]:
+        """Who is here: ``plugin:NAME`` and ``channel:NAME``, in the order of the config."""
+        return self.plugins.names()
+
+    def has(self, owner: str, other: Assembly) -> bool:
+        """Whether this plugin or channel is the very same in another."""
+        mine = self.plugins.manager.get_plugin(owner)
+        return mine is not None and mine is other.plugins.manager.get_plugin(owner)
+
+    async def begin(self, lifespans: Lifespans, owners: Collection[str]) -> None:
+        """Begin the lifespans and services of these. Raises :exc:`ConfigError` if one cannot begin."""
+        for owner in owners:
+            try:
+                if owner.startswith("channel:"):
+                    managers = [self.channels[owner.partition(":")[2]].lifespan()]
+                else:
+                    managers = list(self.plugins.call(owner, "register_services", bus=self.bus) or ())
+                for manager in managers:
+                    await lifespans.start(owner, manager)
+            except PluginProblem as problem:
+                raise ConfigError(self.problem(owner, str(problem))) from None
+            except BaseException as error:
+                if not_the_plugins(error):
+                    raise
+                wrong = f"its lifespan could not begin: {own_frames(error)}"
+                raise ConfigError(self.problem(owner, f"{spell(owner)}: {wrong}")) from None
+
+    def discard(self) -> None:
+        """It is not to be served after all: what was imported for it is put away."""
+        self.plugins.modules.undo()
+
+    def settle(self) -> None:
+        """It is served, and the one before no more."""
+        self._before = None
+        self.plugins.settle()
+
+    def path_of(self, route: Route) -> str:
+        """The path as its owner wrote it."""
+        kind, _, name = route.owner.partition(":")
+        if kind == "channel" and route.definition.path == route_pattern(self.channels[name].settings.path):
+            return self.channels[name].settings.path
+        return route.definition.path
+
+    def problem(self, owner: str, message: str) -> Problem:
+        """What is wrong with a plugin or channel, in its place in the config."""
+        kind, _, name = owner.partition(":")
+        if kind == "channel":
+            return self.config.source.problem(message, ("channels", name, "path"))
+        where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
+        return self.config.source.problem(f"{spell(owner)}: {message}", where)
+
+    def _kept(self, channel: Channel) -> Channel:
+        old = self._before.channels.get(channel.name) if self._before else None
+        return old if old is not None and stays(old, channel) else channel
+
+    def _callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
+        return [(spell(owner), caller) for owner, caller in self.plugins.callers(hook)]
+
+    def _routes(self) -> list[Route]:
+        problems = self.problems
+        routes: list[Route] = []
+        for owner in self.plugins.names():
+            try:  # what is returned may be no list, or a generator that fails
+                definitions = guarded("register_routes()", partial(self._routes_of, owner))
+            except PluginProblem as problem:
+                problems.append(self.problem(owner, str(problem)))
+                continue
+            for definition in definitions:
+                if not isinstance(definition, web.RouteDef):
+                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                    problems.append(self.problem(owner, wrong))
+                elif wrong := _mistake_in(definition):
+                    problems.append(self.problem(owner, wrong))
+                else:
+                    routes.append(Route(owner, definition))
+        for first, second in conflicts(routes):
+            path, other = self.path_of(second), self.path_of(first)
+            taken = f"{path} is already served by {spell(first.owner)}"
+            spelled = f", as {other}" if other != path else ""
+            place = self.problem(first.owner, "").place
+            problems.append(self.problem(second.owner, f"{taken}{spelled} ({place})"))
+        return routes
+
+    def _routes_of(self, owner: str) -> list[object]:
+        return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
+
+
+def _mistake_in(definition: web.RouteDef) -> str:
+    """Why a plugin's route cannot be served; nothing if it can."""
+    if is_reserved(definition.path):
+        return f"{definition.path}: paths under /-/ are the server's own"
+    try:
+        web.UrlDispatcher().add_routes([definition])
+    except Exception as error:
+        return f"{definition.path!r} cannot be served: {own_frames(error)}"
+    return ""
+
+
+def spell(owner: str) -> str:
+    """``channel:lobby`` as people read it."""
+    kind, _, name = owner.partition(":")
+    return f"{kind} {name!r}" if name else owner

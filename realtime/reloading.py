@@ -1,0 +1,113 @@
+"""When a server that runs reads its config again: at SIGHUP, and for authors when a file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from realtime import logs
+from realtime.changes import NeedsRestart
+from realtime.config import Config
+from realtime.errors import ConfigError
+from realtime.modules import stamps
+from realtime.server import Server
+
+log = logging.getLogger("realtime.server")
+
+#: How often files are looked at, in seconds. An editor may write one in several steps: what has just
+#: changed is looked at once more.
+LOOK = 0.3
+
+
+class Reloading:
+    """Reads the config again and has the server go by it, or says why not."""
+
+    def __init__(self, read: Callable[[], Config], file: Path | None, *, watching: bool) -> None:
+        self.read = read
+        self._watching = watching
+        self._files = [file.absolute()] if file else []
+        self._wanted = asyncio.Event()
+
+    def listen(self, end: Callable[[], object]) -> None:
+        """Hear SIGHUP, in the running event loop; ``end`` is called if it means that the terminal is gone."""
+        loop = asyncio.get_running_loop()
+        # nohup has it ignored: then it is nothing that a terminal says.
+        had_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
+
+        def on_hangup(*_: object) -> None:
+            if had_terminal and not _has_terminal():
+                end()
+            else:
+                loop.call_soon_threadsafe(self._wanted.set)
+
+        signal.signal(signal.SIGHUP, on_hangup)
+
+    async def follow(self, server: Server) -> None:
+        """Reload the server, which runs, each time that it is wanted.
+
+        Raises :exc:`NeedsRestart` while files are watched; else what cannot be had is only said.
+        """
+        watching = asyncio.create_task(self._watch(server), name="watching files")
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await self._reload(server)
+        finally:
+            watching.cancel()
+
+    async def _reload(self, server: Server) -> None:
+        try:
+            config = await asyncio.to_thread(self.read)
+            changes = await server.reload(config, anew=self._watching)
+        except ConfigError as error:
+            logs.say(*map(str, error.problems), level=logging.ERROR)
+            if self._watching and isinstance(error, NeedsRestart):
+                raise
+            logs.say("not reloaded: everything goes on as it was", level=logging.ERROR)
+        except Exception:
+            log.exception("not reloaded")
+        else:
+            width = max((len(change.name) for change in changes), default=0)
+            told = (f"  {change.name:{width}}  {change.told}" for change in changes)
+            logs.say(f"reloaded {config.source.name}", *told)
+
+    async def _watch(self, server: Server) -> None:
+        if not self._watching:
+            return
+        seen = before = await asyncio.to_thread(stamps, self.files(server))
+        while True:
+            await asyncio.sleep(LOOK)
+            now = await asyncio.to_thread(stamps, self.files(server))
+            if now == seen != before:
+                before = now
+                self._wanted.set()
+            seen = now
+
+    def wait_for_change(self, server: Server | None) -> None:
+        """Wait until a file changes; for a server that could not start."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = stamps(self.files(server))
+        while stamps(self.files(server)) == before:
+            time.sleep(LOOK)
+
+    def files(self, server: Server | None) -> list[Path]:
+        """What is to be watched: the config, and what plugins are, were or could be."""
+        beside = [(file.parent / "plugins") for file in self._files]
+        modules = server.plugins.modules.files() if server and server.loaded else []
+        return [*self._files, *beside, *modules]
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a terminal that can still be opened."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
