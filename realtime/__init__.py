@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from realtime.channel import Channel as Channel, Client as Client, Presence as Presence
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
+    from realtime.embedding import SERVER as SERVER, create_app as create_app
     from realtime.errors import (
         BusError as BusError,
         Closed as Closed,
@@ -43,6 +44,7 @@ _EXPORTS = {
     "channel": "Channel Client Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
+    "embedding": "SERVER create_app",
     "values": "Duration Model Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
     "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",

@@ -12,7 +12,7 @@ from realtime.transports.page import WEB
 _SCRIPT = {"Content-Type": "text/javascript; charset=utf-8"}
 #: Each file by its name under ``/-/``, and what is said of it beside what is said of all.
 _FILES = {
-    "realtime.js": _SCRIPT | {"X-TypeScript-Types": "/-/realtime.d.ts"},
+    "realtime.js": _SCRIPT | {"X-TypeScript-Types": "./realtime.d.ts"},
     "realtime.d.ts": {"Content-Type": "text/typescript; charset=utf-8"},
     "channel.js": _SCRIPT,
 }

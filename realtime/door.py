@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler
 
 from realtime.close_codes import retry_after
 from realtime.origins import HOST
+from realtime.routing import RouteTable
 from realtime.transports.takeover import cut, owed
 
 #: How long a request's head may take to arrive, and an idle connection stays open, in seconds.
@@ -79,7 +80,8 @@ def _mistake_in(request: web.Request) -> str:
 class Hosts:
     """The names by which the server is asked for, ``server.hosts``: without a port, at any port."""
 
-    def __init__(self, hosts: Collection[str], url: str | None) -> None:
+    def __init__(self, hosts: Collection[str], url: str | None, table: RouteTable) -> None:
+        self._table = table
         # The URL by which it is reached is its own.
         self._hosts = {*hosts, *([url.partition("://")[2]] if url else [])}
 
@@ -87,7 +89,8 @@ class Hosts:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse who asks for another (RFC 9110, section 15.5.20): its name was made to point here."""
         host = request.host.lower()
-        if self._hosts.isdisjoint((host, re.sub(r":[0-9]*$", "", host))) and request.path not in PROBES:
+        named = not self._hosts.isdisjoint((host, re.sub(r":[0-9]*$", "", host)))
+        if not named and request.path.removeprefix(self._table.prefix) not in PROBES:
             raise web.HTTPMisdirectedRequest(
                 text=f"this server is not known as {host[:100]!r}; server.hosts in the config can name it\n"
             )

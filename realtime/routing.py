@@ -38,7 +38,8 @@ class RouteTable(AbstractResource):
 
     def __init__(self) -> None:
         super().__init__()
-        self._prefix = ""
+        #: What stands before every path, where the table is a sub-application's.
+        self.prefix = ""
         self._dispatcher = web.UrlDispatcher()
         self._unmet = ResourceRoute(hdrs.METH_ANY, _refuse, self, expect_handler=_refuse)
 
@@ -46,8 +47,8 @@ class RouteTable(AbstractResource):
         """Serve these routes from now on; requests under way are not touched."""
         dispatcher = web.UrlDispatcher()
         dispatcher.add_routes([_contained(route) for route in routes])
-        if self._prefix:
-            _add_prefix(dispatcher, self._prefix)
+        if self.prefix:
+            _add_prefix(dispatcher, self.prefix)
         self._dispatcher = dispatcher
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
@@ -63,11 +64,11 @@ class RouteTable(AbstractResource):
     @property
     def canonical(self) -> str:
         """Where aiohttp looks this resource up: it is asked about every path."""
-        return self._prefix or "/"
+        return self.prefix or "/"
 
     def add_prefix(self, prefix: str) -> None:
         """The table stands in a sub-application."""
-        self._prefix = prefix + self._prefix
+        self.prefix = prefix + self.prefix
         _add_prefix(self._dispatcher, prefix)
 
     def url_for(self, **_: str) -> URL:
@@ -76,7 +77,7 @@ class RouteTable(AbstractResource):
 
     def get_info(self) -> dict[str, object]:  # type: ignore[override]
         """For aiohttp's own introspection, whose type knows the keys of its own resources only."""
-        return {"prefix": self._prefix}
+        return {"prefix": self.prefix}
 
     def raw_match(self, path: str) -> bool:
         """No route is added to this resource by its path."""

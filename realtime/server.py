@@ -123,18 +123,8 @@ class Server:
         if not self._loaded:
             self.load()
         settings = self.config.server
-        if settings.watchdog:
-            self.watchdog = Watchdog(asyncio.get_running_loop(), settings.watchdog, self.plugins.owner)
-            self.watchdog.start()
-        app = web.Application(middlewares=[well_formed])
-        if settings.trusted_proxies:
-            app.middlewares.append(Proxies(settings.trusted_proxies).middleware)
-        if settings.hosts:
-            app.middlewares.append(Hosts(settings.hosts, settings.url).middleware)
-        app.router.register_resource(self._table)
-        app.on_response_prepare.append(_last_touch)
         self._runner = web.AppRunner(
-            app,
+            self.application(),
             handle_signals=False,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN,
@@ -147,7 +137,7 @@ class Server:
                 self._files.extend(filter(None, [address.path]))
                 self.addresses.extend(map(address_of, bound))
             await self._runner.setup()
-            await self._begin_lifespans()
+            await self.begin()
             for sock in sockets:
                 try:
                     await self._listen(sock)
@@ -167,24 +157,15 @@ class Server:
         """
         if not self._loaded:
             return
-        self.ready = False
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
         begun = now()
-        self._connections.draining = True
-        # On connections that are open already it says so, and closes them.
-        refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
-        own = [route for route in self.routes if is_reserved(route.definition.path)]
-        self._table.replace([*own, refused])
         while self._files:  # before it stops answering: from then on a file may be the next server's
             with contextlib.suppress(OSError):
                 os.unlink(self._files.pop())
         for listener in self._listeners:
             listener.close()
-        await self.lifespans.stop(LIFESPANS * drain)
-        reason = "the server is shutting down, come back soon"
-        left = begun + CLIENTS * drain - now()
-        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
-        self._connections.heartbeat.stop()
+        if not self._connections.draining:
+            await self.drain()
         if self._runner is not None:
             http, transports = self._runner.server, []
             if http is not None:
@@ -201,6 +182,45 @@ class Server:
         self.bus.close()
         if self.watchdog is not None:
             self.watchdog.stop()
+
+    # What start() and stop() do beside sockets, for who has sockets of its own
+
+    def application(self) -> web.Application:
+        """What answers every request, once it is loaded; others may have it as a sub-application."""
+        settings = self.config.server
+        app = web.Application(middlewares=[well_formed])
+        if settings.trusted_proxies:
+            app.middlewares.append(Proxies(settings.trusted_proxies).middleware)
+        if settings.hosts:
+            app.middlewares.append(Hosts(settings.hosts, settings.url, self._table).middleware)
+        app.router.register_resource(self._table)
+        app.on_response_prepare.append(_last_touch)
+        return app
+
+    async def begin(self) -> None:
+        """Load the plugins, unless it is done, and begin every lifespan. Raises :exc:`ConfigError`."""
+        if not self._loaded:
+            self.load()
+        if limit := self.config.server.watchdog:
+            self.watchdog = Watchdog(asyncio.get_running_loop(), limit, self.plugins.owner)
+            self.watchdog.start()
+        await self._begin_lifespans()
+
+    async def drain(self) -> None:
+        """Refuse what still comes, let the lifespans say goodbye, close every client with 1001."""
+        self.ready = False
+        now, drain = asyncio.get_running_loop().time, self.config.server.drain
+        begun = now()
+        self._connections.draining = True
+        # On connections that are open already it says so, and closes them.
+        refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
+        own = [route for route in self.routes if is_reserved(route.definition.path)]
+        self._table.replace([*own, refused])
+        await self.lifespans.stop(LIFESPANS * drain)
+        reason = "the server is shutting down, come back soon"
+        left = begun + CLIENTS * drain - now()
+        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
+        self._connections.heartbeat.stop()
 
     @property
     def site(self) -> str:
@@ -262,6 +282,7 @@ class Server:
                     self._gate,
                     origins=settings.origins,
                     url=settings.url,
+                    prefix=self._table.prefix,
                 ).handle
             )
         routes: list[Route] = []
@@ -309,6 +330,7 @@ class Server:
 
     async def _front(self, request: web.Request) -> web.Response:
         site = self.config.server.url or f"{request.scheme}://{request.host}"
+        site += self._table.prefix
         lines = [f"{name}: {channel.url_on(site)}" for name, channel in self.channels.items()]
         text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):

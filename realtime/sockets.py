@@ -57,9 +57,7 @@ def bind(address: Address, mode: int) -> list[socket.socket]:
             sock = socket.socket(family, kind, protocol)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            for option, value in (("USER_TIMEOUT", TCP_USER_TIMEOUT), ("NOTSENT_LOWAT", NOTSENT_LOWAT)):
-                if number := getattr(socket, f"TCP_{option}", None):  # the first is Linux's alone
-                    sock.setsockopt(socket.IPPROTO_TCP, number, value)  # so has each that it accepts
+            tune(sock)  # and so each that it accepts
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
@@ -68,6 +66,13 @@ def bind(address: Address, mode: int) -> list[socket.socket]:
             sock.close()
         raise cannot_listen(address, error) from None
     return sockets
+
+
+def tune(sock: socket.socket) -> None:
+    """Have the kernel keep little for a client that does not read, and give up one that is gone."""
+    for option, value in (("USER_TIMEOUT", TCP_USER_TIMEOUT), ("NOTSENT_LOWAT", NOTSENT_LOWAT)):
+        if number := getattr(socket, f"TCP_{option}", None):  # the first is Linux's alone
+            sock.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 def cannot_listen(address: Address, error: OSError | ValueError) -> StartError:

@@ -55,7 +55,7 @@ async def test_module_names_its_types(serve: Serve) -> None:
     """The module says where its types are."""
     async with serve(CONFIG) as serving, dial(serving.port) as wire:
         head, _ = await got(wire, "/-/realtime.js")
-    assert head.headers["x-typescript-types"] == "/-/realtime.d.ts"
+    assert head.headers["x-typescript-types"] == "./realtime.d.ts"
 
 
 async def test_module_is_small(serve: Serve) -> None:

@@ -48,9 +48,11 @@ class Endpoint:
         *,
         origins: str | list[str],
         url: str | None,
+        prefix: str,
     ) -> None:
         self._channel = channel
         self._connections = connections
+        self._prefix = prefix
         self._now = asyncio.get_running_loop().time
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
@@ -108,7 +110,7 @@ class Endpoint:
         if wanted == "options":
             return web.Response(status=204, headers={"Allow": ", ".join(self._channel.methods)})
         if wanted == "html":
-            text = page.page(self._channel, self._link(request))
+            text = page.page(self._channel, self._link(request), self._prefix)
             policy = {"Content-Security-Policy": page.POLICY}
             return web.Response(text=text, content_type="text/html", headers=policy)
         response: web.StreamResponse | None = None

@@ -24,8 +24,11 @@ def _template() -> Template:
     return Template((WEB / "channel.html").read_text())
 
 
-def page(channel: Channel, url: str) -> str:
-    """The page as HTML; ``url`` is the channel's, as the browser asked for it."""
+def page(channel: Channel, url: str, prefix: str) -> str:
+    """The page as HTML; ``url`` is the channel's, as the browser asked for it.
+
+    ``prefix`` stands before the paths that are the server's own.
+    """
     there = shlex.quote(url)
     uses = {
         "websocket": f"python -m realtime connect {there.replace('http', 'ws', 1)}",
@@ -36,6 +39,7 @@ def page(channel: Channel, url: str) -> str:
     }
     text = {
         "channel": channel.name,
+        "prefix": prefix,
         "description": (inspect.getdoc(type(channel)) or "").partition("\n")[0],
         "transports": " ".join(channel.transports),
         "hears": "no" if type(channel).on_message is Channel.on_message else "yes",
