@@ -175,6 +175,11 @@ class Plugins:
         """What is wrong with a plugin that could not be loaded."""
         return str(self._broken[name]) if name in self._broken else None
 
+    def source(self, kind: type[Channel]) -> Found | None:
+        """The plugin that offers this channel type."""
+        name = self._origin.get(kind, "")
+        return next((found for found in self.found if found.matches(name)), None)
+
     def _import(self, name: str) -> object:
         if not _PLUGIN_NAME.fullmatch(name):
             raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
