@@ -353,6 +353,16 @@ class Gate:
         return None
 
 
+def check_origin(request: web.Request, origins: str | list[str], url: str | None) -> None:
+    """Raises 403 for a page that may not connect."""
+    sent = request.headers.getall(hdrs.ORIGIN, [])
+    if sent and not (len(sent) == 1 and origin_allowed(sent[0], origins, site(request), url)):
+        raise web.HTTPForbidden(
+            text=f"a page of {sent[0][:100]!r} may not connect here; "
+            "server.origins in the config can allow it\n"
+        )
+
+
 def _one_word(token: str) -> str:
     if not token or len(token.split()) != 1:
         raise _invalid("it is one word")

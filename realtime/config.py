@@ -32,6 +32,7 @@ from pydantic import (
 from realtime.errors import Problem
 from realtime.loops import Choice, chosen
 from realtime.origins import HOST, WILDCARD, parse_origin
+from realtime.permissions import Permission
 from realtime.source import Source
 from realtime.values import (
     DURATION,
@@ -236,6 +237,9 @@ class ServerSettings(Model):
 
     loop: Annotated[Choice, AfterValidator(_loop)] = "auto"
     """the event loop: `uvloop`, `asyncio`, or `auto`, which is uvloop where that is installed"""
+
+    inspect: Permission = "local"
+    """who may see at `/-/channels` how many are where, and what is installed: the words of `allow`"""
 
     watchdog: Annotated[
         float,

@@ -24,7 +24,8 @@ from realtime.checks import PluginProblem
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
 from realtime.exit_codes import ExitCode
-from realtime.loader import Found, Plugins, WantsSettings, first_party
+from realtime.loader import Plugins, WantsSettings
+from realtime.modules import Found, first_party
 from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
@@ -50,7 +51,7 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     known, config = server.plugins, server.config
     rows: list[dict[str, Any]] = []
-    everything = known.modules.found
+    everything = known.found
     for found in everything:
         first = next(other for other in everything if other.matches(found.name))
         types = known.offered(found.name) if first is found else None
@@ -222,7 +223,7 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
     known = Plugins(directory.absolute())
     left_out = []
     with contextlib.redirect_stdout(sys.stderr):
-        for found in known.modules.found:
+        for found in known.found:
             try:
                 known.load(found.name)
             except WantsSettings:

@@ -22,7 +22,7 @@ from realtime.channel import Channel
 from realtime.checks import PluginProblem, check_hooks, check_type, is_marked
 from realtime.config import Config
 from realtime.errors import Problem
-from realtime.modules import Modules
+from realtime.modules import Found, Modules
 from realtime.topic import TopicOptions
 from realtime.values import Model
 
@@ -123,6 +123,21 @@ class Plugins:
     def broken(self, name: str) -> str | None:
         """What is wrong with a plugin that could not be loaded."""
         return str(self._broken[name]) if name in self._broken else None
+
+    @property
+    def found(self) -> list[Found]:
+        """Every plugin that a config could name; of one name the first counts."""
+        return self.modules.found
+
+    def source(self, kind: type[Channel]) -> Found | None:
+        """The plugin that offers this channel type."""
+        name = self._origin.get(kind, "")
+        return next((found for found in self.found if found.matches(name)), None)
+
+    def settle(self) -> None:
+        """What was before is used no more."""
+        self._before = None
+        self.modules.settle()
 
     # Registering
 

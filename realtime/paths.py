@@ -29,7 +29,7 @@ def check_path(path: str) -> str:
         raise ValueError("expected a path that begins with a slash, such as /chat")
     if is_reserved(path):
         raise ValueError(f"paths under {RESERVED} are the server's own")
-    names = [match[1] for match in _VARIABLE.finditer(path)]
+    names = variables(path)
     if len(set(names)) < len(names):
         raise ValueError("a variable stands in it twice")
     *before, last = path.split("/")
@@ -49,6 +49,11 @@ def check_path(path: str) -> str:
     if {".", ".."} & {*before, last}:
         raise ValueError("it has a segment . or .., which clients resolve before they ask")
     return path
+
+
+def variables(path: str) -> list[str]:
+    """The names of its variables, in their order."""
+    return [match[1] for match in _VARIABLE.finditer(path)]
 
 
 def is_reserved(path: str) -> bool:

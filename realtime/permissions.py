@@ -65,6 +65,17 @@ Permission = Annotated[
 ]
 
 
+def permitted(rule: str, identity: Identity | None, *, local: bool) -> bool:
+    """Whether a rule permits somebody: what it is, and whether it is on the server's own machine."""
+    if rule.startswith("scope:"):
+        return identity is not None and rule.removeprefix("scope:") in identity.scopes
+    return (
+        rule == "anyone"
+        or (rule == "local" and local)
+        or (rule == "authenticated" and identity is not None)
+    )
+
+
 class Allow(Model):
     """Who may use a channel, and how."""
 
@@ -79,11 +90,4 @@ class Allow(Model):
 
     def permits(self, action: Action, identity: Identity | None, *, local: bool) -> bool:
         """Whether a client may do it: what it is, and whether it is on the server's own machine."""
-        rule: str = getattr(self, action)
-        if rule.startswith("scope:"):
-            return identity is not None and rule.removeprefix("scope:") in identity.scopes
-        return (
-            rule == "anyone"
-            or (rule == "local" and local)
-            or (rule == "authenticated" and identity is not None)
-        )
+        return permitted(getattr(self, action), identity, local=local)

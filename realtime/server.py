@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from aiohttp import hdrs, web
 
 from realtime import assets, auth, tls
+from realtime.about import About
 from realtime.blame import not_the_plugins, own_frames
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
@@ -308,7 +309,9 @@ class Server:
             problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
-        own = web.get("/-/live", self._live), web.get("/-/ready", self._ready), *assets.routes()
+        about = About(self.channels, self.plugins, self.bus, self._gate, settings)
+        own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
+        own += [*about.routes(), *assets.routes()]
         return routes + [Route("server", definition) for definition in own]
 
     def _routes_of(self, owner: str) -> list[object]:

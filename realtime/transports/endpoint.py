@@ -8,17 +8,16 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from realtime.auth import Gate
+from realtime.auth import Gate, check_origin
 from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
-from realtime.origins import origin_allowed, sharing
+from realtime.origins import sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
-from realtime.proxies import site
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections, Full
@@ -106,7 +105,7 @@ class Endpoint:
             since = _since(request) if wanted in negotiation.READING else None
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
-        self._check_origin(request)
+        check_origin(request, self._origins, self._url)
         if wanted == "options":
             return web.Response(status=204, headers={"Allow": ", ".join(self._channel.methods)})
         if wanted == "html":
@@ -254,16 +253,6 @@ class Endpoint:
             return await hear(client, message)
 
         return on_message
-
-    def _check_origin(self, request: web.Request) -> None:
-        sent = request.headers.getall(hdrs.ORIGIN, [])
-        if sent and not (
-            len(sent) == 1 and origin_allowed(sent[0], self._origins, site(request), self._url)
-        ):
-            raise web.HTTPForbidden(
-                text=f"a page of {sent[0][:100]!r} may not connect here; "
-                "server.origins in the config can allow it\n"
-            )
 
     def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
         """Raises the HTTP error (429, 503) of a limit that another client would break."""
