@@ -33,7 +33,8 @@ class Assembly:
     """What a config makes of a server. What is wrong is in ``problems``; with any it is not to be served.
 
     Of ``before`` it has the plugins and channels that are the same, and whose settings need no other; with
-    ``anew`` installed packages that have changed are imported again.
+    ``anew`` installed packages that have changed are imported again. ``prefix`` is what stands before every
+    path.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Assembly:
         connections: Connections,
         before: Assembly | None = None,
         *,
+        prefix: str = "",
         anew: bool = False,
     ) -> None:
         self.config = config
@@ -60,14 +62,21 @@ class Assembly:
         self.settings, self.options = built.settings, built.options
         tokens, wrong = auth.tokens(config)
         self.problems.extend(wrong)
-        self.gate = auth.Gate(config, tokens, self._callers("authenticate"), self._callers("authorize"), bus)
+        self.gate = auth.Gate(
+            config, tokens, self._callers("authenticate"), self._callers("authorize"), bus
+        )
         self.endpoints: dict[str, Endpoint] = {}
         for name, channel in self.channels.items():
             if before is not None and before.channels.get(name) is channel:
                 self.endpoints[name] = before.endpoints[name]
                 continue
             self.endpoints[name] = Endpoint(
-                channel, connections, self.gate, origins=config.server.origins, url=config.server.url
+                channel,
+                connections,
+                self.gate,
+                origins=config.server.origins,
+                url=config.server.url,
+                prefix=prefix,
             )
             channel.serve_with(self.endpoints[name].handle)
         #: What every plugin and channel serves.
@@ -106,9 +115,22 @@ class Assembly:
         """It is not to be served after all: what was imported for it is put away."""
         self.plugins.modules.undo()
 
-    def settle(self) -> None:
-        """It is served, and the one before no more."""
-        self._before = None
+    def take_over(self) -> None:
+        """It is served from now on: what it has of the one before goes by what the config says now."""
+        before, self._before = self._before, None
+        assert before is not None
+        if before.tls is not None and self.tls is not None:
+            # The sockets go on with the context that they have.
+            tls.renew(before.tls, self.config)
+            self.tls = before.tls
+        self.gate.succeed(before.gate)
+        settings = self.config.server
+        for name, channel in self.channels.items():
+            channel.settings = self.settings[name]
+            endpoint, old = self.endpoints[name], before.endpoints.get(name)
+            if old is not None and old is not endpoint:
+                endpoint.succeed(old)
+            endpoint.configure(self.gate, origins=settings.origins, url=settings.url)
         self.plugins.settle()
 
     def path_of(self, route: Route) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from realtime.channel import Channel
+from realtime.close_codes import CloseCode, End
 from realtime.config import Config
 from realtime.errors import ConfigError
+from realtime.transports.connections import Open
+
+if TYPE_CHECKING:
+    from realtime.assembly import Assembly
 
 #: The settings of a channel that its host alone goes by, and looks up when it needs them.
 LIVE = frozenset(
@@ -41,13 +46,14 @@ class NeedsRestart(ConfigError):
 class Change(NamedTuple):
     """What becomes of one channel, plugin or section of the config.
 
-    ``keys`` are what is new in it, ``clients`` how many were told to come back, or that it is gone.
+    ``keys`` are what is new in it, ``clients`` the connections that are told to come back, or that the
+    channel is gone.
     """
 
     name: str
     what: Literal["unchanged", "applied", "restarted", "new", "gone"]
     keys: tuple[str, ...] = ()
-    clients: int = 0
+    clients: Sequence[Open] = ()
 
     def __str__(self) -> str:
         return f"{self.name}: {self.told}"
@@ -58,10 +64,19 @@ class Change(NamedTuple):
         said: str = self.what
         if self.keys:
             said += f" ({', '.join(self.keys)})"
-        if self.clients:
-            some = f"{self.clients} client{'s' * (self.clients > 1)}"
+        if number := len(self.clients):
+            some = f"{number} client{'s' * (number > 1)}"
             said += f", {some} {'closed' if self.what == 'gone' else 'told to come back'}"
         return said
+
+    @property
+    def end(self) -> End:
+        """With what the clients are closed."""
+        if self.what == "gone":
+            return End(CloseCode.DONE, "the channel is no longer there")
+        if self.what == "restarted":
+            return End(CloseCode.RESTARTING, "the channel has been restarted, come back")
+        return End(CloseCode.RESTARTING, "what the config says of you has changed, come back")
 
 
 def differences(old: BaseModel, new: BaseModel) -> tuple[str, ...]:
@@ -86,15 +101,43 @@ def check_fixed(old: Config, new: Config) -> None:
         raise NeedsRestart(*(new.source.problem(wrong, ("server", key)) for key in fixed))
 
 
-def of_channel(old: Channel, new: Channel, settings: Channel.Settings, clients: int) -> Change:
-    """What becomes of a channel that was there, and has these settings now; so many are connected."""
-    keys = differences(old.settings, settings)
-    if old is not new:
-        return Change(old.name, "restarted", keys or ("its plugin has changed",), clients)
-    if not keys:
-        return Change(old.name, "unchanged")
-    come_back = any(key.partition(".")[0] in TOLD for key in keys)
-    return Change(old.name, "applied", keys, clients if come_back else 0)
+def changes(before: Assembly, after: Assembly, connections: Iterable[Open]) -> list[Change]:
+    """What becomes of each channel and section, and of the connections that there are."""
+    clients: dict[Channel, list[Open]] = {}
+    for connection in connections:
+        clients.setdefault(connection.channel, []).append(connection)
+    found: list[Change] = []
+    found += filter(None, (_section(before, after, name) for name in ("server", "auth")))
+    for name in dict.fromkeys((*before.config.plugins, *after.config.plugins)):
+        owner = f"plugin:{name}"
+        if name not in after.config.plugins:
+            found.append(Change(f"plugin {name}", "gone"))
+        elif name not in before.config.plugins:
+            found.append(Change(f"plugin {name}", "new"))
+        elif not after.has(owner, before):
+            found.append(Change(f"plugin {name}", "restarted"))
+    who = any(change.name != "server" for change in found)  # may be somebody else now, or may not
+    for name in dict.fromkeys((*before.channels, *after.channels)):
+        old, new = before.channels.get(name), after.channels.get(name)
+        theirs = clients.get(old, []) if old is not None else []
+        if old is None:
+            found.append(Change(name, "new"))
+        elif new is None:
+            found.append(Change(name, "gone", clients=theirs))
+        else:
+            keys = differences(old.settings, after.settings[name])
+            if old is not new:
+                found.append(Change(name, "restarted", keys or ("its plugin",), theirs))
+                continue
+            told = any(key.partition(".")[0] in TOLD for key in keys)
+            back = [one for one in theirs if told or (who and one.client.identity is not None)]
+            found.append(Change(name, "applied" if keys else "unchanged", keys, back))
+    return found
+
+
+def _section(before: Assembly, after: Assembly, name: str) -> Change | None:
+    keys = differences(getattr(before.config, name), getattr(after.config, name))
+    return Change(name, "applied", keys) if keys else None
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:

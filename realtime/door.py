@@ -101,7 +101,7 @@ class Waiting:
     """The connections without a request, in the order in which they began to wait."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._since: dict[Http, float] = {}
         self._told_at = -QUIET
         self._sent_away = 0
@@ -113,7 +113,7 @@ class Waiting:
         be more.
         """
         self._since[http] = now
-        while len(self._since) > self._most and now - next(iter(self._since.values())) >= CROWDED_AFTER:
+        while len(self._since) > self.most and now - next(iter(self._since.values())) >= CROWDED_AFTER:
             self.make_room()
         if self._sent_away and now - self._told_at >= QUIET:
             self._told_at = now
@@ -121,7 +121,7 @@ class Waiting:
                 "%d connections without a request were closed for newer ones: more than %d "
                 "(server.limits.max_waiting)",
                 self._sent_away,
-                self._most,
+                self.most,
             )
             self._sent_away = 0
 

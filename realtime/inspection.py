@@ -263,7 +263,8 @@ def _short(location: str) -> str:
 
 def _route(server: Server, route: Route) -> dict[str, Any]:
     kind, _, name = route.owner.partition(":")
-    path, method = server.path_of(route), route.definition.method
+    assert server.assembly is not None
+    path, method = server.assembly.path_of(route), route.definition.method
     channel = server.channels.get(name) if kind == "channel" else None
     if channel is None or method != "*":
         return {"methods": [method], "path": path, "transports": [], "owner": route.owner, "plugin": None}

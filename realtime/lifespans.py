@@ -107,7 +107,7 @@ class Lifespans:
             _, pending = await asyncio.wait([task], timeout=0.8 * share)
             if one in self._running:  # else somebody else has left it meanwhile
                 self._running.remove(one)
-            if owner in self.dead:
+            if owner in self.dead and not self._stopping:
                 self.dead.remove(owner)
             if pending:
                 log.error("the lifespan of %s did not end in time and is cancelled", owner)

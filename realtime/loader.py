@@ -52,7 +52,7 @@ class Plugins:
         self.types: dict[str, type[Channel]] = {}
         #: The settings of each plugin that has a class for them.
         self.settings: dict[str, Model] = {}
-        self.modules = Modules(directory, before.modules if before else None, anew=anew)
+        self.modules: Modules = Modules(directory, before.modules if before else None, anew=anew)
         self._before = before
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}

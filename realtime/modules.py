@@ -87,7 +87,9 @@ class Found(NamedTuple):
         if self.directory is not None:
             return [Path(self.module)]
         spec = importlib.util.find_spec(self.top)
-        return [Path(place) for place in (spec and spec.submodule_search_locations) or [spec and spec.origin] if place]
+        if spec is None:
+            return []
+        return [Path(place) for place in spec.submodule_search_locations or filter(None, [spec.origin])]
 
 
 class Modules:

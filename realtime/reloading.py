@@ -34,7 +34,7 @@ class Reloading:
         self._wanted = asyncio.Event()
 
     def listen(self, end: Callable[[], object]) -> None:
-        """Hear SIGHUP, in the running event loop; ``end`` is called if it means that the terminal is gone."""
+        """Hear SIGHUP, in the running event loop; ``end`` is called if the terminal is gone."""
         loop = asyncio.get_running_loop()
         # nohup has it ignored: then it is nothing that a terminal says.
         had_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
@@ -100,7 +100,7 @@ class Reloading:
     def files(self, server: Server | None) -> list[Path]:
         """What is to be watched: the config, and what plugins are, were or could be."""
         beside = [(file.parent / "plugins") for file in self._files]
-        modules = server.plugins.modules.files() if server and server.loaded else []
+        modules = server.plugins.modules.files() if server and server.assembly else []
         return [*self._files, *beside, *modules]
 
 

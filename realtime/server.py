@@ -9,31 +9,30 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 
-from realtime import assets, auth, tls
+from realtime import assets, tls
 from realtime.about import About
-from realtime.blame import not_the_plugins, own_frames
+from realtime.assembly import Assembly, spell
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
+from realtime.changes import Change, changes, check_fixed
 from realtime.channel import Channel
-from realtime.checks import PluginProblem
 from realtime.close_codes import CloseCode, retry_after
-from realtime.config import Config
+from realtime.config import Config, ServerLimits
 from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
-from realtime.errors import ConfigError, Problem
-from realtime.lifespans import Lifespans
-from realtime.loader import Plugins, build, guarded
-from realtime.paths import is_reserved, route_pattern
+from realtime.errors import ConfigError
+from realtime.lifespans import Lifespan, Lifespans
+from realtime.loader import Plugins
+from realtime.paths import is_reserved
 from realtime.proxies import Proxies
-from realtime.routing import Route, RouteTable, conflicts
+from realtime.routing import Route, RouteTable
 from realtime.sockets import ACCEPTS, BACKLOG, address_of, bind, cannot_listen, descriptors
 from realtime.transports.connections import Connections
-from realtime.transports.endpoint import Endpoint
 from realtime.transports.handshake import wants_websocket
 from realtime.transports.takeover import cut
 from realtime.values import Address
@@ -58,24 +57,23 @@ class Server:
         #: Whether the sockets are bound, every lifespan has begun and no shutdown has.
         self.ready = False
         self.bus: Bus
-        self.channels: dict[str, Channel] = {}
+        #: Everything that the config names; there once it is loaded, though something may be wrong with it.
+        self.assembly: Assembly | None = None
         #: What it listens on, with the ports that were chosen where the config says 0.
         self.addresses: list[Address] = []
         #: Who serves what; known once it is loaded.
         self.routes: list[Route] = []
-        #: Every plugin that is registered, and where plugins are found; known once it is loaded.
-        self.plugins: Plugins
         self.lifespans = Lifespans()
         #: What notices that the event loop is held; there from the start on, unless it is off.
         self.watchdog: Watchdog | None = None
-        self._gate: auth.Gate
         self._connections: Connections
         self._descriptors: int
         self._telling: Bucket  # how often the log is told that somebody was turned away
         self._waiting: Waiting
         self._table = RouteTable()
+        self._around: list[Middleware] = []
+        self._reloading = asyncio.Lock()
         self._loaded = False
-        self._tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
         self._files: list[str] = []
@@ -87,33 +85,29 @@ class Server:
         Raises :exc:`ConfigError` with all that is wrong with the config and its plugins.
         """
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
-        problems = list(self.config.source.problems)
-        if not any(problem.path.startswith("server.tls") for problem in problems):
-            self._tls, wrong = tls.context(self.config)
-            problems.extend(wrong)
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._descriptors = descriptors()
-        waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
-        most = max(1, min(limits.max_clients, self._descriptors - waiting))
-        self._connections = Connections(loop, limits.model_copy(update={"max_clients": most}))
-        self._waiting = Waiting(waiting)
+        self._connections = Connections(loop, self._limits)
+        self._waiting = Waiting(self._limits.max_waiting)
         self._telling = Bucket(Rate(1, 1), loop.time())
-        self.plugins, self.channels, more = build(self.config, self.bus)
-        tokens, wrong = auth.tokens(self.config)
-        problems.extend(wrong)
-        self._gate = auth.Gate(
-            self.config,
-            tokens,
-            self._callers("authenticate"),
-            self._callers("authorize"),
-            self.bus,
-        )
-        self.routes = self._routes(problems)
-        problems.extend(more)
-        if problems:
-            raise ConfigError(*problems)
-        self._table.replace(self.routes)
+        self.assembly = Assembly(self.config, self.bus, self._connections, prefix=self._table.prefix)
+        if self.assembly.problems:
+            raise ConfigError(*self.assembly.problems)
+        for name, options in self.assembly.options.items():
+            self.bus.declare(name, options)
+        self._serve(self.assembly)
         self._loaded = True
+
+    @property
+    def plugins(self) -> Plugins:
+        """Every plugin that is registered, and where plugins are found; known once it is loaded."""
+        assert self.assembly is not None
+        return self.assembly.plugins
+
+    @property
+    def channels(self) -> dict[str, Channel]:
+        """The channels by their names; known once it is loaded."""
+        return self.assembly.channels if self.assembly else {}
 
     async def start(self) -> None:
         """Load the plugins, bind, begin every lifespan, listen: in this order.
@@ -184,16 +178,74 @@ class Server:
         if self.watchdog is not None:
             self.watchdog.stop()
 
+    async def reload(self, config: Config, *, anew: bool = False) -> list[Change]:
+        """Go by another config from now on: whole, or not at all.
+
+        Clients of channels that stay as they are notice nothing; those of channels that are made again,
+        and those whom other rules concern now, are closed with 1012 and come back. Returns what becomes of
+        each channel, when all of it is done. Files of plugins that have changed are imported again, with
+        ``anew`` installed packages too.
+
+        Raises :exc:`ConfigError` with all that is wrong with it, and :exc:`NeedsRestart`, one of them, for
+        what only another process can have; then everything goes on as it was.
+        """
+        async with self._reloading:
+            before, after, leaving = await self._prepare(config, anew)
+            told = changes(before, after, self._connections)
+            self._give_way(after)
+            grace = self.config.server.drain
+            ended = [old for name, old in before.channels.items() if after.channels.get(name) is not old]
+            ends = {client: change.end for change in told for client in change.clients}
+            await self._connections.close_some(ends, ended, (CLIENTS - LIFESPANS) * grace)
+            await self.lifespans.leave(leaving, LIFESPANS * grace)
+            for name in before.channels.keys() - after.channels.keys():
+                self.bus.forget(name)
+            return told
+
+    async def _prepare(self, config: Config, anew: bool) -> tuple[Assembly, Assembly, list[Lifespan]]:
+        """What is served, what is to be served instead and has begun, and the lifespans that go with it."""
+        before = self.assembly
+        assert before is not None
+        after = Assembly(config, self.bus, self._connections, before, prefix=self._table.prefix, anew=anew)
+        fresh = [owner for owner in after.owners if not after.has(owner, before)]
+        leaving = self.lifespans.of([owner for owner in before.owners if not after.has(owner, before)])
+        topics = after.channels.keys() - before.channels.keys()
+        try:
+            if after.problems:
+                raise ConfigError(*after.problems)
+            check_fixed(before.config, config)
+            for name in topics:
+                self.bus.declare(name, after.options[name])
+            await after.begin(self.lifespans, fresh)
+        except BaseException:
+            begun = [one for one in self.lifespans.of(fresh) if one not in leaving]
+            await self.lifespans.leave(begun, LIFESPANS * self.config.server.drain)
+            for name in topics:
+                self.bus.forget(name)
+            after.discard()
+            raise
+        return before, after, leaving
+
+    def _give_way(self, after: Assembly) -> None:
+        """Serve it; what it has of the one before goes by what it says now."""
+        before, self.assembly, self.config = self.assembly, after, after.config
+        assert before is not None
+        settings = self.config.server
+        self.bus.limit(settings.limits.topics, settings.limits.memory)
+        self._connections.limit(self._limits)
+        self._waiting.most = self._limits.max_waiting
+        for name, options in after.options.items():
+            self.bus.declare(name, options)
+        after.take_over()
+        self._serve(after)
+        if settings.watchdog != before.config.server.watchdog:
+            self._watch()
+
     # What start() and stop() do beside sockets, for who has sockets of its own
 
     def application(self) -> web.Application:
         """What answers every request, once it is loaded; others may have it as a sub-application."""
-        settings = self.config.server
-        app = web.Application(middlewares=[well_formed])
-        if settings.trusted_proxies:
-            app.middlewares.append(Proxies(settings.trusted_proxies).middleware)
-        if settings.hosts:
-            app.middlewares.append(Hosts(settings.hosts, settings.url, self._table).middleware)
+        app = web.Application(middlewares=[well_formed, self._middleware])
         app.router.register_resource(self._table)
         app.on_response_prepare.append(_last_touch)
         return app
@@ -202,10 +254,18 @@ class Server:
         """Load the plugins, unless it is done, and begin every lifespan. Raises :exc:`ConfigError`."""
         if not self._loaded:
             self.load()
+        assert self.assembly is not None
+        self._watch()
+        await self.assembly.begin(self.lifespans, self.assembly.owners)
+
+    def _watch(self) -> None:
+        if self.watchdog is not None:
+            self.watchdog.stop()
+            self.watchdog = None
         if limit := self.config.server.watchdog:
-            self.watchdog = Watchdog(asyncio.get_running_loop(), limit, self.plugins.owner)
+            owner = lambda module: self.plugins.modules.owner(module)  # noqa: E731
+            self.watchdog = Watchdog(asyncio.get_running_loop(), limit, owner)
             self.watchdog.start()
-        await self._begin_lifespans()
 
     async def drain(self) -> None:
         """Refuse what still comes, let the lifespans say goodbye, close every client with 1001."""
@@ -230,6 +290,10 @@ class Server:
         if self.config.server.url is not None:
             return self.config.server.url
         return f"{'https' if self._tls else 'http'}://{first}" if not first.path else f"{first} "
+
+    @property
+    def _tls(self) -> ssl.SSLContext | None:
+        return self.assembly.tls if self.assembly else None
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -267,69 +331,36 @@ class Server:
         sock.listen(BACKLOG)
         self._listeners.append(listener)
 
-    def _callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
-        return [(_spell(owner), caller) for owner, caller in self.plugins.callers(hook)]
+    # What it serves
 
-    # Routes
+    @property
+    def _limits(self) -> ServerLimits:
+        limits = self.config.server.limits
+        waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
+        most = max(1, min(limits.max_clients, self._descriptors - waiting))
+        return limits.model_copy(update={"max_clients": most, "max_waiting": waiting})
 
-    def _routes(self, problems: list[Problem]) -> list[Route]:
-        """What every plugin and channel serves; what is wrong with it is added to the problems."""
-        settings = self.config.server
-        for channel in self.channels.values():
-            channel.serve_with(
-                Endpoint(
-                    channel,
-                    self._connections,
-                    self._gate,
-                    origins=settings.origins,
-                    url=settings.url,
-                    prefix=self._table.prefix,
-                ).handle
-            )
-        routes: list[Route] = []
-        for owner in self.plugins.names():
-            try:  # what is returned may be no list, or a generator that fails
-                definitions = guarded("register_routes()", partial(self._routes_of, owner))
-            except PluginProblem as problem:
-                problems.append(self._problem(owner, str(problem)))
-                continue
-            for definition in definitions:
-                if not isinstance(definition, web.RouteDef):
-                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
-                    problems.append(self._problem(owner, wrong))
-                elif wrong := _mistake_in(definition):
-                    problems.append(self._problem(owner, wrong))
-                else:
-                    routes.append(Route(owner, definition))
-        for first, second in conflicts(routes):
-            path, other = self.path_of(second), self.path_of(first)
-            taken = f"{path} is already served by {_spell(first.owner)}"
-            spelled = f", as {other}" if other != path else ""
-            place = self._problem(first.owner, "").place
-            problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
+    def _serve(self, assembly: Assembly) -> None:
+        """Answer requests by what this one is made of, from now on."""
+        settings, routes = self.config.server, list(assembly.routes)
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
-        about = About(self.channels, self.plugins, self.bus, self._gate, settings)
+        about = About(assembly.channels, assembly.plugins, self.bus, assembly.gate, settings)
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
         own += [*about.routes(), *assets.routes()]
-        return routes + [Route("server", definition) for definition in own]
+        self.routes = routes + [Route("server", definition) for definition in own]
+        self._around = []
+        if settings.hosts:
+            self._around.append(Hosts(settings.hosts, settings.url, self._table).middleware)
+        if settings.trusted_proxies:
+            self._around.append(Proxies(settings.trusted_proxies).middleware)
+        self._table.replace(self.routes)
 
-    def _routes_of(self, owner: str) -> list[object]:
-        return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
-
-    def path_of(self, route: Route) -> str:
-        """The path as its owner wrote it."""
-        kind, _, name = route.owner.partition(":")
-        if kind == "channel" and route.definition.path == route_pattern(self.channels[name].settings.path):
-            return self.channels[name].settings.path
-        return route.definition.path
-
-    def _problem(self, owner: str, message: str) -> Problem:
-        kind, _, name = owner.partition(":")
-        if kind == "channel":
-            return self.config.source.problem(message, ("channels", name, "path"))
-        where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
-        return self.config.source.problem(f"{_spell(owner)}: {message}", where)
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        for around in self._around:
+            handler = partial(around, handler=handler)
+        return await handler(request)
 
     async def _front(self, request: web.Request) -> web.Response:
         site = self.config.server.url or f"{request.scheme}://{request.host}"
@@ -346,7 +377,7 @@ class Server:
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        reasons = [f"the lifespan of {_spell(owner)} has ended" for owner in self.lifespans.dead]
+        reasons = [f"the lifespan of {spell(owner)} has ended" for owner in self.lifespans.dead]
         if not self.ready:
             reasons.append("shutting down")
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
@@ -355,36 +386,6 @@ class Server:
         again = {hdrs.RETRY_AFTER: retry_after()}
         raise last(web.HTTPServiceUnavailable(text="the server is shutting down\n", headers=again))
 
-    # Sockets and lifespans
-
-    async def _begin_lifespans(self) -> None:
-        for owner in self.plugins.names():
-            try:
-                if owner.startswith("channel:"):
-                    managers = [self.channels[owner.partition(":")[2]].lifespan()]
-                else:
-                    managers = list(self.plugins.call(owner, "register_services", bus=self.bus) or ())
-                for manager in managers:
-                    await self.lifespans.start(owner, manager)
-            except PluginProblem as problem:
-                raise ConfigError(self._problem(owner, str(problem))) from None
-            except BaseException as error:
-                if not_the_plugins(error):
-                    raise
-                wrong = f"its lifespan could not begin: {own_frames(error)}"
-                raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
-
-
-def _mistake_in(definition: web.RouteDef) -> str:
-    """Why a plugin's route cannot be served; nothing if it can."""
-    if is_reserved(definition.path):
-        return f"{definition.path}: paths under /-/ are the server's own"
-    try:
-        web.UrlDispatcher().add_routes([definition])
-    except Exception as error:
-        return f"{definition.path!r} cannot be served: {own_frames(error)}"
-    return ""
-
 
 async def _last_touch(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall(hdrs.SERVER, None)
@@ -392,9 +393,3 @@ async def _last_touch(request: web.Request, response: web.StreamResponse) -> Non
         # What follows a handshake that was refused may be frames; it is never read as a request.
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
-
-
-def _spell(owner: str) -> str:
-    """``channel:lobby`` as people read it."""
-    kind, _, name = owner.partition(":")
-    return f"{kind} {name!r}" if name else owner

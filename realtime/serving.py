@@ -14,8 +14,8 @@ from pathlib import Path
 
 from realtime import logs, loops
 from realtime.blame import lines, of_task, of_thread, theirs
-from realtime.channel import Channel
 from realtime.changes import NeedsRestart
+from realtime.channel import Channel
 from realtime.config import Config, load
 from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
@@ -45,6 +45,7 @@ def serve(
     except ValueError as error:
         logs.say(f"python -m realtime: --listen {' '.join(listen)}: {error}", level=logging.ERROR)
         return ExitCode.USAGE
+
     def read() -> Config:
         config = load(file)
         return config.listening_on(addresses) if addresses else config

@@ -16,7 +16,14 @@ from realtime.permissions import Identity
 from realtime.transports import connections as module
 from realtime.transports.connections import Connections
 
-LOBBY = cast(Channel, SimpleNamespace(name="lobby", settings=Channel.Settings(plugin="echo", path="/ws")))
+
+class Lobby(SimpleNamespace):
+    """A channel, as far as connections know one."""
+
+    __hash__ = object.__hash__
+
+
+LOBBY = cast(Channel, Lobby(name="lobby", settings=Channel.Settings(plugin="echo", path="/ws")))
 #: Ten clients, two of a user, three of an address, and five at once.
 LIMITS = ServerLimits(
     max_clients=10, max_clients_per_user=2, max_clients_per_address=3, connect_rate=1, connect_burst=5
@@ -163,7 +170,7 @@ async def test_no_pause_is_long(connections: Connections, monkeypatch: pytest.Mo
 async def test_answers_are_waited_for(connections: Connections) -> None:
     """The end comes after who is being answered has been, whoever else has gone."""
     Visitor(connections)
-    with connections.answering():
+    with connections.answering(LOBBY):
         closing = asyncio.create_task(connections.close_all(1001, "bye", grace=60))
         for _ in range(5):
             await asyncio.sleep(0)

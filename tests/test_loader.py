@@ -15,7 +15,8 @@ from realtime.bus import Bus
 from realtime.checks import PluginProblem
 from realtime.config import parse
 from realtime.errors import ConfigError
-from realtime.loader import Plugins, build, first_party
+from realtime.loader import Plugins, build
+from realtime.modules import first_party
 from realtime.server import Server
 from realtime.source import Source
 
@@ -327,7 +328,7 @@ async def test_plugins_and_channels_are_registered_in_order(write: Write) -> Non
           c: {plugin: chat, path: /c}
     """
     source = Source("c.yaml", write({"dice.py": channel_type()}) / "c.yaml")
-    plugins, channels, _ = build(parse(textwrap.dedent(config), source), Bus())
+    plugins, channels, *_ = build(parse(textwrap.dedent(config), source), Bus())
     assert plugins.names() == ["plugin:dice", "plugin:chat", "channel:b", "channel:a", "channel:c"]
     assert list(channels) == ["b", "a", "c"]
 

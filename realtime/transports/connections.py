@@ -7,12 +7,13 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
+from realtime.close_codes import End
 from realtime.heartbeat import Beating, Heartbeat
 from realtime.permissions import Identity
 from realtime.transports.takeover import READ
@@ -195,32 +196,31 @@ class Connections:
         """
         try:
             async with asyncio.timeout(grace):
-                await self.tell(list(self._all), code, reason, grace)
+                await self._tell(dict.fromkeys(self._all, End(code, reason)), grace)
                 await self._empty.wait()
         except TimeoutError:
             self._cut(list(self._all), grace)
 
-    async def close_those(
-        self, those: Collection[Open], channels: Collection[Channel], code: int, reason: str, grace: float
+    async def close_some(
+        self, ends: Mapping[Open, End], channels: Collection[Channel], grace: float
     ) -> None:
-        """The same for some of them, and until those who POST to these channels have their answers."""
-        left = list(those)
+        """The same for some, each with its end, and until who POSTs to these channels has an answer."""
+        left = list(ends)
         try:
             async with asyncio.timeout(grace):
-                await self.tell(left, code, reason, grace)
+                await self._tell(ends, grace)
                 while left or not self._answering.keys().isdisjoint(channels):
                     await asyncio.sleep(GLANCE)
                     left = [one for one in left if one in self._all]
         except TimeoutError:
             self._cut([one for one in left if one in self._all], grace)
 
-    async def tell(self, those: Collection[Open], code: int, reason: str, grace: float) -> None:
-        """Begin to close some connections, in batches that a part of ``grace`` lies between."""
-        pause = min(PAUSE, SHARE * grace * BATCH / max(len(those), 1))
-        for number, connection in enumerate(those):
+    async def _tell(self, ends: Mapping[Open, End], grace: float) -> None:
+        pause = min(PAUSE, SHARE * grace * BATCH / max(len(ends), 1))
+        for number, (connection, end) in enumerate(ends.items()):
             if number and number % TURN == 0:
                 await asyncio.sleep(0 if number % BATCH else random.uniform(0.5, 1.5) * pause)
-            connection.close(code, reason)
+            connection.close(*end)
 
     def _cut(self, those: Collection[Open], grace: float) -> None:
         log.warning("%d connections did not end within %gs and are cut", len(those), grace)

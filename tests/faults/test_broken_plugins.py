@@ -23,7 +23,7 @@ from test_serving import Start, start
 
 from faults.catalogue import fault
 from faults.conftest import Calm
-from realtime import auth, loader, logs
+from realtime import auth, modules, logs
 from realtime.errors import ConfigError
 
 __all__ = ["start"]
@@ -127,7 +127,7 @@ def test_exit_code_of_a_broken_plugin(tmp_path: Path) -> None:
 @fault(111)
 async def test_import_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while the log says which plugin is still being imported, and where that is."""
-    monkeypatch.setattr(loader, "SLOW_IMPORT", 0.02)
+    monkeypatch.setattr(modules, "SLOW_IMPORT", 0.02)
     monkeypatch.setattr("sys.wait_for_the_log", threading.Event(), raising=False)
     source = {"bad.py": "import sys\nsys.wait_for_the_log.wait(8)\n"}
     server = make(tmp_path, f"channels:\n  {config()}", source)
