@@ -56,11 +56,16 @@ _FINAL = {
     CloseCode.TOO_BIG,
 }
 
-#: After how long a client comes back to a server that is restarting, in milliseconds: somewhere
+#: After how long a client comes back to a server that is shut down, in milliseconds: somewhere
 #: between the two, or all of its clients would come at once.
 RESTART = (1000, 5000)
+#: The same after a part of it was made again, which is there already: what is published meanwhile is to
+#: be still kept then.
+RELOAD = (200, 2000)
 #: The same after anything else: what a client begins with that waits longer each time.
 BACK_OFF = (2000, 8000)
+
+_WAITS: dict[int, tuple[int, int]] = {CloseCode.SHUTTING_DOWN: RESTART, CloseCode.RESTARTING: RELOAD}
 
 #: The longest reason, in bytes of UTF-8: a control frame carries 125, two are the code's.
 MAX_REASON = 123
@@ -86,7 +91,7 @@ def retry(code: int) -> int | None:
     """
     if not comes_back(code):
         return None
-    return random.randint(*(RESTART if code in RESTARTS else BACK_OFF))
+    return random.randint(*_WAITS.get(code, BACK_OFF))
 
 
 def retry_after() -> str:

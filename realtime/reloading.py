@@ -31,6 +31,8 @@ class Reloading:
         self.read = read
         self._watching = watching
         self._files = [file.absolute()] if file else []
+        # Before anything is read, or what changes while it is would never be seen.
+        self._before = stamps(self.files(None)) if watching else {}
         self._wanted = asyncio.Event()
 
     def listen(self, end: Callable[[], object]) -> None:
@@ -80,7 +82,7 @@ class Reloading:
     async def _watch(self, server: Server) -> None:
         if not self._watching:
             return
-        seen = before = await asyncio.to_thread(stamps, self.files(server))
+        seen = before = await asyncio.to_thread(stamps, self.files(server)) | self._before
         while True:
             await asyncio.sleep(LOOK)
             now = await asyncio.to_thread(stamps, self.files(server))
@@ -93,7 +95,8 @@ class Reloading:
         """Wait until a file changes; for a server that could not start."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        before = stamps(self.files(server))
+        logs.say("waiting for a change")
+        before = stamps(self.files(server)) | self._before
         while stamps(self.files(server)) == before:
             time.sleep(LOOK)
 

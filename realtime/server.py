@@ -337,7 +337,7 @@ class Server:
     def _limits(self) -> ServerLimits:
         limits = self.config.server.limits
         waiting = min(limits.max_waiting, max(1, self._descriptors // 4))
-        most = max(1, min(limits.max_clients, self._descriptors - waiting))
+        most = min(limits.max_clients, max(1, self._descriptors - waiting))
         return limits.model_copy(update={"max_clients": most, "max_waiting": waiting})
 
     def _serve(self, assembly: Assembly) -> None:

@@ -61,7 +61,6 @@ def serve(
         logs.say(*map(str, error.problems), level=logging.ERROR)
         if not reload:
             return ExitCode.BAD_CONFIG
-        logs.say("waiting for a change")
         reloading.wait_for_change(server)
     except StartError as error:
         logs.say(f"could not start: {error}", level=logging.ERROR)

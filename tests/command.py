@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tree import PACKAGE
 
@@ -61,7 +62,11 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    directory: Path, *arguments: str, through: Sequence[str] = (), **environment: str
+    directory: Path,
+    *arguments: str,
+    through: Sequence[str] = (),
+    stdin: Any = None,
+    **environment: str,
 ) -> AsyncIterator[Running]:
     """``python -m realtime ARGUMENTS``, which is killed at the end if it still runs.
 
@@ -71,6 +76,7 @@ async def running(
         *(*through, sys.executable, "-m", "realtime", *arguments),
         cwd=directory,
         env={**ENVIRONMENT, **environment},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from realtime.close_codes import (
     BACK_OFF,
     MAX_REASON,
+    RELOAD,
     RESTART,
     CloseCode,
     comes_back,
@@ -70,7 +71,7 @@ def test_who_comes_back_is_told_when(code: int) -> None:
 
 @pytest.mark.parametrize(
     ("code", "between"),
-    [(1001, RESTART), (1012, RESTART), (1011, BACK_OFF), (4509, BACK_OFF)],
+    [(1001, RESTART), (1012, RELOAD), (1011, BACK_OFF), (4509, BACK_OFF)],
 )
 def test_time_to_come_back_is_spread(code: int, between: tuple[int, int]) -> None:
     """Of many clients each is given another time, from all of the span."""
