@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import operator
 import re
@@ -30,7 +31,15 @@ from realtime import hookspecs
 from realtime.blame import lines, of_thread, own_frames, theirs
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.checks import PluginProblem, check_api_version, check_hooks, check_type, is_marked
+from realtime.checks import (
+    PluginProblem,
+    check_api_version,
+    check_call,
+    check_hooks,
+    check_type,
+    is_marked,
+    line_of,
+)
 from realtime.config import Config
 from realtime.errors import Problem, did_you_mean
 from realtime.values import Model
@@ -141,10 +150,11 @@ class Plugins:
                 validate(Model)
             return module
         if not (isinstance(model, type) and issubclass(model, Model)):
-            raise PluginProblem(f"{name}: Plugin.Settings is no subclass of Model")
+            wrong = "is no subclass of Model: write class Settings(Model)"
+            raise PluginProblem(f"{name}: Plugin.Settings {wrong}{line_of(kind, 'Settings')}")
         if beside := [key for key, value in vars(module).items() if is_marked(value)]:
             wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
-            raise PluginProblem(f"{name}.{beside[0]} {wrong}")
+            raise PluginProblem(f"{name}.{beside[0]} {wrong}{line_of(getattr(module, beside[0]))}")
         try:
             settings = self.settings[name] = validate(model) if validate else model()
         except ValidationError:
@@ -152,6 +162,11 @@ class Plugins:
                 raise
             wrong = f"it wants settings: let it stand under 'plugins' as {{plugin: {name}, …}}"
             raise WantsSettings(f"{name}: {wrong}") from None
+        init = inspect.getattr_static(kind, "__init__")
+        if init is object.__init__:
+            wrong = "has no __init__: write def __init__(self, settings)"
+            raise PluginProblem(f"{name}: Plugin {wrong}{line_of(kind)}")
+        check_call(f"{name}: Plugin.__init__", init, "(settings)")
         return kind(settings)
 
     def channel_type(self, name: str) -> type[Channel]:
@@ -162,6 +177,7 @@ class Plugins:
             raise PluginProblem(
                 f"the plugin {name!r} offers no channel type of that name; it offers: "
                 + (", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})")
+                + (self._at_hook(name, "register_channels") or f"\n    {self._location[name]}")
             )
         return self.types[name]
 
@@ -254,26 +270,39 @@ class Plugins:
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")
-        if offered is None:
+        where = self._at_hook(name, "register_channels")
+        if offered is None and not where:
             return
+        how = f'return {{"{name}": …}} with the class'
         if not isinstance(offered, Mapping):
-            raise PluginProblem(
-                f"{name}: register_channels() returned {offered!r}, not a dict of channel types"
-            )
+            wrong = f"returned {offered!r}, not a dict of channel types: {how}"
+            raise PluginProblem(f"{name}: register_channels() {wrong}{where}")
         for type_name, kind in offered.items():
+            if isinstance(kind, Channel):
+                wrong = f"is an instance, and the host makes these: {how}"
+                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
             if not (isinstance(kind, type) and issubclass(kind, Channel)):
-                raise PluginProblem(
-                    f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
-                )
+                wrong = "is no subclass of Channel"
+                if isinstance(kind, type):
+                    wrong, where = f"{wrong}: write class {kind.__name__}(Channel)", line_of(kind) or where
+                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
             check_type(f"{name}: {kind.__name__}", kind)
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 both = " and ".join(
                     f"{plugin} ({self._location[plugin]})" for plugin in (self._origin[other], name)
                 )
-                raise PluginProblem(f"two plugins offer a channel type {type_name!r}: {both}")
+                raise PluginProblem(
+                    f"two plugins offer a channel type {type_name!r}: {both}; rename it in one of them"
+                )
             self.types[str(type_name)] = kind
             self._origin[kind] = name
+
+    def _at_hook(self, name: str, hook: str) -> str:
+        """Where a plugin implements a hook, to stand below a sentence."""
+        plugin = self.manager.get_plugin(f"plugin:{name}")
+        found = [one for one in getattr(self.manager.hook, hook).get_hookimpls() if one.plugin is plugin]
+        return line_of(found[0].function) if found else ""
 
     # Calling
 
@@ -349,6 +378,9 @@ def build(config: Config, bus: Bus) -> tuple[Plugins, dict[str, Channel], list[P
             )
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))
+                if not hasattr(channel, "settings") or not hasattr(channel, "_clients"):
+                    wrong = "__init__ is to begin with super().__init__(name, settings, bus)"
+                    raise PluginProblem(f"{label}: {wrong}{line_of(kind, '__init__')}")
                 largest = channel.settings.limits.max_message or config.server.limits.max_message
                 bus.declare(name, guarded(label, channel.topic_options).holding(largest))
                 guarded(label, partial(plugins.add_channel, channel))
