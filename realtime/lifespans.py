@@ -10,6 +10,9 @@ import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
 
+from realtime.blame import defined
+from realtime.remedies import remedy
+
 log = logging.getLogger("realtime.lifespan")
 
 #: After so many seconds a lifespan that has not started yet is named in the log.
@@ -54,6 +57,8 @@ class Lifespans:
         entered: asyncio.Future[None],
         stop: asyncio.Event,
     ) -> None:
+        # Python's own errors of a manager have no line of it.
+        place = f", in {defined(getattr(manager, 'func', type(manager)))}"
         try:
             async with manager:
                 entered.set_result(None)
@@ -61,16 +66,16 @@ class Lifespans:
         except (KeyboardInterrupt, asyncio.CancelledError) as error:
             if not entered.done() or self._stopping or isinstance(error, KeyboardInterrupt):
                 raise
-            log.exception("the lifespan of %s failed", owner)
+            log.exception("the lifespan of %s failed%s", owner, place)
         except BaseException as error:
             if not entered.done():
                 if isinstance(error, Exception):
                     raise
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
-            log.exception("the lifespan of %s failed", owner)
+            log.exception("the lifespan of %s failed%s%s", owner, remedy(error), place)
         if not self._stopping:
             self.dead.append(owner)
-            log.error("%s is no longer healthy: its lifespan has ended", owner)
+            log.error("%s is no longer healthy: its lifespan has ended%s", owner, place)
 
     async def stop(self, grace: float) -> None:
         """Leave them all, the last entered first; what does not end in time is cancelled.

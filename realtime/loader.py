@@ -174,10 +174,11 @@ class Plugins:
         if name not in self.types:
             self.load(name)
         if name not in self.types:
+            offered = ", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})"
+            where = self.line_of_hook(f"plugin:{name}", "register_channels")
             raise PluginProblem(
-                f"the plugin {name!r} offers no channel type of that name; it offers: "
-                + (", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})")
-                + (self._at_hook(name, "register_channels") or f"\n    {self._location[name]}")
+                f"the plugin {name!r} offers no channel type of that name; it offers: {offered}"
+                + (where or f"\n    {self._location[name]}")
             )
         return self.types[name]
 
@@ -270,7 +271,7 @@ class Plugins:
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")
-        where = self._at_hook(name, "register_channels")
+        where = self.line_of_hook(f"plugin:{name}", "register_channels")
         if offered is None and not where:
             return
         how = f'return {{"{name}": …}} with the class'
@@ -298,9 +299,9 @@ class Plugins:
             self.types[str(type_name)] = kind
             self._origin[kind] = name
 
-    def _at_hook(self, name: str, hook: str) -> str:
+    def line_of_hook(self, registered: str, hook: str) -> str:
         """Where a plugin implements a hook, to stand below a sentence."""
-        plugin = self.manager.get_plugin(f"plugin:{name}")
+        plugin = self.manager.get_plugin(registered)
         found = [one for one in getattr(self.manager.hook, hook).get_hookimpls() if one.plugin is plugin]
         return line_of(found[0].function) if found else ""
 

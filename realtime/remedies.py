@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
+from pathlib import Path
 
 from realtime.errors import did_you_mean
 
@@ -80,6 +82,10 @@ def remedy(error: BaseException) -> str:
         module = importlib.import_module("realtime") if found[2] == "realtime" else None
         if near := did_you_mean(found[1], dir(module)) if module else "":
             return near
+    if isinstance(error, ModuleNotFoundError) and error.name and error.__traceback__:
+        files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        if files[-1].with_name(f"{error.name}.py").is_file():
+            return f"; it stands beside the plugin: from . import {error.name}"
     for kind, like, what in _KNOWN:
         if isinstance(error, kind) and (match := re.search(like, text)):
             return f"; {what.format(*match.groups())}"

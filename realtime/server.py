@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import inspect
 import logging
 import os
 import socket
@@ -20,7 +21,7 @@ from realtime.blame import not_the_plugins, own_frames
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.checks import PluginProblem
+from realtime.checks import PluginProblem, line_of
 from realtime.close_codes import CloseCode, retry_after
 from realtime.config import Config
 from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
@@ -269,11 +270,13 @@ class Server:
             try:  # what is returned may be no list, or a generator that fails
                 definitions = guarded("register_routes()", partial(self._routes_of, owner))
             except PluginProblem as problem:
-                problems.append(self._problem(owner, str(problem)))
+                where = "" if "\n" in str(problem) else self._hook_of_routes(owner)
+                problems.append(self._problem(owner, f"{problem}{where}"))
                 continue
             for definition in definitions:
                 if not isinstance(definition, web.RouteDef):
-                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef: "
+                    wrong += f"return a list of web.get(path, handler){self._hook_of_routes(owner)}"
                     problems.append(self._problem(owner, wrong))
                 elif wrong := _mistake_in(definition):
                     problems.append(self._problem(owner, wrong))
@@ -284,11 +287,16 @@ class Server:
             taken = f"{path} is already served by {_spell(first.owner)}"
             spelled = f", as {other}" if other != path else ""
             place = self._problem(first.owner, "").place
-            problems.append(self._problem(second.owner, f"{taken}{spelled} ({place})"))
+            problems.append(
+                self._problem(second.owner, f"{taken}{spelled} ({place}); give one of them another path")
+            )
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
         own = web.get("/-/live", self._live), web.get("/-/ready", self._ready), *assets.routes()
         return routes + [Route("server", definition) for definition in own]
+
+    def _hook_of_routes(self, owner: str) -> str:
+        return self.plugins.line_of_hook(owner, "register_routes")
 
     def _routes_of(self, owner: str) -> list[object]:
         return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
@@ -347,17 +355,25 @@ class Server:
                 if not_the_plugins(error):
                     raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
+                if "\n" not in wrong:  # Python's own errors of a context manager have no line of it
+                    channel = self.channels.get(owner.removeprefix("channel:"))
+                    of_plugin = self.plugins.line_of_hook(owner, "register_services")
+                    wrong += line_of(type(channel), "lifespan") if channel else of_plugin
                 raise ConfigError(self._problem(owner, f"{_spell(owner)}: {wrong}")) from None
 
 
 def _mistake_in(definition: web.RouteDef) -> str:
     """Why a plugin's route cannot be served; nothing if it can."""
     if is_reserved(definition.path):
-        return f"{definition.path}: paths under /-/ are the server's own"
+        where = line_of(definition.handler)
+        return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
+    handler = definition.handler
+    if inspect.isfunction(handler) and not inspect.iscoroutinefunction(handler):
+        return f"{definition.path}: its handler must be an 'async def'{line_of(handler)}"
     try:
         web.UrlDispatcher().add_routes([definition])
     except Exception as error:
-        return f"{definition.path!r} cannot be served: {own_frames(error)}"
+        return f"{definition.path!r} cannot be served: {own_frames(error)}{line_of(definition.handler)}"
     return ""
 
 

@@ -501,7 +501,9 @@ async def test_two_channels_on_one_path(mistakes: Mistakes) -> None:
           two: {plugin: chat, path: "/rooms/{name}"}
     """
     [said] = await mistakes(config)
-    where = "is already served by channel 'one', as /rooms/{room} (c.yaml:3:29)"
+    where = (
+        "is already served by channel 'one', as /rooms/{room} (c.yaml:3:29); give one of them another path"
+    )
     assert said == f"c.yaml:4:29: channels.two.path: /rooms/{{name}} {where}"
 
 
@@ -536,13 +538,17 @@ async def test_raw_route_on_a_channels_path(mistakes: Mistakes) -> None:
           echo: {plugin: echo, path: /ws}
     """
     [said] = await mistakes(config, {"raw.py": RAW.format(path="/ws")})
-    assert said == ("c.yaml:4:30: channels.echo.path: /ws is already served by plugin 'raw' (c.yaml:2:11)")
+    where = "is already served by plugin 'raw' (c.yaml:2:11); give one of them another path"
+    assert said == f"c.yaml:4:30: channels.echo.path: /ws {where}"
 
 
 async def test_reserved_raw_route(mistakes: Mistakes) -> None:
     """A plugin cannot take what the server keeps for itself."""
     said = await mistakes("plugins: [raw]", {"raw.py": RAW.format(path="/-/live")})
-    assert said == ["c.yaml:1:11: plugins[0]: plugin 'raw': /-/live: paths under /-/ are the server's own"]
+    assert said == [
+        "c.yaml:1:11: plugins[0]: plugin 'raw': /-/live: paths under /-/ are the server's own; "
+        "choose another\n    plugins/raw.py:4: async def handle(request):"
+    ]
 
 
 async def test_raw_route_that_cannot_be_served(mistakes: Mistakes) -> None:
