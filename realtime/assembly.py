@@ -6,6 +6,7 @@ what has not changed, and only when all of it is right is it served.
 
 from __future__ import annotations
 
+import inspect
 import ssl
 from collections.abc import Callable, Collection
 from functools import partial
@@ -18,7 +19,7 @@ from realtime.blame import not_the_plugins, own_frames
 from realtime.bus import Bus
 from realtime.changes import stays
 from realtime.channel import Channel
-from realtime.checks import PluginProblem
+from realtime.checks import PluginProblem, line_of
 from realtime.config import Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
@@ -109,6 +110,10 @@ class Assembly:
                 if not_the_plugins(error):
                     raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
+                if "\n" not in wrong:  # Python's own errors of a context manager have no line of it
+                    channel = self.channels.get(owner.removeprefix("channel:"))
+                    of_plugin = self.plugins.line_of_hook(owner, "register_services")
+                    wrong += line_of(type(channel), "lifespan") if channel else of_plugin
                 raise ConfigError(self.problem(owner, f"{spell(owner)}: {wrong}")) from None
 
     def discard(self) -> None:
@@ -162,11 +167,13 @@ class Assembly:
             try:  # what is returned may be no list, or a generator that fails
                 definitions = guarded("register_routes()", partial(self._routes_of, owner))
             except PluginProblem as problem:
-                problems.append(self.problem(owner, str(problem)))
+                where = "" if "\n" in str(problem) else self._hook_of_routes(owner)
+                problems.append(self.problem(owner, f"{problem}{where}"))
                 continue
             for definition in definitions:
                 if not isinstance(definition, web.RouteDef):
-                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef"
+                    wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef: "
+                    wrong += f"return a list of web.get(path, handler){self._hook_of_routes(owner)}"
                     problems.append(self.problem(owner, wrong))
                 elif wrong := _mistake_in(definition):
                     problems.append(self.problem(owner, wrong))
@@ -177,8 +184,12 @@ class Assembly:
             taken = f"{path} is already served by {spell(first.owner)}"
             spelled = f", as {other}" if other != path else ""
             place = self.problem(first.owner, "").place
-            problems.append(self.problem(second.owner, f"{taken}{spelled} ({place})"))
+            wrong = f"{taken}{spelled} ({place}); give one of them another path"
+            problems.append(self.problem(second.owner, wrong))
         return routes
+
+    def _hook_of_routes(self, owner: str) -> str:
+        return self.plugins.line_of_hook(owner, "register_routes")
 
     def _routes_of(self, owner: str) -> list[object]:
         return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
@@ -187,11 +198,15 @@ class Assembly:
 def _mistake_in(definition: web.RouteDef) -> str:
     """Why a plugin's route cannot be served; nothing if it can."""
     if is_reserved(definition.path):
-        return f"{definition.path}: paths under /-/ are the server's own"
+        where = line_of(definition.handler)
+        return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
+    handler = definition.handler
+    if inspect.isfunction(handler) and not inspect.iscoroutinefunction(handler):
+        return f"{definition.path}: its handler must be an 'async def'{line_of(handler)}"
     try:
         web.UrlDispatcher().add_routes([definition])
     except Exception as error:
-        return f"{definition.path!r} cannot be served: {own_frames(error)}"
+        return f"{definition.path!r} cannot be served: {own_frames(error)}{line_of(definition.handler)}"
     return ""
 
 

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from pydantic import ValidationError
 
-from realtime.blame import not_the_plugins
+from realtime.blame import defined, not_the_plugins
 from realtime.buckets import Buckets, Rate
 from realtime.bus import Bus
 from realtime.config import JWT, Config
@@ -27,6 +27,7 @@ from realtime.errors import Problem, printable
 from realtime.origins import origin_allowed
 from realtime.permissions import Action, Allow, Identity
 from realtime.proxies import is_local, site
+from realtime.remedies import remedy
 
 log = logging.getLogger("realtime.auth")
 
@@ -309,13 +310,14 @@ class Gate:
                     if isinstance(identity, Identity):
                         return identity
                     if identity is not None:
-                        raise TypeError(f"it answered {identity!r}, which is no Identity")
+                        wrong = f"it answered {identity!r}, which is no Identity"
+                        raise TypeError(f"{wrong}: return Identity(name=…) or None{_in(authenticate)}")
             except web.HTTPException:
                 raise
             except BaseException as error:
                 if not_the_plugins(error):
                     raise
-                log.exception("authenticate of %s failed; the request is refused", owner)
+                log.exception("authenticate of %s failed; the request is refused%s", owner, remedy(error))
                 raise web.HTTPInternalServerError(text="authentication failed\n") from None
         return None
 
@@ -346,7 +348,8 @@ class Gate:
                     if inspect.iscoroutine(answer):
                         answer.close()  # it would warn that nobody has awaited it
                     if not isinstance(answer, bool):
-                        raise TypeError(f"it answered {answer!r}; it is to be True, False or None")
+                        wrong = f"it answered {answer!r}; it is to be True, False or None"
+                        raise TypeError(f"{wrong}{_in(authorize)}")
                     if not answer:
                         return _refused(f"you may not {action} here: {owner} does not allow it\n", identity)
             except KeyboardInterrupt:
@@ -365,6 +368,12 @@ def check_origin(request: web.Request, origins: str | list[str], url: str | None
             text=f"a page of {sent[0][:100]!r} may not connect here; "
             "server.origins in the config can allow it\n"
         )
+
+
+def _in(caller: Callable[..., list[Any]]) -> str:
+    """Where the hook is that this calls."""
+    found: list[Any] = getattr(caller, "get_hookimpls", list)()
+    return f"; in {defined(found[0].function)}" if found else ""
 
 
 def _one_word(token: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import sys
 import sysconfig
 import traceback
@@ -15,6 +17,7 @@ import aiohttp
 import pluggy
 
 from realtime.eager import go_on
+from realtime.remedies import remedy
 
 #: A frame and the line it is in, the outermost of a stack first.
 Place = tuple[FrameType, int]
@@ -63,10 +66,33 @@ def own_frames(error: BaseException) -> str:
     except Exception:  # of what the plugin does wrong this is the least
         said = ""
     entries = traceback.extract_tb(error.__traceback__)
-    told = [f"{type(error).__name__}{said}", *_lines(one for one in entries if not is_host(one.filename))]
+    told = [
+        f"{type(error).__name__}{said}{remedy(error)}",
+        *_lines(one for one in entries if not is_host(one.filename)),
+    ]
     if isinstance(error, SyntaxError) and error.filename:
         told.append(f"{error.filename}:{error.lineno}: {(error.text or '').strip()}")
     return "\n    ".join(told)
+
+
+def defined(thing: Any, name: str = "") -> str:
+    """``file:line: source`` where a function or a class begins, or an attribute of a class.
+
+    Nothing where nobody knows: what was made by a call has no source.
+    """
+    try:
+        if name and inspect.isclass(thing):
+            thing = next(kind for kind in thing.__mro__ if name in vars(kind))
+            value = inspect.unwrap(vars(thing)[name])
+            thing, name = (value, "") if inspect.isfunction(value) else (thing, name)
+        thing = inspect.unwrap(thing)
+        source, first = inspect.getsourcelines(thing)
+        file = inspect.getsourcefile(thing)
+    except (OSError, TypeError, StopIteration, ValueError):
+        return ""
+    begins = rf"\s+(class\s+)?{name}\b" if name else r"\s*(async\s+)?(def|class)\b"
+    number = next((number for number, line in enumerate(source) if re.match(begins, line)), 0)
+    return f"{file}:{first + number}: {source[number].strip()}"
 
 
 def is_host(file: str) -> bool:

@@ -157,6 +157,8 @@ class Bus:
         options = self._declared.get(root)
         if options is None:
             hint = did_you_mean(root, self._declared)
+            if not hint and self._declared:
+                hint = f"; a topic begins with a channel's name: {', '.join(self._declared)}"
             raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
         if len(self._topics) >= self._max_topics:
             self._make_room()
@@ -365,6 +367,8 @@ class Subscription:
             self._news.set()
 
     def __aiter__(self) -> Subscription:
+        if self._topic is None:
+            raise RuntimeError("a subscription is read inside 'async with bus.subscribe(…) as messages'")
         return self
 
     async def __anext__(self) -> Message:

@@ -106,8 +106,9 @@ class Client:
 
         Raises :exc:`ValueError` for a code that no close frame may carry.
         """
-        if not may_be_sent(code):
-            raise ValueError(f"{code} is no close code that may be sent (RFC 6455, section 7.4)")
+        if not (isinstance(code, int) and may_be_sent(code)):
+            wrong = f"{code!r} is no close code that may be sent (RFC 6455, section 7.4)"
+            raise ValueError(f"{wrong}: take one of CloseCode, or 4000 to 4999")
         # A lone surrogate can be said nowhere.
         self._link.close(code, reason.encode(errors="replace").decode())
 

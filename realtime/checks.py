@@ -10,16 +10,32 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from realtime import hookspecs
+from realtime.blame import defined
 from realtime.channel import TRANSPORTS, Channel
 from realtime.errors import did_you_mean
 from realtime.version import API_VERSION
 
 #: The methods of a channel that the host awaits.
 _AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
+#: The methods that a channel type may have of its own, and what the host calls them with.
+_CALLED = dict.fromkeys((*_AWAITED, "member"), "(client)") | {
+    "__init__": "(name, settings, bus)",
+    "on_message": "(client, message)",
+    "as_text": "(message)",
+    "lifespan": "()",
+    "topic_options": "()",
+}
+#: What others call such a method.
+_ELSEWHERE = {"on_open": "on_connect", "on_receive": "on_message", "on_text": "on_message"} | dict.fromkeys(
+    ("on_close", "on_disconnect"), "on_leave"
+)
+#: What the host has in every channel for itself, and the keys of every channel that it reads.
+_HOSTS = ("clients", "joined", "left", "members", "methods", "serve_with", "topics", "url_on")
+_KEYS = ("plugin", "path", "enabled")
 
 HOOKS: dict[str, Callable[..., Any]] = {
     name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")
@@ -31,15 +47,20 @@ class PluginProblem(Exception):
 
     def __init__(self, text: str) -> None:
         # The package that a plugins directory is imported as has a name of ours only.
-        super().__init__(re.sub(r"\brealtime_plugins_[0-9a-f]{12}\.", "", text))
+        super().__init__(re.sub(r"\brealtime_plugins_[0-9a-f]{12}(_[0-9]+)?\.", "", text))
+
+
+def line_of(thing: object, name: str = "") -> str:
+    """Where a function, a class or an attribute of one begins, to stand below a sentence."""
+    place = defined(thing, name)
+    return f"\n    {place}" if place else ""
 
 
 def check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) -> None:
     """Refuse a plugin for another API before any of it runs: its source is read, not executed."""
-    loader = spec.loader if spec else None
-    source = (
-        loader.get_source(spec.name) if spec and isinstance(loader, importlib.abc.InspectLoader) else None
-    )
+    if spec is None or not isinstance(spec.loader, importlib.abc.InspectLoader):
+        return
+    source = spec.loader.get_source(spec.name)
     if not source:
         return
     try:
@@ -58,52 +79,119 @@ def check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) ->
             if wanted != API_VERSION:
                 raise PluginProblem(
                     f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
+                    "; install a release of one that is for the other\n"
+                    f"    {spec.origin}:{node.lineno}: {source.splitlines()[node.lineno - 1]}"
                 )
 
 
 def check_type(label: str, kind: type[Channel]) -> None:
     """Refuse a channel type with a method that nobody would call, or that would be called wrongly."""
     check_hooks(label, kind)
-    if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Channel.Settings)):
-        raise PluginProblem(f"{label}.Settings is no subclass of Channel.Settings")
-    if unknown := set(kind.transports) - set(TRANSPORTS):
-        there = ", ".join(TRANSPORTS)
-        raise PluginProblem(f"{label}.transports has {unknown.pop()!r}; there are {there}")
+    _check_settings(label, kind)
+    _check_transports(label, kind)
     for name in vars(kind):
-        near = did_you_mean(name, _AWAITED) if name.startswith("on_") and name not in _AWAITED else ""
-        if near:  # nobody would ever call it
-            raise PluginProblem(f"{label}.{name} is no method of a channel{near}")
-    for method in _AWAITED:
-        if not inspect.iscoroutinefunction(getattr(kind, method)):
-            raise PluginProblem(f"{label}.{method} must be an 'async def'")
-    for method in ("as_text", "member"):
-        if inspect.iscoroutinefunction(getattr(kind, method)):
-            raise PluginProblem(f"{label}.{method} must be a plain 'def'")
+        if name in _HOSTS:
+            wrong = "is the host's own in every channel: give yours another name"
+            raise PluginProblem(f"{label}.{name} {wrong}{line_of(kind, name)}")
+        if name.startswith("on_") and name not in _AWAITED:
+            near = _ELSEWHERE.get(name)
+            hint = f", did you mean {near!r}?" if near else did_you_mean(name, _AWAITED)
+            if hint:  # nobody would ever call it
+                raise PluginProblem(f"{label}.{name} is no method of a channel{hint}{line_of(kind, name)}")
+    for name in _AWAITED:
+        if not inspect.iscoroutinefunction(getattr(kind, name)):
+            raise PluginProblem(f"{label}.{name} must be an 'async def'{line_of(kind, name)}")
+    for name in ("as_text", "member", "__init__", "topic_options"):
+        if inspect.iscoroutinefunction(getattr(kind, name)):
+            more = ": what it awaits belongs into lifespan()" if name == "__init__" else ""
+            raise PluginProblem(f"{label}.{name} must be a plain 'def'{more}{line_of(kind, name)}")
+    _check_lifespan(label, kind)
+    for name, arguments in _CALLED.items():
+        check_call(f"{label}.{name}", getattr(kind, name), arguments)
+
+
+def _check_settings(label: str, kind: type[Channel]) -> None:
+    model = kind.Settings
+    if not (isinstance(model, type) and issubclass(model, Channel.Settings)):
+        wrong = "is no subclass of Channel.Settings: write class Settings(Channel.Settings)"
+        raise PluginProblem(f"{label}.Settings {wrong}{line_of(kind, 'Settings')}")
+    for key in _KEYS:
+        if model.model_fields[key].annotation is not Channel.Settings.model_fields[key].annotation:
+            wrong = "is a key of every channel, which the host reads: give yours another name"
+            raise PluginProblem(f"{label}.Settings.{key} {wrong}{line_of(model, key)}")
+
+
+def _check_transports(label: str, kind: type[Channel]) -> None:
+    offered, there = kind.transports, ", ".join(TRANSPORTS)
+    where = line_of(kind, "transports")
+    if isinstance(offered, str):
+        wrong = f"is a text, and is to be a tuple: transports = ({offered!r},)"
+        raise PluginProblem(f"{label}.transports {wrong}{where}")
+    if not isinstance(offered, Collection) or not offered:
+        wrong = f"is {offered!r}, and is to be a tuple of some of {there}"
+        raise PluginProblem(f"{label}.transports {wrong}{where}")
+    if unknown := [name for name in offered if name not in TRANSPORTS]:
+        near = did_you_mean(str(unknown[0]), TRANSPORTS)
+        raise PluginProblem(f"{label}.transports has {unknown[0]!r}{near}; there are {there}{where}")
+
+
+def _check_lifespan(label: str, kind: type[Channel]) -> None:
+    wrong, lifespan = "", kind.lifespan
+    inner = inspect.unwrap(lifespan)
+    if inspect.isasyncgenfunction(lifespan):
+        wrong = "is not marked: put @asynccontextmanager above it"
+    elif inspect.iscoroutinefunction(inner):
+        wrong = "never yields: it is to be an 'async def' that yields once, marked @asynccontextmanager"
+    elif inspect.isgeneratorfunction(inner):
+        wrong = "must be an 'async def', marked @asynccontextmanager"
+    if wrong:
+        raise PluginProblem(f"{label}.lifespan {wrong}{line_of(kind, 'lifespan')}")
+
+
+def check_call(label: str, function: Callable[..., Any], arguments: str) -> None:
+    """Whether a method can be called as the host calls it."""
+    given = [word for word in arguments.strip("()").split(", ") if word]
+    signature = inspect.signature(function)
+    try:
+        signature.bind("self", *given)
+    except TypeError as error:
+        wanted = ", ".join(["self", *given])
+        wrong = f"takes {signature}, and is called with {arguments}: {error}"
+        raise PluginProblem(f"{label} {wrong}; write ({wanted}){line_of(function)}") from None
 
 
 def check_hooks(label: str, plugin: object) -> None:
     """Tell what pluggy leaves silent: hooks misspelt, unmarked, asynchronous, with wrong arguments."""
+    of_channel = isinstance(plugin, Channel) or (isinstance(plugin, type) and issubclass(plugin, Channel))
     for name in dir(plugin):
         function = inspect.getattr_static(plugin, name, None)
         marked = getattr(function, f"{hookspecs.PROJECT}_impl", None)
         if not inspect.isfunction(function) or (marked is None and name not in HOOKS):
             continue
+        where = line_of(function)
         if marked is None:
-            raise PluginProblem(f"{label}.{name} has the name of a hook but is not marked @hookimpl")
+            how = "put @hookimpl above it (from realtime import hookimpl)"
+            if others := [key.removesuffix("_impl") for key in vars(function) if key.endswith("_impl")]:
+                how = f"its mark is one of {others[0]!r}: from realtime import hookimpl"
+            wrong = f"has the name of a hook but is not marked @hookimpl; {how}"
+            raise PluginProblem(f"{label}.{name} {wrong}{where}")
         hook = marked.get("specname") or name
         if hook not in HOOKS:
-            raise PluginProblem(f"{label}.{name} is no hook{did_you_mean(hook, HOOKS)}")
+            near = did_you_mean(hook, HOOKS) or f"; they are {', '.join(HOOKS)}"
+            if of_channel and name in _CALLED:
+                near = "; a method of a channel is not marked"
+            raise PluginProblem(f"{label}.{name} is no hook{near}{where}")
         if inspect.iscoroutinefunction(function) and hook != "authenticate":
             raise PluginProblem(
-                f"{label}.{name} is an 'async def', but this hook returns objects, not awaitables"
+                f"{label}.{name} is an 'async def', but this hook returns objects, not awaitables; "
+                f"write 'def', and await in the methods of what it returns{where}"
             )
         known = set(inspect.signature(HOOKS[hook]).parameters)
         for argument in inspect.signature(function).parameters:
             if argument not in known and argument != "self":
-                raise PluginProblem(
-                    f"{label}.{name} takes {argument!r}, which this hook does not have"
-                    + (did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}")
-                )
+                near = did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}"
+                wrong = f"takes {argument!r}, which this hook does not have{near}"
+                raise PluginProblem(f"{label}.{name} {wrong}{where}")
 
 
 def is_marked(value: object) -> bool:

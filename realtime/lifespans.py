@@ -12,6 +12,9 @@ from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
+from realtime.blame import defined
+from realtime.remedies import remedy
+
 log = logging.getLogger("realtime.lifespan")
 
 #: After so many seconds a lifespan that has not started yet is named in the log.
@@ -68,6 +71,8 @@ class Lifespans:
         entered: asyncio.Future[None],
         stop: asyncio.Event,
     ) -> None:
+        # Python's own errors of a manager have no line of it.
+        place = f", in {defined(getattr(manager, 'func', type(manager)))}"
         try:
             async with manager:
                 entered.set_result(None)
@@ -76,16 +81,16 @@ class Lifespans:
             asked = self._stopping or stop.is_set()
             if not entered.done() or asked or isinstance(error, KeyboardInterrupt):
                 raise
-            log.exception("the lifespan of %s failed", owner)
+            log.exception("the lifespan of %s failed%s", owner, place)
         except BaseException as error:
             if not entered.done():
                 if isinstance(error, Exception):
                     raise
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
-            log.exception("the lifespan of %s failed", owner)
+            log.exception("the lifespan of %s failed%s%s", owner, remedy(error), place)
         if not (self._stopping or stop.is_set()):
             self.dead.append(owner)
-            log.error("%s is no longer healthy: its lifespan has ended", owner)
+            log.error("%s is no longer healthy: its lifespan has ended%s", owner, place)
 
     async def stop(self, grace: float) -> None:
         """Leave them all within ``grace`` seconds; see :meth:`leave`."""

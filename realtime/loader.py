@@ -7,6 +7,7 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,14 @@ from realtime import hookspecs
 from realtime.blame import own_frames
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.checks import PluginProblem, check_hooks, check_type, is_marked
+from realtime.checks import (
+    PluginProblem,
+    check_call,
+    check_hooks,
+    check_type,
+    is_marked,
+    line_of,
+)
 from realtime.config import Config
 from realtime.errors import Problem
 from realtime.modules import Found, Modules
@@ -87,10 +95,11 @@ class Plugins:
                 validate(Model)
             return module
         if not (isinstance(model, type) and issubclass(model, Model)):
-            raise PluginProblem(f"{name}: Plugin.Settings is no subclass of Model")
+            wrong = "is no subclass of Model: write class Settings(Model)"
+            raise PluginProblem(f"{name}: Plugin.Settings {wrong}{line_of(kind, 'Settings')}")
         if beside := [key for key, value in vars(module).items() if is_marked(value)]:
             wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
-            raise PluginProblem(f"{name}.{beside[0]} {wrong}")
+            raise PluginProblem(f"{name}.{beside[0]} {wrong}{line_of(getattr(module, beside[0]))}")
         try:
             settings = self.settings[name] = validate(model) if validate else model()
         except ValidationError:
@@ -101,6 +110,11 @@ class Plugins:
         was = self._before.manager.get_plugin(f"plugin:{name}") if self._before else None
         if self._before and type(was) is kind and self._before.settings[name] == settings:
             return was
+        init = inspect.getattr_static(kind, "__init__")
+        if init is object.__init__:
+            wrong = "has no __init__: write def __init__(self, settings)"
+            raise PluginProblem(f"{name}: Plugin {wrong}{line_of(kind)}")
+        check_call(f"{name}: Plugin.__init__", init, "(settings)")
         return kind(settings)
 
     def channel_type(self, name: str) -> type[Channel]:
@@ -108,9 +122,11 @@ class Plugins:
         if name not in self.types:
             self.load(name)
         if name not in self.types:
+            offered = ", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})"
+            where = self.line_of_hook(f"plugin:{name}", "register_channels")
             raise PluginProblem(
-                f"the plugin {name!r} offers no channel type of that name; it offers: "
-                + (", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})")
+                f"the plugin {name!r} offers no channel type of that name; it offers: {offered}"
+                + (where or f"\n    {self.modules.location[name]}")
             )
         return self.types[name]
 
@@ -154,26 +170,39 @@ class Plugins:
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")
-        if offered is None:
+        where = self.line_of_hook(f"plugin:{name}", "register_channels")
+        if offered is None and not where:
             return
+        how = f'return {{"{name}": …}} with the class'
         if not isinstance(offered, Mapping):
-            raise PluginProblem(
-                f"{name}: register_channels() returned {offered!r}, not a dict of channel types"
-            )
+            wrong = f"returned {offered!r}, not a dict of channel types: {how}"
+            raise PluginProblem(f"{name}: register_channels() {wrong}{where}")
         for type_name, kind in offered.items():
+            if isinstance(kind, Channel):
+                wrong = f"is an instance, and the host makes these: {how}"
+                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
             if not (isinstance(kind, type) and issubclass(kind, Channel)):
-                raise PluginProblem(
-                    f"{name}: {kind!r}, offered as {type_name!r}, is no subclass of Channel"
-                )
+                wrong = "is no subclass of Channel"
+                if isinstance(kind, type):
+                    wrong, where = f"{wrong}: write class {kind.__name__}(Channel)", line_of(kind) or where
+                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
             check_type(f"{name}: {kind.__name__}", kind)
             other = self.types.get(str(type_name))
             if other is not None and other is not kind:
                 both = " and ".join(
                     f"{plugin} ({self.modules.location[plugin]})" for plugin in (self._origin[other], name)
                 )
-                raise PluginProblem(f"two plugins offer a channel type {type_name!r}: {both}")
+                raise PluginProblem(
+                    f"two plugins offer a channel type {type_name!r}: {both}; rename it in one of them"
+                )
             self.types[str(type_name)] = kind
             self._origin[kind] = name
+
+    def line_of_hook(self, registered: str, hook: str) -> str:
+        """Where a plugin implements a hook, to stand below a sentence."""
+        plugin = self.manager.get_plugin(registered)
+        found = [one for one in getattr(self.manager.hook, hook).get_hookimpls() if one.plugin is plugin]
+        return line_of(found[0].function) if found else ""
 
     # Calling
 
@@ -267,6 +296,9 @@ def build(
             )
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))
+                if not hasattr(channel, "settings") or not hasattr(channel, "_clients"):
+                    wrong = "__init__ is to begin with super().__init__(name, settings, bus)"
+                    raise PluginProblem(f"{label}: {wrong}{line_of(kind, '__init__')}")
                 largest = channel.settings.limits.max_message or config.server.limits.max_message
                 built.settings[name] = channel.settings
                 built.options[name] = guarded(label, channel.topic_options).holding(largest)

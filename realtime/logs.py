@@ -11,6 +11,7 @@ A record's ``fields``, a dict given as ``extra={"fields": {…}}``, become keys 
 from __future__ import annotations
 
 import contextlib
+import linecache
 import logging
 import re
 import sys
@@ -28,7 +29,7 @@ REPEAT = 1.0
 
 _CHANNEL = "realtime.channel."
 #: How the loader calls the modules of plugins that are files.
-_PLUGIN = re.compile(r"^(realtime\.plugins|realtime_plugins_[0-9a-f]{12})\.")
+_PLUGIN = re.compile(r"^(realtime\.plugins|realtime_plugins_[0-9a-f]{12}(?:_[0-9]+)?)\.")
 _SECRET = re.compile(
     r"""(?ix)
     ( [?&] (?:access_)? token=
@@ -49,6 +50,7 @@ def configure(level: str, format: str) -> None:
     handler.addFilter(_Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)  # Python's own would be no line of the log
+    warnings.formatwarning = _warning
     if not sys.warnoptions:
         warnings.simplefilter("default", ResourceWarning)  # what a plugin has opened and left
 
@@ -127,6 +129,21 @@ class _Repeats(logging.Filter):
         return True
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """As Python writes it, with the remedy where there is one (``warnings.formatwarning``)."""
+    from realtime.blame import is_host  # the client's commands have no need of it
+
+    source = line or linecache.getline(filename, lineno)
+    more = ""
+    if re.fullmatch("coroutine '.*' was never awaited", str(message)):
+        more = ": write 'await' before the call"
+        if is_host(filename):  # it was kept in a variable, and given up later than it was made
+            more += "; where that is, a server tells that runs with PYTHONASYNCIODEBUG=1"
+    return f"{filename}:{lineno}: {category.__name__}: {message}{more}\n  {source.strip()}"
+
+
 def _place(error: BaseException) -> tuple[str, int]:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -152,6 +169,8 @@ def _message(record: logging.LogRecord) -> str:
         text = record.getMessage()
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
+    if record.name == "asyncio" and text.startswith(("Task exception was never", "Task was destroyed")):
+        text += "\nremedy: await it, or start it in an asyncio.TaskGroup in lifespan()"
     repeats = getattr(record, "repeats", 0)
     return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
 

@@ -121,7 +121,8 @@ class Watchdog:
                 channels.append(f"channel {channel.name!r}, ")
         if of_plugin:
             who, place = of_plugin[-1]
-            return f" by {''.join(channels[-1:])}{who}, in {lines([place])[0]}"
+            remedy = "; what blocks belongs into await asyncio.to_thread(…)"
+            return f" by {''.join(channels[-1:])}{who}, in {lines([place])[0]}{remedy}"
         if others := theirs(places):
             return f", in {lines(others)[-1]}"
         if places:

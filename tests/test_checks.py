@@ -85,9 +85,12 @@ HOOK = "from realtime import hookimpl\n\n"
         ),
         (
             channel_type(body="transports = ('websockets',)"),
-            "dice: Dice.transports has 'websockets'; there are websocket, sse",
+            "dice: Dice.transports has 'websockets', did you mean 'websocket'?; there are websocket, sse",
         ),
-        (channel_type(body="transports = None"), "dice: TypeError: 'NoneType' object is not iterable"),
+        (
+            channel_type(body="transports = None"),
+            "dice: Dice.transports is None, and is to be a tuple of some of websocket, sse",
+        ),
         (
             channel_type(body="class Settings: ..."),
             "dice: Dice.Settings is no subclass of Channel.Settings",
@@ -116,7 +119,8 @@ def test_authenticate_may_be_async(write: Write) -> None:
 def test_newer_api_is_refused_before_it_runs(write: Write, line: str) -> None:
     """A plugin for another API is refused, and nothing of it is executed."""
     directory = write({"dice.py": f"raise SystemExit('it ran')\n{line}\n"})
-    assert problem(directory, "dice") == "dice is written for API version 99 of Realtime, which is 1 here"
+    said = "dice is written for API version 99 of Realtime, which is 1 here; install a release of one "
+    assert problem(directory, "dice") == f"{said}that is for the other\n    plugins/dice.py:2: {line}"
 
 
 def test_newer_api_of_a_package_is_refused_before_it_runs(install: Install) -> None:

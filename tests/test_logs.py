@@ -87,6 +87,7 @@ def test_line_of_text() -> None:
         ("realtime.plugins.chat", "chat"),
         ("realtime_plugins_0123456789ab.dice", "dice"),
         ("realtime_plugins_0123456789ab.dice.rules", "dice.rules"),
+        ("realtime_plugins_0123456789ab_17.dice", "dice"),
         ("realtime_dice", "realtime_dice"),
         ("realtime.server", "realtime.server"),
         ("asyncio", "asyncio"),

@@ -25,7 +25,7 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-from realtime.transports.connections import STALL, Connections, log_end, wrong_thread
+from realtime.transports.connections import STALL, Connections, log_bug, log_end, no_position, wrong_thread
 from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
 from realtime.transports.takeover import cut, limit, owed
@@ -160,11 +160,8 @@ class Connection(Deadline):
 
     def _give_up(self) -> None:
         if self._working:
-            self.channel.log.error(
-                "what %r had begun did not end within %gs of its leaving and is cancelled",
-                self.client,
-                LEAVE_GRACE,
-            )
+            wrong = "what %r had begun did not end within %gs of its leaving and is cancelled"
+            self.channel.log.error(wrong, self.client, LEAVE_GRACE)
             self._task.cancel()
 
     def overrun(self, reason: str) -> None:
@@ -228,7 +225,11 @@ class Connection(Deadline):
 
     async def receive(self) -> Message:
         """The next message of the client, which is answered with that (``channel.Link``)."""
-        message = await self._take()
+        try:
+            message = await self._take()
+        except Disconnected:
+            await asyncio.sleep(0)  # who catches it and asks again does not hold the loop
+            raise
         self.begin_waiting()  # what it waited for the client was not its own time
         if self._ref is not None:
             self.acknowledge(self._ref, None)
@@ -259,7 +260,7 @@ class Connection(Deadline):
 
     def _be_alone(self) -> None:
         if self._waiter is not None:
-            raise RuntimeError("somebody else is receiving from this client already")
+            raise RuntimeError("somebody else is receiving from this client already: one can at a time")
 
     @property
     def has_news(self) -> bool:
@@ -303,6 +304,8 @@ class Connection(Deadline):
         if type(result) is Begun:
             self._begun = result
             self.begin_waiting()
+        elif result is not None and type(result) is not Position:
+            self._begun = Begun(None, no_position(self.channel, result))
         elif ref is not None:
             self.acknowledge(ref, result)
         if self._begun is None and not self._inbox:
@@ -430,7 +433,7 @@ class Connection(Deadline):
             if not_the_plugins(error):
                 raise
             if not overdue:
-                channel.log.exception("a bug of plugin %r closes %r", channel.settings.plugin, client)
+                log_bug(channel, "closes", client)
             self.close(CloseCode.BUG, "the channel has a bug")
         finally:
             self._working = False
@@ -468,6 +471,8 @@ class Connection(Deadline):
             except Rejected as rejected:
                 self.reject(ref, rejected)
             else:
+                if position is not None and type(position) is not Position:
+                    raise no_position(self.channel, position)
                 if ref is not None:
                     self.acknowledge(ref, position)
             self._since = 0.0
@@ -489,5 +494,5 @@ class Connection(Deadline):
         except BaseException as error:
             if not_the_plugins(error):
                 raise
-            channel.log.exception("on_leave of %r failed", client)
+            log_bug(channel, "fails on_leave of", client)
         self.topic.bus.left(self.topic)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from realtime.blame import defined
 from realtime.buckets import Bucket, Rate
 from realtime.channel import Channel, Client
 from realtime.close_codes import End
 from realtime.heartbeat import Beating, Heartbeat
 from realtime.permissions import Identity
+from realtime.remedies import remedy
 from realtime.transports.takeover import READ
 
 #: The most snapshots that are being sent at once; they are up to a mebibyte each, and further ones wait.
@@ -246,6 +250,24 @@ def log_end(
     channel.log.log(
         level, "%s %s from %s %s", client.transport, who, whence, end.rstrip(), extra={"fields": fields}
     )
+
+
+def log_bug(channel: Channel, what: str, client: Client, more: str = "") -> None:
+    """Log the error in hand, a plugin's, with its lines, and the remedy if one is known."""
+    error = sys.exc_info()[1]
+    about = "" if error is None else remedy(error)
+    plugin = channel.settings.plugin
+    channel.log.exception("a bug of plugin %r %s %r%s%s", plugin, what, client, more, about)
+
+
+def no_position(channel: Channel, returned: object) -> TypeError:
+    """What is wrong with an ``on_message`` that returned this."""
+    what, how = repr(returned), "return what publish() returned, or None"
+    if inspect.iscoroutine(returned):
+        returned.close()  # or it would warn, of a line of ours, that nobody has awaited it
+        what, how = f"the coroutine {returned.__qualname__!r}", "write 'return await …'"
+    place = defined(type(channel), "on_message")
+    return TypeError(f"on_message returned {what}, which is no Position: {how}; in {place}")
 
 
 def wrong_thread(method: str) -> RuntimeError:

@@ -77,11 +77,13 @@ class Deadline(asyncio.Protocol):
         places = theirs(of_task(self._task))
         hook, where = (places[0][0].f_code.co_name, lines(places)) if places else ("a method", ["?"])
         self.channel.log.error(
-            "%s of %r did not end within %gs (handler_timeout) and is cancelled, in %s",
+            "%s of %r did not end within %gs (handler_timeout) and is cancelled, in %s; plugin %r: "
+            "what takes longer belongs into a task of lifespan()",
             hook,
             self.client,
             timeout,
             where[-1],
+            self.channel.settings.plugin,
             extra={"stack": where},
         )
         self._overdue = True

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from realtime.auth import Gate, check_origin
+from realtime.blame import defined
 from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
@@ -18,6 +19,7 @@ from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import sharing
 from realtime.paths import topic_name
 from realtime.permissions import Action, Identity
+from realtime.remedies import remedy
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections, Full
@@ -284,7 +286,8 @@ class _GuardedFrames(PlainFrames):
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel.as_text)
-        self._log = channel.log
+        self._log, self._plugin = channel.log, channel.settings.plugin
+        self._place = defined(type(channel), "as_text")
         self._as_it_is = type(channel).as_text is Channel.as_text
 
     def encode(self, message: Message) -> bytes:
@@ -294,8 +297,14 @@ class _GuardedFrames(PlainFrames):
             return super().encode(message)
         except KeyboardInterrupt:
             raise
-        except BaseException:
-            self._log.exception("as_text failed; the message is not shown")
+        except BaseException as error:
+            self._log.exception(
+                "a bug of plugin %r: as_text failed, the message is not shown%s; "
+                "it returns a str, or None for nothing, in %s",
+                self._plugin,
+                remedy(error),
+                self._place,
+            )
             return b""
 
 

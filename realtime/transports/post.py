@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
@@ -12,7 +13,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from realtime import envelope
-from realtime.blame import not_the_plugins
+from realtime.blame import lines, not_the_plugins, theirs
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode, End, comes_back, retry_after
 from realtime.door import last
@@ -21,7 +22,7 @@ from realtime.log import OVERHEAD
 from realtime.message import Message, Position, said
 from realtime.subscriber import MAX_OUTBOX
 from realtime.transports.connection import LEAVE_GRACE
-from realtime.transports.connections import TOO_MUCH_UNFINISHED, Connections, log_end
+from realtime.transports.connections import TOO_MUCH_UNFINISHED, Connections, log_bug, log_end, no_position
 
 T = TypeVar("T")
 
@@ -150,20 +151,31 @@ class Post:
         timeout = self._channel.settings.handler_timeout
         try:
             async with asyncio.timeout(timeout) as limit:
-                return await self._channel.on_message(client, message)
+                position = await self._channel.on_message(client, message)
+            if position is not None and type(position) is not Position:
+                raise no_position(self._channel, position)
+            return position
         except Rejected as rejected:
             self._end, self._status = End(rejected.close_code, str(rejected)), rejected.status
-        except Disconnected:
+        except Disconnected as error:
+            where = lines(theirs(traceback.walk_tb(error.__traceback__)))
+            self._channel.log.warning(
+                "plugin %r waits for more of a POST, which says one thing: ask client.transport, or leave "
+                "'post' out of its transports, in %s",
+                self._channel.settings.plugin,
+                where[-1] if where else "on_message",
+                extra={"stack": where},
+            )
             self.close(CloseCode.BAD_DATA, "a POST says one thing, and this channel wants to hear more")
         except TooManyTopics as error:
             self.close(CloseCode.TRY_AGAIN, str(error))
         except BaseException as error:
             if not_the_plugins(error):
                 raise
-            plugin, wrong = self._channel.settings.plugin, "the channel has a bug"
+            wrong = "the channel has a bug"
             if limit.expired() and isinstance(error, TimeoutError):
                 wrong = f"the channel took longer than {timeout:g}s (handler_timeout)"
-            self._channel.log.exception("a bug of plugin %r fails %r: %s", plugin, client, wrong)
+            log_bug(self._channel, "fails", client, f": {wrong}")
             self.close(CloseCode.BUG, wrong)
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from realtime.blame import defined
 from realtime.channel import Channel, Client
 from realtime.message import Message
 from realtime.subscriber import MAX_OUTBOX
@@ -24,8 +25,11 @@ async def arrive(
 ) -> None:
     """A client is in: tell the others of it, and itself of all, unless ``send`` is None: no room for it."""
     aloud = channel.settings.presence == "announce"
-    told = None if channel.settings.presence == "off" else channel.member(client)
+    told: object = None if channel.settings.presence == "off" else channel.member(client)
     if told is not None:
+        if not isinstance(told, dict):
+            place = defined(type(channel), "member")
+            raise TypeError(f"member() returned {told!r}; it is to return a dict or None; in {place}")
         del topic.members[client]  # the newest stands last, whoever was quicker with its on_join
         # As it is now, for its leaving is told in the same words. What cannot stand in a list of members
         # fails here: it would fail every newcomer.

@@ -1,0 +1,92 @@
+"""What to do about an error of a plugin: for the mistakes that are made again and again.
+
+Python says what is wrong, and often not what to write instead. Only errors come here, so nothing of it
+costs a message anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import traceback
+from pathlib import Path
+
+from realtime.errors import did_you_mean
+
+_AWAIT = "an 'await' is missing before a call: publish, send, receive, close, ping and kick are awaited"
+_LIFESPAN = "the server runs an event loop already: await it in a method, or in lifespan()"
+_ONE_OF_ITS_OWN = "'{0}' is the host's own: give yours another name"
+
+#: The kind of error, what its text is like, and the remedy.
+_KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
+    (
+        ImportError,
+        "circular import",
+        "two files import each other: move what both need into a third, or import it inside a function",
+    ),
+    (ImportError, r"No module named '([\w.]+)'", "is it installed? python -m pip install {0}"),
+    (SystemExit, "", "a plugin may not end the process: raise an error that says what is wrong"),
+    (
+        AttributeError,
+        r"'types.SimpleNamespace' object has no attribute '(\w+)'",
+        "client.state has what was put there: set {0} in on_connect or on_join, for each transport; "
+        "else getattr(client.state, '{0}', None)",
+    ),
+    (AttributeError, r"^can't set attribute$", "a message cannot be changed: publish another"),
+    (AttributeError, r"^property '(clients|topics|methods)' of .* has no setter", _ONE_OF_ITS_OWN),
+    (AttributeError, r"^'coroutine' object", _AWAIT),
+    (TypeError, "'coroutine' object", _AWAIT),
+    (ValueError, "is no JSON: .*coroutine", _AWAIT),
+    (
+        ValueError,
+        "is no JSON: ",
+        "publish a str, bytes, or what JSON has: dict with str keys, list, str, numbers, true, false, null",
+    ),
+    (RuntimeError, r"^asyncio.run\(\) cannot be called", _LIFESPAN),
+    (RuntimeError, "event loop is already running", _LIFESPAN),
+    (
+        TypeError,
+        r"__init__\(\) missing 3 required",
+        "the host makes channels: offer the class, not an instance",
+    ),
+    (TypeError, r"^'RouteDef' object is not iterable", "return a list of them: [web.get(path, handler)]"),
+    (
+        TypeError,
+        "'(_GeneratorContextManager|_AsyncGeneratorContextManager)' object is not iterable",
+        "return a list of them",
+    ),
+    (
+        TypeError,
+        "asynchronous context manager protocol",
+        "it is to be an 'async def' that yields once, marked @asynccontextmanager",
+    ),
+    (TypeError, "'async for' requires .* got Subscription", "async with bus.subscribe(…) as messages: …"),
+    (RuntimeError, "generator didn't stop", "what is marked @asynccontextmanager yields once, not twice"),
+    (
+        RuntimeError,
+        "generator didn't yield",
+        "what is marked @asynccontextmanager yields once, on every way",
+    ),
+)
+
+
+def remedy(error: BaseException) -> str:
+    """``; what to do about it``, or nothing."""
+    try:
+        text = str(error)
+    except Exception:  # an error that cannot be shown has no remedy that could be known
+        return ""
+    if isinstance(error, ImportError) and (
+        found := re.match("cannot import name '(.*)' from '(.*?)'", text)
+    ):
+        module = importlib.import_module("realtime") if found[2] == "realtime" else None
+        if near := did_you_mean(found[1], dir(module)) if module else "":
+            return near
+    if isinstance(error, ModuleNotFoundError) and error.name and error.__traceback__:
+        files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        if files[-1].with_name(f"{error.name}.py").is_file():
+            return f"; it stands beside the plugin: from . import {error.name}"
+    for kind, like, what in _KNOWN:
+        if isinstance(error, kind) and (match := re.search(like, text)):
+            return f"; {what.format(*match.groups())}"
+    return ""
