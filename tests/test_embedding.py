@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from certificates import Authority
+from pytest_aiohttp import AiohttpClient
 from wire import (
     CLOSE,
     EVENTS,
@@ -274,6 +275,16 @@ async def test_public_url() -> None:
     assert "wss://rt.example/rt/ws" in body
 
 
+async def test_list_of_channels() -> None:
+    """The list of the channels for programs has their URLs under the prefix."""
+    async with hosting(host()) as port:
+        channels = json.loads((await ask(port, "/rt/-/channels"))[1])["channels"]
+    assert [channel["url"] for channel in channels][::2] == [
+        "ws://localhost/rt/ws",
+        "http://localhost/rt/events",
+    ]
+
+
 async def test_ready() -> None:
     """It is ready under the prefix."""
     async with hosting(host()) as port:
@@ -332,6 +343,26 @@ async def test_middleware_lets_in() -> None:
     ):
         await wire.send(text("hi"))
         assert await wire.text() == "Echo: hi"
+
+
+async def test_signal_of_the_host() -> None:
+    """A signal of the host's can add a header to the answer to a handshake."""
+
+    async def add_header(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Shop"] = "7"
+
+    app = host()
+    app.on_response_prepare.append(add_header)
+    async with hosting(app) as port, dial(port, request("/rt/ws", UPGRADE)) as wire:
+        assert (await wire.head()).headers["x-shop"] == "7"
+
+
+async def test_client_of_aiohttp(aiohttp_client: AiohttpClient) -> None:
+    """In a test of the host's aiohttp's own client speaks to it."""
+    client = await aiohttp_client(host())
+    async with client.ws_connect("/rt/ws") as ws:
+        await ws.send_str("hi")
+        assert await ws.receive_str(timeout=5) == "Echo: hi"
 
 
 async def test_bus_in_a_handler() -> None:
@@ -455,6 +486,20 @@ async def test_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
     async with hosting(host()):
         pass
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_reload() -> None:
+    """It goes by another config, whatever that says of listeners, and the prefix stays."""
+    app = host()
+    other = {
+        "server": SERVER | {"listen": ["127.0.0.1:1"], "tls": {"cert": "nowhere.pem"}},
+        "channels": {"echo": {"plugin": "echo", "path": "/other"}},
+    }
+    async with hosting(app) as port:
+        await app[realtime.SERVER].reload(parse(json.dumps(other)))
+        assert (await ask(port, "/rt/ws", UPGRADE))[0].status == 404
+        async with websocket(port, "/rt/other", text("hi")) as wire:
+            assert await wire.text() == "Echo: hi"
 
 
 async def test_trusted_proxies(tmp_path: Path) -> None:
