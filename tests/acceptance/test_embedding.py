@@ -53,8 +53,7 @@ async def running(home: Home, config: str = CONFIG) -> AsyncIterator[tuple[str, 
     """The application, and where it listens."""
     home.write(config, {"app.py": APP})
     port = closed_port()
-    command = [home.python, "app.py", PREFIX, HOST, str(port)]
-    async with started(*command, cwd=home.directory) as process:
+    async with started(home.python, "app.py", PREFIX, HOST, str(port), cwd=home.directory) as process:
         yield f"{HOST}:{port}", process
 
 
