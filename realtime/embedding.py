@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from aiohttp import web
@@ -79,6 +79,10 @@ def create_app(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> w
 
 
 class _Embedded(Server):
+    def __getattr__(self, name: str) -> NoReturn:
+        there = "once the application has started (a cleanup_ctx begins before that)"
+        raise AttributeError(f"{name!r} of the server is there {there}")
+
     async def reload(self, config: Config, *, anew: bool = False) -> list[Change]:
         return await super().reload(_without_listeners(config), anew=anew)
 

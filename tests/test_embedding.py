@@ -345,6 +345,27 @@ async def test_middleware_lets_in() -> None:
         assert await wire.text() == "Echo: hi"
 
 
+@web.middleware
+async def elsewhere(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware of the host's that hands on another request."""
+    return await handler(request.clone(remote="203.0.113.7"))
+
+
+async def test_middleware_hands_on_another() -> None:
+    """The request that a middleware of the host hands on is the one that counts."""
+    app = host(middlewares=[elsewhere])
+    async with hosting(app) as port, websocket(port, "/rt/ws", text("hi")) as wire:
+        assert await wire.text() == "Echo: hi"
+        (client,) = app[realtime.SERVER].channels["echo"].clients
+        assert client.remote == "203.0.113.7"
+
+
+async def test_limit_of_the_host() -> None:
+    """How large a body the host's handlers take is nothing to a channel."""
+    async with hosting(host(client_max_size=10)) as port:
+        assert (await post(port, "/rt/news/a", b"x" * 1000))[0].status == 202
+
+
 async def test_signal_of_the_host() -> None:
     """A signal of the host's can add a header to the answer to a handshake."""
 
@@ -392,6 +413,13 @@ async def test_bus_at_startup_and_shutdown() -> None:
     async with hosting(app):
         pass
     assert [position.offset for position in positions] == [1, 2]
+
+
+async def test_bus_too_early() -> None:
+    """Who wants the bus before the startup is told when it is there."""
+    app = host()
+    with pytest.raises(AttributeError, match="'bus' of the server is there once"):
+        await app[realtime.SERVER].bus.publish("news/a", "hi")
 
 
 async def test_two_in_one() -> None:
