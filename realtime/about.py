@@ -65,6 +65,7 @@ class About:
             raise
         whole = permitted(settings.inspect, identity, local=is_local(request))
         site = settings.url or f"{request.scheme}://{request.host}"
+        site += request.path.removesuffix(PATH)  # what stands before every path
         channels = [_shown(channel, site) for channel in self._channels.values()]
         if whole:
             self._add_what_goes_on(channels)

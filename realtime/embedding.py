@@ -9,12 +9,13 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from aiohttp import web
 
-from realtime.config import Config, load, parse
+from realtime.changes import Change
+from realtime.config import Config, ServerSettings, load, parse
 from realtime.errors import ConfigError, Problem
 from realtime.server import Server
 from realtime.sockets import tune
@@ -45,8 +46,7 @@ def create_app(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> w
     """
     config = _read(config)
     ignored = sorted(config.server.model_fields_set & _NOT_OURS)
-    own = config.server.model_copy(update={"listen": [], "tls": None})
-    server = Server(replace(config, server=own))
+    server = _Embedded(_without_listeners(config))
     app = server.application()
     app[SERVER] = server
     started = False
@@ -76,6 +76,21 @@ def create_app(config: Config | Mapping[str, Any] | str | os.PathLike[str]) -> w
     app.on_shutdown.append(shut_down)
     app.on_response_prepare.append(_tune)
     return app
+
+
+class _Embedded(Server):
+    def __getattr__(self, name: str) -> NoReturn:
+        there = "once the application has started (a cleanup_ctx begins before that)"
+        raise AttributeError(f"{name!r} of the server is there {there}")
+
+    async def reload(self, config: Config, *, anew: bool = False) -> list[Change]:
+        return await super().reload(_without_listeners(config), anew=anew)
+
+
+def _without_listeners(config: Config) -> Config:
+    """The same config, without what cannot be had: a certificate need not even be there."""
+    unused = {key: ServerSettings.model_fields[key].get_default() for key in _NOT_OURS}
+    return replace(config, server=config.server.model_copy(update=unused))
 
 
 class _Mapping(Source):

@@ -19,7 +19,8 @@ In expected output a number stands for any number, a position such as ``3f9a01c2
 position, and ``…`` for anything. What a terminal shows may have other lines in between; a browser's
 console shows its lines in any order.
 
-A server listens on a port of its own: each ``8080`` is replaced by it.
+A server listens on a port of its own: each ``8080`` is replaced by it, and each ``8000`` by another for
+what stands beside it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ import pytest
 from chromium import browser, tab
 from needs import curl
 from reference import generated, tables
+from servers import closed_port
 
 import realtime
 from realtime import Backoff, Connection
@@ -137,6 +139,14 @@ class Terminal:
                     return ready[1]
         pytest.fail(f"the server ended: {self.lines}")
 
+    async def says(self, word: str) -> None:
+        """Wait until one of its lines has this word."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.more():
+                if word in self.lines[-1]:
+                    return
+        pytest.fail(f"it ended, and had shown: {self.lines}")
+
     async def shows(self, expected: str, place: str) -> None:
         """Wait until it has shown these lines, in this order, after those that it showed before."""
         before = self._seen
@@ -183,7 +193,8 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "reader"
         self.directory.mkdir()
-        self.port = "8080"
+        #: Of the server, and of what the reader runs beside it.
+        self.port, self.beside = str(closed_port()), str(closed_port())
         self._terminals: dict[str, Terminal] = {}
         self._open_terminals = AsyncExitStack()
         installed = directory / "installed"
@@ -193,6 +204,7 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{installed}:{Path(realtime.__file__).parent.parent}",
             "CURL_HOME": str(directory),
+            "PYTHONUNBUFFERED": "1",
             # What is installed by a page goes nowhere else, and comes from no index.
             "PIP_TARGET": str(installed),
             "PIP_NO_DEPS": "1",
@@ -216,7 +228,7 @@ class Reader:
         """Do what one block says."""
         assert block.language in _LANGUAGES, f"{block.place}: a block of {block.language!r}"
         assert block.how in _WAYS or not block.how, f"{block.place}: <!-- {block.how} --> is not known"
-        text = block.text.replace("8080", self.port)
+        text = block.text.replace("8080", self.port).replace("8000", self.beside)
         if block.language == "sh" and "curl" in text:
             curl()  # without it the test is skipped
         match block.how, block.language:
@@ -270,6 +282,8 @@ class Reader:
         self._shown_by, self._console = terminal, None
         if serves:
             self.port = await terminal.ready()
+        elif self.beside in command:
+            await terminal.says(self.beside)
         else:  # who reads the page sees what it shows before going on
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GLANCE):
@@ -383,6 +397,8 @@ def test_python_is_typed(tmp_path: Path) -> None:
                 file = tmp_path / f"block_{len(places)}.py"
                 file.write_text(block.text)
                 places[file.name] = block.place
+                if block.how == "file" and "/" not in block.what:  # others of the page import it
+                    (tmp_path / block.what).write_text(block.text)
     package = Path(realtime.__file__).parent.parent
     environment = dict(os.environ)
     if package.name != "site-packages":  # mypy finds what is installed by itself

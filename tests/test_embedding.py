@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from certificates import Authority
+from pytest_aiohttp import AiohttpClient
 from wire import (
     CLOSE,
     EVENTS,
@@ -274,6 +275,16 @@ async def test_public_url() -> None:
     assert "wss://rt.example/rt/ws" in body
 
 
+async def test_list_of_channels() -> None:
+    """The list of the channels for programs has their URLs under the prefix."""
+    async with hosting(host()) as port:
+        channels = json.loads((await ask(port, "/rt/-/channels"))[1])["channels"]
+    assert [channel["url"] for channel in channels][::2] == [
+        "ws://localhost/rt/ws",
+        "http://localhost/rt/events",
+    ]
+
+
 async def test_ready() -> None:
     """It is ready under the prefix."""
     async with hosting(host()) as port:
@@ -334,6 +345,47 @@ async def test_middleware_lets_in() -> None:
         assert await wire.text() == "Echo: hi"
 
 
+@web.middleware
+async def elsewhere(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware of the host's that hands on another request."""
+    return await handler(request.clone(remote="203.0.113.7"))
+
+
+async def test_middleware_hands_on_another() -> None:
+    """The request that a middleware of the host hands on is the one that counts."""
+    app = host(middlewares=[elsewhere])
+    async with hosting(app) as port, websocket(port, "/rt/ws", text("hi")) as wire:
+        assert await wire.text() == "Echo: hi"
+        (client,) = app[realtime.SERVER].channels["echo"].clients
+        assert client.remote == "203.0.113.7"
+
+
+async def test_limit_of_the_host() -> None:
+    """How large a body the host's handlers take is nothing to a channel."""
+    async with hosting(host(client_max_size=10)) as port:
+        assert (await post(port, "/rt/news/a", b"x" * 1000))[0].status == 202
+
+
+async def test_signal_of_the_host() -> None:
+    """A signal of the host's can add a header to the answer to a handshake."""
+
+    async def add_header(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Shop"] = "7"
+
+    app = host()
+    app.on_response_prepare.append(add_header)
+    async with hosting(app) as port, dial(port, request("/rt/ws", UPGRADE)) as wire:
+        assert (await wire.head()).headers["x-shop"] == "7"
+
+
+async def test_client_of_aiohttp(aiohttp_client: AiohttpClient) -> None:
+    """In a test of the host's aiohttp's own client speaks to it."""
+    client = await aiohttp_client(host())
+    async with client.ws_connect("/rt/ws") as ws:
+        await ws.send_str("hi")
+        assert await ws.receive_str(timeout=5) == "Echo: hi"
+
+
 async def test_bus_in_a_handler() -> None:
     """A handler of the host publishes on the bus."""
 
@@ -361,6 +413,13 @@ async def test_bus_at_startup_and_shutdown() -> None:
     async with hosting(app):
         pass
     assert [position.offset for position in positions] == [1, 2]
+
+
+async def test_bus_too_early() -> None:
+    """Who wants the bus before the startup is told when it is there."""
+    app = host()
+    with pytest.raises(AttributeError, match="'bus' of the server is there once"):
+        await app[realtime.SERVER].bus.publish("news/a", "hi")
 
 
 async def test_two_in_one() -> None:
@@ -455,6 +514,20 @@ async def test_nothing_to_say(caplog: pytest.LogCaptureFixture) -> None:
     async with hosting(host()):
         pass
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_reload() -> None:
+    """It goes by another config, whatever that says of listeners, and the prefix stays."""
+    app = host()
+    other = {
+        "server": SERVER | {"listen": ["127.0.0.1:1"], "tls": {"cert": "nowhere.pem"}},
+        "channels": {"echo": {"plugin": "echo", "path": "/other"}},
+    }
+    async with hosting(app) as port:
+        await app[realtime.SERVER].reload(parse(json.dumps(other)))
+        assert (await ask(port, "/rt/ws", UPGRADE))[0].status == 404
+        async with websocket(port, "/rt/other", text("hi")) as wire:
+            assert await wire.text() == "Echo: hi"
 
 
 async def test_trusted_proxies(tmp_path: Path) -> None:
@@ -561,7 +634,7 @@ async def test_post_under_way(tmp_path: Path) -> None:
 
 
 async def test_shutdown_under_load() -> None:
-    """Who reads hears all that was said and 1001, and who never reads holds up the end for no longer."""
+    """In a burst who reads is closed with 1001, and who never reads does not hold up the end."""
     app = host(CONFIG | {"server": SERVER | {"drain": "1s"}})
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as clients:
@@ -575,7 +648,7 @@ async def test_shutdown_under_load() -> None:
                 await app[realtime.SERVER].bus.publish("news/a", "x" * 50_000)
             begun = loop.time()
         assert loop.time() - begun < 2.0
-        assert [await task for task in reading] == [(20, 1001)] * 20
+        assert [code for _, code in await asyncio.gather(*reading)] == [1001] * 20
 
 
 async def test_refuses_while_it_ends() -> None:

@@ -54,6 +54,8 @@ CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
 NEVER_READ = int(os.environ.get("REALTIME_NEVER_READ", "500"))
 READERS = int(os.environ.get("REALTIME_READERS", "1200"))
 DRAIN = float(os.environ.get("REALTIME_DRAIN", "10"))
+#: Under which path it stands in somebody's application.
+PREFIX = os.environ.get("REALTIME_PREFIX", "/rt")
 #: The name of a plugin that does not come with the server.
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
 #: The file of that plugin.
