@@ -23,7 +23,7 @@ from test_serving import Start, start
 
 from faults.catalogue import fault
 from faults.conftest import Calm
-from realtime import auth, modules, logs
+from realtime import auth, logs, modules
 from realtime.errors import ConfigError
 
 __all__ = ["start"]
