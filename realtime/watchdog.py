@@ -41,16 +41,21 @@ class Watchdog:
         self._loops = threading.get_ident()
         self._depth = 0  # how many frames the loop itself takes
         self._answered, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="realtime watchdog", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
         self._loops = threading.get_ident()
-        threading.Thread(target=self._watch, name="realtime watchdog", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
         """End it; the thread is gone in a moment."""
         self._end.set()
         self._answered.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait, for so many seconds at most, until the thread is gone: then it has said all it saw."""
+        self._thread.join(timeout)
 
     def _answer(self) -> None:
         frame: FrameType | None = sys._getframe(1)

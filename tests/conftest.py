@@ -15,10 +15,13 @@ from typing import cast
 import pytest
 from hypothesis import settings
 
+from realtime import testing
 from realtime.config import parse
 from realtime.loops import Choice, factory
 from realtime.server import Server
 from realtime.source import Source
+
+pytest_plugins = ["realtime.testing"]
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it starts inherits
 # that; a signal that is handled is reset in them instead.
@@ -78,12 +81,16 @@ def own_log() -> Iterator[None]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Serve:
+def serve(serve: testing.Serve, request: pytest.FixtureRequest, tmp_path: Path) -> Serve | testing.Serve:
     """``async with serve(config, {"dice.py": source}) as serving: ...``
+
+    A test that takes its ``Serve`` from ``realtime.testing`` has that one, as the tests of others have.
 
     The config is YAML, dedented; without a ``server`` section it listens on a free port. Files go
     into ``plugins/`` beside it, and those with a slash in their name beside the config.
     """
+    if getattr(request.module, "Serve", None) is testing.Serve:
+        return serve
 
     @asynccontextmanager
     async def start(config: str, files: Mapping[str, str] | None = None) -> AsyncIterator[Serving]:

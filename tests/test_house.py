@@ -54,7 +54,7 @@ GUARDS = (
 #: What runs a server: the command line, and somebody's application.
 COMMANDS = ("cli", "embedding", "exit_codes", "inspection", "logs", "schema", "serving", "token")
 #: What only the author of a plugin needs: to begin one, to test it, to have it tried.
-AUTHORS = ("conformance", "scaffold", "testing")
+AUTHORS = ("clockwork", "conformance", "peer", "scaffold", "testing", "transcript")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",
@@ -151,8 +151,11 @@ def test_plugins_know_what_is_exported(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [*MODULES.values(), *PLUGIN_FILES], ids=lambda file: file.stem)
 def test_dependencies_are_those_of_the_metadata(file: Path) -> None:
-    """What is imported is required: yarl and multidict come with aiohttp, pydantic_core with pydantic."""
-    assert foreign(file) <= THIRD_PARTY
+    """What is imported is required: yarl and multidict come with aiohttp, pydantic_core with pydantic.
+
+    Pytest is imported where there is a test: a server needs none.
+    """
+    assert foreign(file) <= THIRD_PARTY | ({"pytest"} if file.stem in AUTHORS else set())
 
 
 def test_requirements_are_used() -> None:
@@ -164,7 +167,7 @@ def test_requirements_are_used() -> None:
     first = [line.split()[0].lower() for line in required[1].splitlines()]
     names = {imported.get(name, name) for name in first}
     used = set().union(*map(foreign, [*MODULES.values(), *PLUGIN_FILES]))
-    assert names == used - {"yarl", "multidict", "pydantic_core"}
+    assert names == used - {"yarl", "multidict", "pydantic_core", "pytest"}
 
 
 # What is exported
@@ -313,7 +316,7 @@ def test_clients_are_read_in_an_hour() -> None:
 @pytest.mark.parametrize("module", [name for name in NAMES if name not in ("__init__", "cli")])
 def test_server_does_not_know_the_clients(module: str) -> None:
     """The server knows none of its clients."""
-    assert module in CLIENTS or own(MODULES[module]).isdisjoint(CLIENTS)
+    assert module in CLIENTS + AUTHORS or own(MODULES[module]).isdisjoint(CLIENTS)
 
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda file: file.stem)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import command
 import pytest
-from conftest import Serve, make
+from multidict import CIMultiDict
 from tokenmaker import AUTH, token
-from wire import Headers, post
 
-from realtime.errors import ConfigError
+from realtime import ConfigError
+from realtime.testing import Serve
 
 KEY, OTHER = "k3y_9f2c7ab4e01d5836c4f7a1be03d92875", "k3y_0000000000001d5836c4f7a1be03d92875x"
 PLUGINS = f"""\
@@ -23,9 +23,9 @@ plugins:
 NEWS = "channels: {news: {plugin: topics, path: /news, allow: {publish: 'scope:editor'}}}\n"
 
 
-def sending(*keys: str) -> Headers:
+def sending(*keys: str) -> CIMultiDict[str]:
     """The headers of a request with these keys."""
-    return [("X-API-Key", key) for key in keys]
+    return CIMultiDict(("X-API-Key", key) for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -43,53 +43,41 @@ def sending(*keys: str) -> Headers:
 )
 async def test_keys(serve: Serve, keys: tuple[str, ...], status: int) -> None:
     """Each key has the scopes that the config gives it; one that is not there is refused."""
-    async with serve(PLUGINS + NEWS) as serving:
-        head, _ = await post(serving.port, "/news", b"hi", sending(*keys))
-        assert head.status == status
+    async with serve(PLUGINS + NEWS) as server:
+        assert (await server.request("POST", "/news", data="hi", headers=sending(*keys))).status == status
 
 
 async def test_wrong_key_is_refused_where_anyone_may_come_in(serve: Serve) -> None:
     """Who brings a wrong key is told so, and is not taken for somebody without one."""
     news = NEWS.replace("'scope:editor'", "anyone")
-    async with serve(PLUGINS + news) as serving:
-        head, body = await post(serving.port, "/news", b"hi", sending("wrong"))
-        assert (head.status, body) == (401, "this X-API-Key is not known\n")
-        assert (await post(serving.port, "/news", b"hi"))[0].status == 202
+    async with serve(PLUGINS + news) as server:
+        answer = await server.post("/news", "hi", headers=sending("wrong"))
+        assert (answer.status, answer.text) == (401, "this X-API-Key is not known\n")
+        assert (await server.post("/news", "hi")).status == 202
 
 
 async def test_beside_tokens(serve: Serve) -> None:
     """Programs come with keys and people with tokens, to one server."""
-    async with serve(f"{AUTH}\n{PLUGINS}{NEWS}") as serving:
-        for headers in (sending(KEY), [("Authorization", f"Bearer {token(scope='editor')}")]):
-            assert (await post(serving.port, "/news", b"hi", headers))[0].status == 202
+    async with serve(f"{AUTH}\n{PLUGINS}{NEWS}") as server:
+        for headers in (sending(KEY), {"Authorization": f"Bearer {token(scope='editor')}"}):
+            assert (await server.post("/news", "hi", headers=headers)).status == 202
 
 
-async def test_two_servers_have_keys_of_their_own(tmp_path: Path) -> None:
+async def test_two_servers_have_keys_of_their_own(serve: Serve) -> None:
     """What one server knows is nothing to another in the same process."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    one = make(tmp_path / "a", PLUGINS + NEWS)
-    two = make(tmp_path / "b", PLUGINS.replace(KEY, KEY[::-1]) + NEWS)
-    async with one, two:
+    async with serve(PLUGINS + NEWS) as one, serve(PLUGINS.replace(KEY, KEY[::-1]) + NEWS) as two:
         for server, key, status in ((one, KEY, 202), (two, KEY, 401), (two, KEY[::-1], 202)):
-            head, _ = await post(server.addresses[0].port, "/news", b"hi", sending(key))
-            assert head.status == status
+            assert (await server.post("/news", "hi", headers=sending(key))).status == status
 
 
-@pytest.mark.parametrize(
-    ("key", "says"),
-    [
-        ("short", "a key has at least 32 characters, and is random"),
-        ("a" * 40, "a key has at least 32 characters, and is random"),
-        ("1234", "a key has at least 32 characters, and is random"),
-    ],
-)
-async def test_weak_key_stops_the_start(tmp_path: Path, key: str, says: str) -> None:
+@pytest.mark.parametrize("key", ["short", "a" * 40, "1234"])
+async def test_weak_key_stops_the_start(serve: Serve, key: str) -> None:
     """A key that can be guessed is a mistake with its place, and is not shown."""
     with pytest.raises(ConfigError) as caught:
-        await make(tmp_path, PLUGINS.replace(KEY, f'"{key}"') + NEWS).start()
-    (problem,) = caught.value.problems
-    assert (problem.path, problem.line, problem.message) == ("plugins[0].keys.backend.key", 5, says)
+        await serve(PLUGINS.replace(KEY, f'"{key}"') + NEWS).__aenter__()
+    assert str(caught.value) == (
+        "config.yaml:4:22: plugins[0].keys.backend.key: a key has at least 32 characters, and is random"
+    )
 
 
 def test_keys_are_not_shown(tmp_path: Path) -> None:

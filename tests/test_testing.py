@@ -1,0 +1,162 @@
+"""The harness for authors: as a test uses it here, and as pytest runs it in projects of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from command import ENVIRONMENT
+from project import ANYIO, AUTO, CONFTEST, run
+from puppet import PULLED, PUPPET
+
+from realtime import ConfigError
+from realtime.testing import Serve
+
+ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
+TOPICS = "channels: {topics: {plugin: topics, path: '/t/{topic...}', history: 10}}"
+CLOCK = "channels: {clock: {plugin: clock, path: /events, interval: 1h}}"
+CHAT = "channels: {lobby: {plugin: chat, path: /chat}}"
+
+
+# The server
+
+
+async def test_config_mistake(serve: Serve) -> None:
+    """A mistake in the config raises, with its place in the test's text."""
+    with pytest.raises(ConfigError) as caught:
+        async with serve(
+            """
+            channels:
+              echo: {plugin: ecko, path: /ws}
+            """
+        ):
+            pass
+    assert str(caught.value).startswith("config.yaml:3:18: channels.echo.plugin: ")
+
+
+async def test_config_as_a_dict(serve: Serve) -> None:
+    """A config can be a dict."""
+    async with serve({"channels": {"echo": {"plugin": "echo", "path": "/e"}}}) as server:
+        assert list(server.server.channels) == ["echo"]
+        assert server.channel("echo").settings.path == "/e"
+        with pytest.raises(LookupError, match="no channel is called 'ecko', did you mean 'echo'"):
+            server.channel("ecko")
+
+
+async def test_config_of_a_file(serve: Serve, tmp_path: Path) -> None:
+    """A config can be a file, whose plugins are beside it; it listens on a free port all the same."""
+    (tmp_path / "app" / "plugins").mkdir(parents=True)
+    (tmp_path / "app" / "plugins" / "puppet.py").write_text(textwrap.dedent(PUPPET["puppet.py"]))
+    (tmp_path / "app" / "app.yaml").write_text(f"server: {{listen: ['127.0.0.1:1']}}\n{PULLED}\n")
+    async with serve(tmp_path / "app" / "app.yaml") as server, server.ws("/p") as client:
+        await client.send("say")
+        await client.expect("said")
+
+
+async def test_other_settings_of_the_server(serve: Serve) -> None:
+    """A ``server`` section without ``listen`` listens on a free port, too."""
+    async with serve(f"server: {{drain: 2s}}\n{ECHO}") as server:
+        assert server.server.config.server.drain == 2
+        assert server.url("/ws") == f"http://{server.server.addresses[0]}/ws"
+        assert server.server.addresses[0].port not in (0, 8080)
+
+
+async def test_two_servers(serve: Serve) -> None:
+    """Two servers in one test have one clock."""
+    async with serve(ECHO) as one, serve(CHAT) as two, two.ws("/chat") as client:
+        await one.clock.advance(10)
+        assert (await client.closed())[0] == 1008
+
+
+# Requests
+
+
+async def test_post(serve: Serve) -> None:
+    """A POST sends text, bytes or JSON under an event, and is answered."""
+    async with serve(TOPICS) as server, server.sse("/t/a") as stream:
+        answer = await server.post("/t/a", {"n": 1}, event="count")
+        message = await stream.receive()
+        assert (answer.status, answer.json) == (202, {"id": str(message.id)})
+        assert (message.event, message.data) == ("count", {"n": 1})
+        for data in ("text", b"\x00"):
+            await server.post("/t/a", data)
+            await stream.expect(data)
+
+
+async def test_request(serve: Serve) -> None:
+    """Any other request is answered, too, with its headers."""
+    async with serve(ECHO) as server:
+        answer = await server.request("GET", "/-/ready")
+        assert (answer.status, answer.json["ready"]) == (200, True)
+        assert answer.headers["Content-Type"].startswith("application/json")
+        answer = await server.request("GET", "/nowhere")
+        assert answer.status == 404
+        with pytest.raises(ValueError, match="no JSON: 404"):
+            answer.json  # noqa: B018
+
+
+async def test_time_out_of_a_request(serve: Serve) -> None:
+    """A request whose answer does not end is a time-out."""
+    async with serve(CLOCK) as server:
+        with pytest.raises(TimeoutError, match=r"GET /events: no whole answer came within 0\.05s"):
+            await server.request("GET", "/events", timeout=0.05)
+
+
+# As pytest runs it
+
+
+OWN = """
+    import pytest
+    from realtime.testing import Serve
+
+    CONFIG = '''
+    channels:
+      echo: {plugin: echo, path: /ws}
+    '''
+
+    %s
+    async def test_echo(serve: Serve) -> None:
+        async with serve(CONFIG) as server, server.ws("/ws") as client:
+            await client.send("hi")
+            await client.expect("Echo: hi")
+            await server.clock.advance(60)
+            await client.assert_nothing(within=0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "options"),
+    [
+        ("", AUTO),
+        ("@pytest.mark.asyncio", ["-o", "asyncio_mode=strict", *AUTO[2:]]),
+        ("@pytest.mark.anyio", ANYIO),
+    ],
+    ids=["auto", "strict", "anyio"],
+)
+def test_modes(tmp_path: Path, mark: str, options: list[str]) -> None:
+    """It works under pytest-asyncio, strict and auto, and under anyio."""
+    backend = '@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
+    files = {"conftest.py": f"import pytest\n{CONFTEST}\n{backend}", "test_own.py": OWN % mark}
+    done = run(tmp_path, files, *options)
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+
+
+def test_trio(tmp_path: Path) -> None:
+    """Under trio it says what to do."""
+    backend = '@pytest.fixture\ndef anyio_backend():\n    return "trio"\n'
+    files = {
+        "conftest.py": f"import pytest\n{CONFTEST}\n{backend}",
+        "test_own.py": OWN % "@pytest.mark.anyio",
+    }
+    done = run(tmp_path, files, *ANYIO)
+    assert 'let the fixture anyio_backend return "asyncio"' in done.stdout
+
+
+def test_without_pytest(tmp_path: Path) -> None:
+    """Where there is no pytest its name is told, and the server needs none."""
+    source = "import sys; sys.modules['pytest'] = None; import realtime.server; import realtime.testing"
+    done = subprocess.run([sys.executable, "-c", source], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stderr.endswith("ImportError: realtime.testing is a plugin of pytest: pip install pytest\n")
