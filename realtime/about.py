@@ -65,6 +65,7 @@ class About:
             raise
         whole = permitted(settings.inspect, identity, local=is_local(request))
         site = settings.url or f"{request.scheme}://{request.host}"
+        site += request.rel_url.raw_path.removesuffix(PATH)  # where somebody's application has it
         channels = [_shown(channel, site) for channel in self._channels.values()]
         if whole:
             self._add_what_goes_on(channels)

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pluggy
+
 from realtime import hookspecs
 from realtime.channel import TRANSPORTS, Channel
 from realtime.errors import did_you_mean
@@ -104,6 +106,28 @@ def check_hooks(label: str, plugin: object) -> None:
                     f"{label}.{name} takes {argument!r}, which this hook does not have"
                     + (did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}")
                 )
+
+
+def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[str]:
+    """A sentence for each hook, and each argument of one, that a plugin still uses and that will go.
+
+    What is to be used instead is the warning in its specification: ``warn_on_impl``, or one of
+    ``warn_on_impl_args``.
+    """
+    told = []
+    for caller in manager.get_hookcallers(plugin) or ():
+        spec = caller.spec
+        for implementation in caller.get_hookimpls():
+            if spec is None or implementation.plugin is not plugin:
+                continue
+            uses: list[tuple[str, object]] = [(f"implements {caller.name}", spec.warn_on_impl)]
+            for argument in (*implementation.argnames, *implementation.kwargnames):
+                instead = (spec.warn_on_impl_args or {}).get(argument)
+                uses.append((f"takes the argument {argument!r} of {caller.name}", instead))
+            code = inspect.unwrap(implementation.function).__code__
+            place = f"{code.co_filename}:{code.co_firstlineno}"
+            told += [f"{use}, which is deprecated: {instead} ({place})" for use, instead in uses if instead]
+    return told
 
 
 def is_marked(value: object) -> bool:

@@ -7,6 +7,7 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from realtime import hookspecs
 from realtime.blame import own_frames
 from realtime.bus import Bus
 from realtime.channel import Channel
-from realtime.checks import PluginProblem, check_hooks, check_type, is_marked
+from realtime.checks import PluginProblem, check_hooks, check_type, deprecations, is_marked
 from realtime.config import Config
 from realtime.errors import Problem
 from realtime.modules import Found, Modules
@@ -29,6 +30,8 @@ from realtime.values import Model
 T = TypeVar("T")
 #: Makes the settings of a plugin out of what the config has of them, by their model.
 Validate = Callable[[type[Model]], Model]
+
+log = logging.getLogger("realtime.loader")
 
 _HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
 
@@ -56,6 +59,8 @@ class Plugins:
         self._before = before
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
+        #: What is deprecated, and of which plugin it was said.
+        self._told: set[tuple[str, str]] = before._told if before else set()
 
     # Loading
 
@@ -151,6 +156,12 @@ class Plugins:
             self.manager.register(plugin, registered)
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginProblem(f"{label}: {error}") from None
+        of_type = self._origin.get(type(plugin)) if isinstance(plugin, Channel) else None
+        name = of_type or registered.partition(":")[2]
+        for sentence in deprecations(self.manager, plugin):
+            if (name, sentence) not in self._told:  # one type may have many channels
+                self._told.add((name, sentence))
+                log.warning("plugin %r %s", name, sentence)
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")

@@ -53,9 +53,11 @@ class Server:
     """
 
     def __init__(self, config: Config) -> None:
+        #: What it was made from.
         self.config = config
         #: Whether the sockets are bound, every lifespan has begun and no shutdown has.
         self.ready = False
+        #: The bus; there once it is loaded.
         self.bus: Bus
         #: Everything that the config names; there once it is loaded, though something may be wrong with it.
         self.assembly: Assembly | None = None
