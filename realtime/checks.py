@@ -108,8 +108,8 @@ def check_hooks(label: str, plugin: object) -> None:
                 )
 
 
-def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[str]:
-    """A sentence for each hook, and each argument of one, that a plugin still uses and that will go.
+def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[tuple[str, str, int]]:
+    """Each hook, and each argument of one, that a plugin still uses and that will go: what, file and line.
 
     What is to be used instead is the warning in its specification: ``warn_on_impl``, or one of
     ``warn_on_impl_args``.
@@ -125,8 +125,8 @@ def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[str]:
                 instead = (spec.warn_on_impl_args or {}).get(argument)
                 uses.append((f"takes the argument {argument!r} of {caller.name}", instead))
             code = inspect.unwrap(implementation.function).__code__
-            place = f"{code.co_filename}:{code.co_firstlineno}"
-            told += [f"{use}, which is deprecated: {instead} ({place})" for use, instead in uses if instead]
+            place = code.co_filename, code.co_firstlineno
+            told += [(f"{use}, which is deprecated: {instead}", *place) for use, instead in uses if instead]
     return told
 
 

@@ -8,6 +8,7 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,8 @@ class Plugins:
         self._before = before
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
-        #: What is deprecated, and of which plugin it was said.
-        self._told: set[tuple[str, str]] = before._told if before else set()
+        #: What was said of what is deprecated.
+        self._told: set[str] = before._told if before else set()
 
     # Loading
 
@@ -153,15 +154,23 @@ class Plugins:
     def _register(self, registered: str, label: str, plugin: object) -> None:
         check_hooks(label, plugin)
         try:
-            self.manager.register(plugin, registered)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # pluggy's, which names no plugin
+                self.manager.register(plugin, registered)
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginProblem(f"{label}: {error}") from None
         of_type = self._origin.get(type(plugin)) if isinstance(plugin, Channel) else None
         name = of_type or registered.partition(":")[2]
-        for sentence in deprecations(self.manager, plugin):
-            if (name, sentence) not in self._told:  # one type may have many channels
-                self._told.add((name, sentence))
-                log.warning("plugin %r %s", name, sentence)
+        for use, file, line in deprecations(self.manager, plugin):
+            sentence = f"plugin {name!r} {use}"
+            if sentence not in self._told:  # one type may have many channels
+                self._told.add(sentence)
+                log.warning("%s (%s:%d)", sentence, file, line)  # who runs it hears of it, …
+                try:
+                    warnings.warn_explicit(sentence, DeprecationWarning, file, line)  # … and who tests it
+                except DeprecationWarning:  # who has asked for warnings to be errors
+                    self.manager.unregister(name=registered)
+                    raise
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")

@@ -18,6 +18,7 @@ import tempfile
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -240,16 +241,15 @@ def _of_commands(directory: Path) -> list[str]:
         "plugins: [bad]\nchannels: {lobby: {plugin: chat, path: /chat, histroy: 1}}\nserver: 7\n"
     )
     path = os.pathsep.join([str(info.parent), ENVIRONMENT["PYTHONPATH"]])
-    for command, keys in {
-        "check": (),
-        "plugins": (),
-        "routes": (),
-        "config": ("config", "origins"),
-    }.items():
-        for file in good, bad:
-            printed = run(directory, "-c", file.name, command, "--json", PYTHONPATH=path).stdout
-            if printed:
-                shapes.add(f"json of {command} --json, of", json.loads(printed), any_of=keys)
+    # What is found wrong is told by the file that has something wrong; routes are shown of the other only.
+    asked = [("check", bad), ("plugins", bad), ("routes", good), ("config", good)]
+    with ThreadPoolExecutor() as pool:
+        printed = pool.map(
+            lambda one: run(directory, "-c", one[1].name, one[0], "--json", PYTHONPATH=path).stdout, asked
+        )
+        for (command, _), text in zip(asked, printed, strict=True):
+            anything = ("config", "origins") if command == "config" else ()
+            shapes.add(f"json of {command} --json, of", json.loads(text), any_of=anything)
     return [fact.replace(", of ", " ") for fact in shapes.facts()]
 
 

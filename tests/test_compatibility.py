@@ -16,7 +16,7 @@ from test_loader import Write, channel_type, write
 from tree import checkout
 
 from realtime import checks, hookspecs, inspection
-from realtime.checks import deprecations
+from realtime.checks import PluginProblem, deprecations
 from realtime.exit_codes import ExitCode
 from realtime.loader import Plugins
 
@@ -220,9 +220,20 @@ def test_check_tells_what_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_pytest_tells_what_goes(write: Write) -> None:
     """In the tests of its author it is a ``DeprecationWarning`` at the line of the function."""
     directory = write({"dice.py": channel_type() + OLD})
-    with pytest.warns(DeprecationWarning, match="use register_new") as warned:
+    with pytest.warns(DeprecationWarning) as warned:
         Plugins(directory).load("dice")
-    assert warned[0].filename == f"{directory}/plugins/dice.py"
+    told = "plugin 'dice' implements register_old, which is deprecated: use register_new, which may be asynchronous"
+    assert [(str(one.message), one.filename) for one in warned] == [(told, f"{directory}/plugins/dice.py")]
+
+
+@pytest.mark.usefixtures("going")
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_warning_that_is_an_error(write: Write) -> None:
+    """Where warnings are errors it stops the start, with the same sentence."""
+    with pytest.raises(
+        PluginProblem, match="DeprecationWarning: plugin 'dice' implements register_old, which"
+    ):
+        Plugins(write({"dice.py": channel_type() + OLD})).load("dice")
 
 
 def test_nothing_goes_now(caplog: pytest.LogCaptureFixture) -> None:
