@@ -8,16 +8,15 @@ is installed, is for whom ``server.inspect`` permits. The JSON is a contract: ke
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import orjson
 from aiohttp import hdrs, web
 
-from realtime.auth import Gate, check_origin
-from realtime.bus import Bus
+from realtime.assembly import Assembly
+from realtime.auth import check_origin
 from realtime.channel import Channel
-from realtime.config import ServerSettings
-from realtime.loader import Plugins
 from realtime.origins import sharing
 from realtime.paths import variables
 from realtime.permissions import permitted
@@ -28,63 +27,48 @@ PATH = "/-/channels"
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
 
-class About:
-    """Answers the requests to ``/-/channels``."""
+def routes(assembly: Assembly) -> list[web.RouteDef]:
+    """What serves it; a page of another origin asks first (OPTIONS)."""
+    handle = partial(_handle, assembly)
+    return [web.get(PATH, handle), web.options(PATH, handle)]
 
-    def __init__(
-        self,
-        channels: dict[str, Channel],
-        plugins: Plugins,
-        bus: Bus,
-        gate: Gate,
-        settings: ServerSettings,
-    ) -> None:
-        self._channels = channels
-        self._plugins = plugins
-        self._bus = bus
-        self._gate = gate
-        self._settings = settings
 
-    def routes(self) -> list[web.RouteDef]:
-        """What serves it; a page of another origin asks first (OPTIONS)."""
-        return [web.get(PATH, self.handle), web.options(PATH, self.handle)]
+async def _handle(assembly: Assembly, request: web.Request) -> web.Response:
+    settings = assembly.config.server
+    headers = {"Cache-Control": "no-store", "Vary": "Origin", "X-Content-Type-Options": "nosniff"}
+    if origin := request.headers.get(hdrs.ORIGIN):
+        headers |= sharing(origin, settings.origins, METHODS)
+    try:
+        check_origin(request, settings.origins, settings.url)
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers={"Allow": ", ".join(METHODS), **headers})
+        identity = await assembly.gate.authenticate(request)
+    except web.HTTPException as error:
+        error.headers.update(headers)
+        raise
+    site = settings.url or f"{request.scheme}://{request.host}"
+    site += request.rel_url.raw_path.removesuffix(PATH)  # where somebody's application has it
+    channels = [_shown(channel, site) for channel in assembly.channels.values()]
+    whole = permitted(settings.inspect, identity, local=is_local(request))
+    if whole:
+        _add_what_goes_on(channels, assembly)
+    body = orjson.dumps({"whole": whole, "channels": channels})
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request."""
-        settings = self._settings
-        headers = {"Cache-Control": "no-store", "Vary": "Origin", "X-Content-Type-Options": "nosniff"}
-        if origin := request.headers.get(hdrs.ORIGIN):
-            headers |= sharing(origin, settings.origins, METHODS)
-        try:
-            check_origin(request, settings.origins, settings.url)
-            if request.method == hdrs.METH_OPTIONS:
-                return web.Response(status=204, headers={"Allow": ", ".join(METHODS), **headers})
-            identity = await self._gate.authenticate(request)
-        except web.HTTPException as error:
-            error.headers.update(headers)
-            raise
-        whole = permitted(settings.inspect, identity, local=is_local(request))
-        site = settings.url or f"{request.scheme}://{request.host}"
-        site += request.path.removesuffix(PATH)  # what stands before every path
-        channels = [_shown(channel, site) for channel in self._channels.values()]
-        if whole:
-            self._add_what_goes_on(channels)
-        body = orjson.dumps({"whole": whole, "channels": channels})
-        return web.Response(body=body, content_type="application/json", headers=headers)
 
-    def _add_what_goes_on(self, shown: list[dict[str, Any]]) -> None:
-        topics: dict[str, list[Topic]] = defaultdict(list)
-        for topic in self._bus.topics:
-            topics[topic.name.partition("/")[0]].append(topic)
-        for channel, facts in zip(self._channels.values(), shown, strict=True):
-            found = self._plugins.source(type(channel))
-            facts["distribution"] = (found and found.distribution) or None
-            facts["version"] = (found and found.version) or None
-            facts["clients"] = len(channel.clients)
-            facts["topics"] = [
-                {"topic": topic.name, "id": str(topic.position), "clients": len(topic.members)}
-                for topic in topics[channel.name]
-            ]
+def _add_what_goes_on(shown: list[dict[str, Any]], assembly: Assembly) -> None:
+    topics: dict[str, list[Topic]] = defaultdict(list)
+    for topic in assembly.bus.topics:
+        topics[topic.name.partition("/")[0]].append(topic)
+    for channel, facts in zip(assembly.channels.values(), shown, strict=True):
+        found = assembly.plugins.source(type(channel))
+        facts["distribution"] = (found and found.distribution) or None
+        facts["version"] = (found and found.version) or None
+        facts["clients"] = len(channel.clients)
+        facts["topics"] = [
+            {"topic": topic.name, "id": str(topic.position), "clients": len(topic.members)}
+            for topic in topics[channel.name]
+        ]
 
 
 def _shown(channel: Channel, site: str) -> dict[str, Any]:

@@ -70,10 +70,9 @@ class Pace:
 
 
 class Bus:
-    """The one object that all plugins share.
+    """The one object that all plugins share: ``self.bus`` of a channel, ``bus`` of a hook, ``server.bus``.
 
-    ``topics`` is the most topics that may exist at once, ``memory`` the most bytes that all
-    their logs may hold together.
+    All of it is for the server's own thread, but ``publish_threadsafe``.
     """
 
     def __init__(
@@ -84,11 +83,13 @@ class Bus:
         memory: int = 256 * 1024 * 1024,
         wall_time: Callable[[], float] = time.time,
     ) -> None:
+        """``topics`` is the most topics that may exist at once, ``memory`` the most bytes that all
+        their logs may hold together."""
         self._loop: Scheduler = loop or asyncio.get_running_loop()
         self.now = self._loop.time
         self.wall_time = wall_time
         #: What the logs of all topics hold, in bytes.
-        self.size = 0
+        self.size: int = 0
         #: writes, bytes, yields, lags, laps, missed, overruns, refused, shed: since the start.
         self.counters: Counter[str] = Counter()
         self._thread = threading.get_ident()
@@ -333,7 +334,8 @@ class Bus:
         """Read a topic in plugin code::
 
             async with bus.subscribe("lobby") as messages:
-                async for message in messages: ...
+                async for message in messages:
+                    print(message.data)
 
         A reader that was left behind gets a ``realtime:gap`` message whose data says how many
         it missed, and goes on.
@@ -342,7 +344,10 @@ class Bus:
 
 
 class Subscription:
-    """An iterator over the messages of one topic, from the moment it is entered."""
+    """The messages of one topic, from the moment it is entered: ``async with``, and ``async for`` in it.
+
+    It waits for what comes, and ends when it is left. Each has its own place: none takes from another.
+    """
 
     def __init__(self, bus: Bus, topic: str, since: Since) -> None:
         self._bus = bus

@@ -52,20 +52,27 @@ class Link(Protocol):
 class Client:
     """One connection to a channel, whatever its transport.
 
-    ``id`` is public (a number for logs and messages, not a capability). ``name`` is the
-    channel's to set. ``query`` holds the parameters of the URL it came by. ``state`` is a
-    namespace for whatever the channel wants to remember about it.
+    The host makes it, and hands it to the channel's methods. It can be kept, and used from anywhere in
+    the server's thread: what is sent to one that has gone is sent to nobody.
     """
 
     _link: Link
     _: KW_ONLY
+    #: ``c1``, ``c2``, …: unique in this process, and public: to know it permits nothing.
     id: str
+    #: The name of the topic that it is on.
     topic: str
+    #: ``"websocket"``, ``"sse"``, ``"ndjson"`` or ``"post"``.
     transport: Transport
+    #: Who it is, by its token or an ``authenticate`` hook; None where nobody knows.
     identity: Identity | None
+    #: The parameters of its URL, without ``token`` and ``since``.
     query: Mapping[str, str]
+    #: The address that it comes from; ``""`` by a unix socket, or if nobody knows.
     remote: str
+    #: What it is called; the channel's to set.
     name: str | None = None
+    #: Whatever the channel wants to remember of it: ``client.state.score = 0``.
     state: SimpleNamespace = field(default_factory=SimpleNamespace)
 
     def __repr__(self) -> str:
@@ -192,13 +199,17 @@ class Channel:
     #: its own serves ``json`` and ``post`` only if it says so here: for these that is not called.
     transports: ClassVar[Collection[str]] = TRANSPORTS
 
+    #: Its settings, checked. A subclass annotates it with its own, for type checkers.
     settings: Settings
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
+        #: Its name in the config, and that of its topic.
         self.name = name
         self.settings = settings
+        #: The bus that it shares with everybody.
         self.bus = bus
-        self.log = logging.getLogger(f"realtime.channel.{name}")
+        #: Its log. ``extra={"fields": {"room": 7}}`` adds keys to the JSON of a line.
+        self.log: logging.Logger = logging.getLogger(f"realtime.channel.{name}")
         self._clients: dict[str, Client] = {}
         self._endpoint: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
 
@@ -227,7 +238,8 @@ class Channel:
     async def on_message(self, client: Client, message: Message) -> Position | None:
         """A client sent a message. Called one after the other for each client.
 
-        Returns the position of what was published for it, if anything was.
+        Returns the position of what was published for it, if anything was. Raises :exc:`Rejected` for a
+        message that it does not take; anything else that it raises closes the client with 1011.
         """
         return None
 
@@ -255,10 +267,10 @@ class Channel:
     async def lifespan(self) -> AsyncIterator[None]:
         """What lives as long as the channel: entered before the first client is served.
 
-        Entered and left in one task of its own, so ``TaskGroup`` and time-outs work in it. It is
-        left at shutdown while the streams are still open, so that it can publish a goodbye;
-        ``on_leave`` of those who are connected then follows. When it ends early, ``/-/ready``
-        turns red and the log names the channel.
+        Mark it ``@asynccontextmanager``. It is entered and left in one task of its own, so ``TaskGroup``
+        and time-outs work in it. It is left at shutdown while the streams are still open, so that it can
+        publish a goodbye; ``on_leave`` of those who are connected then follows. When it ends early,
+        ``/-/ready`` turns red and the log names the channel.
         """
         yield
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+import pluggy
+
 from realtime import hookspecs
 from realtime.blame import defined
 from realtime.channel import TRANSPORTS, Channel
@@ -192,6 +194,28 @@ def check_hooks(label: str, plugin: object) -> None:
                 near = did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}"
                 wrong = f"takes {argument!r}, which this hook does not have{near}"
                 raise PluginProblem(f"{label}.{name} {wrong}{where}")
+
+
+def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[tuple[str, str, int]]:
+    """Each hook, and each argument of one, that a plugin still uses and that will go: what, file and line.
+
+    What is to be used instead is the warning in its specification: ``warn_on_impl``, or one of
+    ``warn_on_impl_args``.
+    """
+    told = []
+    for caller in manager.get_hookcallers(plugin) or ():
+        spec = caller.spec
+        for implementation in caller.get_hookimpls():
+            if spec is None or implementation.plugin is not plugin:
+                continue
+            uses: list[tuple[str, object]] = [(f"implements {caller.name}", spec.warn_on_impl)]
+            for argument in (*implementation.argnames, *implementation.kwargnames):
+                instead = (spec.warn_on_impl_args or {}).get(argument)
+                uses.append((f"takes the argument {argument!r} of {caller.name}", instead))
+            code = inspect.unwrap(implementation.function).__code__
+            place = code.co_filename, code.co_firstlineno
+            told += [(f"{use}, which is deprecated: {instead}", *place) for use, instead in uses if instead]
+    return told
 
 
 def is_marked(value: object) -> bool:

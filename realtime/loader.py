@@ -8,6 +8,8 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 from __future__ import annotations
 
 import inspect
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from realtime.checks import (
     check_call,
     check_hooks,
     check_type,
+    deprecations,
     is_marked,
     line_of,
 )
@@ -37,6 +40,8 @@ from realtime.values import Model
 T = TypeVar("T")
 #: Makes the settings of a plugin out of what the config has of them, by their model.
 Validate = Callable[[type[Model]], Model]
+
+log = logging.getLogger("realtime.loader")
 
 _HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
 
@@ -64,6 +69,8 @@ class Plugins:
         self._before = before
         self._origin: dict[type[Channel], str] = {}
         self._broken: dict[str, PluginProblem] = {}
+        #: What was said of what is deprecated.
+        self._told: set[str] = before._told if before else set()
 
     # Loading
 
@@ -164,9 +171,23 @@ class Plugins:
     def _register(self, registered: str, label: str, plugin: object) -> None:
         check_hooks(label, plugin)
         try:
-            self.manager.register(plugin, registered)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # pluggy's, which names no plugin
+                self.manager.register(plugin, registered)
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginProblem(f"{label}: {error}") from None
+        of_type = self._origin.get(type(plugin)) if isinstance(plugin, Channel) else None
+        name = of_type or registered.partition(":")[2]
+        for use, file, line in deprecations(self.manager, plugin):
+            sentence = f"plugin {name!r} {use}"
+            if sentence not in self._told:  # one type may have many channels
+                self._told.add(sentence)
+                log.warning("%s (%s:%d)", sentence, file, line)  # who runs it hears of it, …
+                try:
+                    warnings.warn_explicit(sentence, DeprecationWarning, file, line)  # … and who tests it
+                except DeprecationWarning:  # who has asked for warnings to be errors
+                    self.manager.unregister(name=registered)
+                    raise
 
     def _collect_types(self, name: str) -> None:
         offered = self.call(f"plugin:{name}", "register_channels")

@@ -25,7 +25,9 @@ class Position(NamedTuple):
     another epoch. ``str()`` writes a position, :meth:`parse` reads one.
     """
 
+    #: Names the log that it is in: a topic that is made again has another.
     epoch: str
+    #: Which message of that log it is, from 1 on.
     offset: int
 
     def __str__(self) -> str:
@@ -57,15 +59,21 @@ def parse_since(text: str) -> Since:
 class Message(NamedTuple):
     """One message. It is encoded when it is made and cannot be changed afterwards.
 
-    ``id`` is None until the bus has taken the message; ``time`` is in seconds since 1970;
-    ``exclude`` is the one client that is not to see it. Make one with :meth:`of`.
+    The bus makes it of what is published, the host of what a client says. Whoever needs one makes it
+    with :meth:`of`.
     """
 
+    #: What kind of event it is; ``message`` unless it was said.
     event: str
+    #: ``"text"``, ``"json"`` or ``"bytes"``.
     kind: Kind
+    #: The data as bytes: UTF-8, JSON in UTF-8, or as they were.
     payload: bytes
+    #: When it was published, in seconds since 1970; 0 for what a client said.
     time: float
+    #: Where it stands in its topic; None until the bus has taken it.
     id: Position | None = None
+    #: The one client that is not to see it.
     exclude: object = None
 
     @classmethod

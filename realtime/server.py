@@ -15,8 +15,7 @@ from typing import NoReturn
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from realtime import assets, tls
-from realtime.about import About
+from realtime import about, assets, tls
 from realtime.assembly import Assembly, spell
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
@@ -53,9 +52,11 @@ class Server:
     """
 
     def __init__(self, config: Config) -> None:
+        #: What it was made from.
         self.config = config
         #: Whether the sockets are bound, every lifespan has begun and no shutdown has.
         self.ready = False
+        #: The bus; there once it is loaded.
         self.bus: Bus
         #: Everything that the config names; there once it is loaded, though something may be wrong with it.
         self.assembly: Assembly | None = None
@@ -345,9 +346,8 @@ class Server:
         settings, routes = self.config.server, list(assembly.routes)
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
-        about = About(assembly.channels, assembly.plugins, self.bus, assembly.gate, settings)
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
-        own += [*about.routes(), *assets.routes()]
+        own += [*about.routes(assembly), *assets.routes()]
         self.routes = routes + [Route("server", definition) for definition in own]
         self._around = []
         if settings.hosts:

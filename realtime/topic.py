@@ -77,6 +77,7 @@ class Topic(Log):
     def __init__(self, bus: Bus, name: str, options: TopicOptions) -> None:
         super().__init__(options.history)
         self.bus = bus
+        #: Its name: that of its channel, and the values of the path variables, joined by ``/``.
         self.name = name
         self.options = options
         #: Who is here, as the plugin that owns the topic sees it: any hashable, in order, each with what

@@ -1,15 +1,20 @@
-"""Writes the tables of the reference of the config from the models: ``python tests/reference.py``.
+"""Writes what the reference has from the code: ``python tests/reference.py``.
 
-A table stands behind its comment, ``<!-- keys of server -->``. What a key means is the docstring below
-it in its model; its type and its default are those of the JSON Schema that editors get.
+On the page of the config a table stands behind its comment, ``<!-- keys of server -->``. What a key means
+is the docstring below it in its model; its type and its default are those of the JSON Schema that editors
+get. The page of the API is written whole, from docstrings and signatures.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
+import public
 import yaml
 from pydantic import BaseModel
 from tree import ROOT
@@ -26,8 +31,12 @@ _TABLE = re.compile(r"(?<=<!-- keys of )([^>]+)( -->\n\n)(?:\|.*\n)*")
 
 def tables() -> dict[str, str]:
     """Every table of the page, by the name in its comment."""
+    return {name: table(keys) if keys else "" for name, keys in sections().items()}
+
+
+def sections() -> dict[str, dict[str, tuple[str, str, str]]]:
+    """The keys of every section of the config, by the name that its table has."""
     plugins = Plugins()
-    common = keys_of(of_model(Channel.Settings))
     models: dict[str, type[BaseModel]] = {
         "the config": Document,
         "server": ServerSettings,
@@ -39,11 +48,11 @@ def tables() -> dict[str, str]:
         "channel.allow": Allow,
         "channel.limits": Limits,
     }
-    written = {name: table(keys_of(of_model(model))) for name, model in models.items()}
+    written = {name: keys_of(of_model(model)) for name, model in models.items()}
     for name in ("chat", "clock", "echo"):
         own = keys_of(of_model(plugins.channel_type(name).Settings))
-        changed = {key: row for key, row in own.items() if row != common.get(key)}
-        written[f"plugin {name}"] = table(changed) if changed else ""
+        changed = {key: row for key, row in own.items() if row != written["channel"].get(key)}
+        written[f"plugin {name}"] = changed
     return written
 
 
@@ -117,5 +126,128 @@ def generated(page: str) -> str:
     return _TABLE.sub(lambda match: match[1] + match[2] + written[match[1]], page)
 
 
+# The page of the API
+
+API = PAGE.with_name("api.md")
+_INTRODUCTION = """\
+# API
+
+<!-- `python tests/reference.py` writes this page from the docstrings; change these. -->
+
+Everything that `realtime` exports, in the words of its docstrings: what you may call, override and read.
+What stands here is [promised](../compatibility.md); what a class has beyond it is for the server itself.
+
+Other pages explain and show: [Hooks](hooks.md), [Channels and clients](channel.md), [Bus](bus.md),
+[Client](client.md), [Config](config.md).
+"""
+#: The sections of the page: of which modules they have the names, and what else to read.
+_SECTIONS = {
+    "Channels and clients": ("channel", "[Channels and clients](channel.md) says when each is called."),
+    "The bus": ("bus topic message", "[Bus](bus.md) says what a topic keeps, and for whom."),
+    "Who may do what": ("permissions", "[Who may do what](channel.md#who-may-do-what) has an example."),
+    "Settings": ("values config", "[Every channel](config.md#every-channel) lists the keys that all have."),
+    "The server": ("server embedding", "[In a program](channel.md#in-a-program) has an example."),
+    "The client for applications": ("client", "[Client](client.md) says when it comes back, and how."),
+    "Ends": ("close_codes", "[Close codes](close-codes.md) says what each means."),
+    "Errors": ("errors", "[Errors](channel.md#errors) says when each is raised."),
+    "Versions": ("hookspecs version", "[Compatibility](../compatibility.md) says what they promise."),
+}
+
+
+def api() -> str:
+    """The whole page."""
+    written = [_INTRODUCTION, "## Hooks\n", "A plugin implements those that it wants: [Hooks](hooks.md).\n"]
+    for name, hook in public.hooks().items():
+        written.append(_entry(f"{name}{_arguments(public.parameters(hook))}{_returns(hook)}"))
+        written.append(markdown(inspect.getdoc(hook) or ""))
+    every = [(name, value) for name, value in public.names() if not name.startswith("testing.")]
+    for title, (modules, see) in _SECTIONS.items():
+        written += [f"## {title}\n", f"{see}\n"]
+        for name, value in every:
+            if public.home(name) in modules.split():
+                written += _of(name, value)
+    left = [name for name, _ in every if f"\n### `{name}`\n" not in "\n".join(written)]
+    assert not left, (
+        f"these have no section on the page of the API (_SECTIONS in tests/reference.py): {left}"
+    )
+    return "\n".join(written)
+
+
+def _of(name: str, value: object) -> Iterator[str]:
+    yield f"### `{name}`\n"
+    if name == "connect":
+        yield "The same as [`Connection`](#connection).\n"
+    elif isinstance(value, type):
+        if made := public.constructor(value):
+            yield _entry(f"{name}{_arguments(made)}")
+        bases = [f"`{base.__name__}`" for base in value.__bases__ if base.__name__ in public.exported()]
+        yield markdown(inspect.getdoc(value) or "") + (f"\nA {' and a '.join(bases)}.\n" if bases else "")
+        listed = [member for member in public.members(value) if not member.name.startswith("__")]
+        attributes = [member for member in listed if member.kind in ("attribute", "property")]
+        if issubclass(value, Enum):
+            yield ", ".join(f"`{one.name}` ({one.value})" for one in value) + "\n"
+            attributes = [member for member in attributes if member.kind == "property"]
+        if attributes:
+            yield "\n".join(map(_attribute, attributes)) + "\n"
+        for member in listed:
+            if member.kind not in ("attribute", "property"):
+                yield from _method(member)
+    elif inspect.isfunction(value):
+        yield _entry(f"{name}{_arguments(public.parameters(value))}{_returns(value)}")
+        yield markdown(inspect.getdoc(value) or "")
+    else:
+        yield markdown(public.constant(name))
+
+
+def _attribute(member: public.Member) -> str:
+    type_ = f": {member.type}" if member.type else ""
+    default = f" = {member.default}" if member.default else ""
+    told = markdown(member.doc).strip().replace("\n", "\n  ")
+    return f"- **`{member.name}{type_}{default}`** {told}".rstrip()
+
+
+def _method(member: public.Member) -> Iterator[str]:
+    if member.kind == "class":
+        yield _entry(f"class {member.name}")
+    else:
+        awaited = "await " if member.kind == "async" else ""
+        yield _entry(f"{awaited}{member.name}{_arguments(member.parameters)} -> {member.type}")
+    yield markdown(member.doc)
+
+
+def _entry(signature: str) -> str:
+    return f"**`{signature}`**\n"
+
+
+def _returns(function: Callable[..., Any]) -> str:
+    return f" -> {inspect.signature(function).return_annotation}"
+
+
+def _arguments(parameters: list[inspect.Parameter]) -> str:
+    spelled: list[str] = []
+    for one in parameters:
+        if one.kind is one.KEYWORD_ONLY and "*" not in spelled:
+            spelled.append("*")
+        spelled.append(public.spell(one))
+    return f"({', '.join(spelled)})"
+
+
+def markdown(doc: str) -> str:
+    """A docstring as Markdown: its roles and literals are code, and a block of code is fenced."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", doc)
+    text = re.sub(r"``([^`]+)``", r"`\1`", text)
+    written, code = list[str](), list[str]()
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("    ") and (code or (written and not written[-1])):
+            code += [line[4:]]
+        else:
+            if code:
+                written += ["<!-- not run: from a docstring -->", "```python", *code, "```"]
+                code = []
+            written.append(re.sub("::$", ":", line))
+    return "\n".join(written)
+
+
 if __name__ == "__main__":
     PAGE.write_text(generated(PAGE.read_text()))
+    API.write_text(api())

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from conftest import Serve, Serving
 from tokenmaker import AUTH, token
 from wire import Headers, ask, dial, request, stream, websocket
+
+import realtime
 
 ROOMS = {
     "rooms.py": '''
@@ -111,6 +115,18 @@ async def test_url_from_outside(serve: Serve) -> None:
     async with serve(config(", url: 'https://rt.example'"), ROOMS) as serving:
         lobby, rooms = (await told(serving))["channels"]
     assert (lobby["url"], rooms["url"][:25]) == ("wss://rt.example/chat", "https://rt.example/rooms/")
+
+
+async def test_url_in_an_application() -> None:
+    """Where somebody's application has the server under a prefix, the URLs have it, too."""
+    app = web.Application()
+    channels = {"echo": {"plugin": "echo", "path": "/ws"}}
+    app.add_subapp("/rt", realtime.create_app({"server": {"watchdog": "off"}, "channels": channels}))
+    async with TestServer(app, host="127.0.0.1") as server:
+        assert server.port is not None
+        _, body = await ask(server.port, "/rt/-/channels")
+    [channel] = json.loads(body)["channels"]
+    assert (channel["url"], channel["path"]) == ("ws://localhost/rt/ws", "/ws")
 
 
 async def test_clients_and_topics(serve: Serve) -> None:

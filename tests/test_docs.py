@@ -39,10 +39,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import public
 import pytest
 from chromium import browser, tab
 from needs import curl
-from reference import generated, tables
+from reference import API, api, generated, tables
 from servers import closed_port
 
 import realtime
@@ -509,6 +510,18 @@ def test_every_model_has_its_table() -> None:
     """Every model of the config has its table on the page."""
     named = set(re.findall("<!-- keys of (.+) -->", (REFERENCE / "config.md").read_text()))
     assert named == {name for name, table in tables().items() if table}
+
+
+def test_api_is_documented_from_its_docstrings() -> None:
+    """The page of the API is what ``tests/reference.py`` writes from docstrings and signatures."""
+    assert API.read_text() == api(), "python tests/reference.py writes it anew"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in public.names() if "." not in name])
+def test_api_has_every_name(name: str) -> None:
+    """Every exported name has its heading on the page of the API, and something is said of it."""
+    section = API.read_text().partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
+    assert re.search(r"(?m)^[A-Z_].*\.$", section)
 
 
 # The command line
