@@ -462,7 +462,7 @@ def test_members_are_documented(kind: type) -> None:
 
 def test_bus_is_documented() -> None:
     """The page of the bus names what plugins may use of the bus, a topic and a message."""
-    used = {"publish", "publish_threadsafe", "subscribe", "topic", "topics", "size", "counters"}
+    used = {"publish", "publish_threadsafe", "subscribe", "observe", "topic", "topics", "size", "counters"}
     used |= {"position", "history", "members", "subscribers", "epoch", "offset", "parse"}
     used |= {"event", "kind", "data", "payload", "time", "id", "exclude"}
     assert used <= words_in((REFERENCE / "bus.md").read_text())

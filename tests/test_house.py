@@ -31,7 +31,18 @@ MODULES = modules()
 NAMES = sorted(MODULES)
 PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What knows nothing of sockets, HTTP, YAML or plugins.
-INNER = ("bus", "close_codes", "encodings", "envelope", "errors", "log", "message", "subscriber", "topic")
+INNER = (
+    "bus",
+    "close_codes",
+    "encodings",
+    "envelope",
+    "errors",
+    "log",
+    "message",
+    "observing",
+    "subscriber",
+    "topic",
+)
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
 #: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
