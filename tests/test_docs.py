@@ -410,7 +410,7 @@ async def test_config_example() -> None:
 # What the pages name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "examples").rglob("*.md"))], ids=name_of)
 def test_links(page: Path) -> None:
     """Every relative link leads to a file, and its anchor to a heading of it."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
