@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from realtime.hookspecs import hookimpl as hookimpl
     from realtime.message import Message as Message, Position as Position, Since as Since
+    from realtime.observing import Observation as Observation
     from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
     from realtime.server import Server as Server
     from realtime.topic import Topic as Topic
@@ -50,6 +51,7 @@ _EXPORTS = {
     "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
+    "observing": "Observation",
     "permissions": "Allow Identity Permission",
     "server": "Server",
     "topic": "Topic",

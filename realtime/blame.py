@@ -61,6 +61,8 @@ def lines(places: Iterable[Place]) -> list[str]:
 
 def own_frames(error: BaseException) -> str:
     """An error and the lines of the plugin that led to it, without those of the host."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # a TaskGroup around it tells nobody anything
     try:
         said = f": {error}"
     except Exception:  # of what the plugin does wrong this is the least

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic, did_you_mean
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
+from realtime.observing import Observation
 from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 log = logging.getLogger("realtime.bus")
@@ -98,6 +99,8 @@ class Bus:
         self._topics: dict[str, Topic] = {}
         # Topics that may be idle, the one that was left first before the others.
         self._vacant: dict[Topic, None] = {}
+        #: Who is to know of every topic that comes into being.
+        self.observations: dict[Observation, None] = {}
         self._dirty: dict[Topic, None] = {}
         self._scheduled = False
         self._waiting = False  # for the end of a pause
@@ -136,6 +139,17 @@ class Bus:
         """The topics that exist of what is declared by this name."""
         return [topic for topic in self._topics.values() if topic.name.partition("/")[0] == name]
 
+    def options(self, name: str) -> TopicOptions:
+        """What is declared for the topic of that name. Raises :exc:`UnknownTopic` when nothing is."""
+        root = name.partition("/")[0]
+        options = self._declared.get(root)
+        if options is None:
+            hint = did_you_mean(root, self._declared)
+            if not hint and self._declared:
+                hint = f"; a topic begins with a channel's name: {', '.join(self._declared)}"
+            raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
+        return options
+
     def topic(self, name: str) -> Topic:
         """The topic of that name, made on first use.
 
@@ -154,19 +168,15 @@ class Bus:
         return list(self._topics.values())
 
     def _make(self, name: str) -> Topic:
-        root = name.partition("/")[0]
-        options = self._declared.get(root)
-        if options is None:
-            hint = did_you_mean(root, self._declared)
-            if not hint and self._declared:
-                hint = f"; a topic begins with a channel's name: {', '.join(self._declared)}"
-            raise UnknownTopic(f"no channel declares the topic {name!r}{hint}")
+        options = self.options(name)
         if len(self._topics) >= self._max_topics:
             self._make_room()
         topic = self._topics[name] = Topic(self, name, options)
         if name not in self._declared:
             self._vacant[topic] = None
         self._keep_sweeping()
+        for observation in self.observations:
+            observation.look_at(topic)
         return topic
 
     def _make_room(self) -> None:
@@ -341,6 +351,18 @@ class Bus:
         it missed, and goes on.
         """
         return Subscription(self, topic, since)
+
+    def observe(self, *patterns: str) -> Observation:
+        """Read many topics in plugin code, also those that come into being later::
+
+            async with bus.observe("lobby", "rooms/*") as messages:
+                async for topic, message in messages: ...
+
+        A ``*`` at the end of a pattern stands for anything; without patterns it is all topics. The
+        messages of one topic come in their order, and a gap is told as to a :meth:`subscribe`. Raises
+        :exc:`UnknownTopic` and :exc:`ValueError` when it is entered.
+        """
+        return Observation(self, patterns)
 
 
 class Subscription:

@@ -12,12 +12,11 @@ is off that path (lagging) until the transport has drained, and costs the others
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from realtime.encodings import Form
 from realtime.log import OVERHEAD, Log, Resume
@@ -65,6 +64,12 @@ class TopicOptions:
         return replace(self, lag_bytes=fits) if fits > max(self.lag_bytes, MAX_WRITE + OVERHEAD) else self
 
 
+class Reader(Protocol):
+    """What a topic tells that it has something new; an ``asyncio.Event`` is one."""
+
+    def set(self) -> None: ...
+
+
 class _Batch(NamedTuple):
     data: bytes
     end: int
@@ -97,7 +102,9 @@ class Topic(Log):
         #: Those who have not been live yet: they are greeted, or they replay.
         self.newcomers: dict[Subscriber, None] = {}
         #: Plugin code that reads at its own pace: what is set when there is something new.
-        self.readers: dict[asyncio.Event, None] = {}
+        self.readers: dict[Reader, None] = {}
+        #: How many of them are here only because they look at many topics, and keep none.
+        self.observers = 0
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
         self._look = 0  # nor is that looked at anew before the oldest message kept is this
         # No newcomer, nor anyone behind, stands before this offset. Cursors only go forward, so it stays
@@ -116,8 +123,9 @@ class Topic(Log):
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers and readers it has."""
-        return len(self.live) + len(self.behind) + len(self.lagging) + len(self.held) + len(self.readers)
+        """How many subscribers and readers it has, without those who observe it among others."""
+        written_to = len(self.live) + len(self.behind) + len(self.lagging) + len(self.held)
+        return written_to + len(self.readers) - self.observers
 
     @property
     def idle(self) -> bool:

@@ -6,10 +6,13 @@ sink that remembers what was written to it and can read it back as a client woul
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -316,3 +319,24 @@ def lagging(bed: Bed, form: Form = LINES) -> Wire:
 def numbers(first: int, last: int) -> list[str]:
     """The numbers from the first to the last, as texts."""
     return [str(number) for number in range(first, last + 1)]
+
+
+def steps(work: Callable[[], object]) -> int:
+    """How many lines of Python some work takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    gc.collect()
+    gc.disable()  # what others have left behind would end in the middle, and be counted
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return count

@@ -123,6 +123,14 @@ def test_own_frames() -> None:
     assert line.startswith(f"    {__file__}:")
 
 
+async def test_own_frames_in_a_group() -> None:
+    """Of an error in a ``TaskGroup`` the error is told, and not that there is a group."""
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.TaskGroup():
+            raise LookupError("no engine")
+    assert blame.own_frames(caught.value).startswith(f"LookupError: no engine\n    {__file__}:")
+
+
 @pytest.mark.parametrize(
     ("error", "outside"),
     [(KeyboardInterrupt(), True), (GeneratorExit(), True), (SystemExit(), False), (ValueError(), False)],

@@ -427,7 +427,7 @@ async def test_config_example() -> None:
 # What the pages name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "examples").rglob("*.md"))], ids=name_of)
 def test_links(page: Path) -> None:
     """Every relative link leads to a file, and its anchor to a heading of it."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
@@ -479,7 +479,7 @@ def test_members_are_documented(kind: type) -> None:
 
 def test_bus_is_documented() -> None:
     """The page of the bus names what plugins may use of the bus, a topic and a message."""
-    used = {"publish", "publish_threadsafe", "subscribe", "topic", "topics", "size", "counters"}
+    used = {"publish", "publish_threadsafe", "subscribe", "observe", "topic", "topics", "size", "counters"}
     used |= {"position", "history", "members", "subscribers", "epoch", "offset", "parse"}
     used |= {"event", "kind", "data", "payload", "time", "id", "exclude"}
     assert used <= words_in((REFERENCE / "bus.md").read_text())

@@ -30,8 +30,21 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 NAMES = sorted(MODULES)
 PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
+#: What strangers would write.
+EXAMPLE_FILES = sorted((ROOT / "examples").glob("*/src/*/*.py"))
 #: What knows nothing of sockets, HTTP, YAML or plugins.
-INNER = ("bus", "close_codes", "encodings", "envelope", "errors", "log", "message", "subscriber", "topic")
+INNER = (
+    "bus",
+    "close_codes",
+    "encodings",
+    "envelope",
+    "errors",
+    "log",
+    "message",
+    "observing",
+    "subscriber",
+    "topic",
+)
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
 #: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
@@ -142,9 +155,11 @@ def test_nobody_imports_a_plugin(file: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("file", PLUGIN_FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [*PLUGIN_FILES, *EXAMPLE_FILES], ids=lambda file: f"{file.parent.name}-{file.stem}"
+)
 def test_plugins_know_what_is_exported(file: Path) -> None:
-    """A first-party plugin uses nothing that a stranger cannot use."""
+    """A first-party plugin uses nothing that a stranger cannot use, and an example neither."""
     assert own(file) <= {"realtime"}
     assert {name for module, name in imports(file) if module == "realtime"} <= set(realtime.__all__)
 
@@ -298,6 +313,14 @@ def test_plugins_are_read_as_documentation() -> None:
     assert max(map(lines_of_code, PLUGIN_FILES)) < 200
 
 
+def test_examples_are_read_as_documentation() -> None:
+    """An example has at most 150 lines of code."""
+    by_example: dict[Path, int] = {}
+    for file in EXAMPLE_FILES:
+        by_example[file.parent] = by_example.get(file.parent, 0) + lines_of_code(file)
+    assert max(by_example.values()) <= 150
+
+
 def test_commands_are_read_in_an_hour() -> None:
     """What is done with the server, from outside, stays under 1,200 lines of code."""
     assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1200
@@ -348,7 +371,7 @@ def test_tests_do_not_sleep(file: Path) -> None:
 def test_nothing_is_left_to_do() -> None:
     """No file says that it is not finished."""
     words = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "X" * 3, "HA" + "CK"]))
-    folders = [checkout() / name for name in ("realtime", "plugins", "tests", "docs")]
+    folders = [checkout() / name for name in ("realtime", "plugins", "tests", "docs", "examples")]
     files = [
         file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".yaml")
     ]

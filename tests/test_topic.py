@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gc
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 import pytest
-from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire, lagging, numbers
+from busdrive import CHUNKED, LINES, PLAIN, UNCHUNKED, Bed, Wire, lagging, numbers, steps
 
 from realtime.bus import SLICE
 from realtime.encodings import Form
@@ -266,27 +262,6 @@ def test_replays_do_not_keep_old_history_for_each_other() -> None:
         wires[-2].subscriber.detach()
     assert [len(wire.writes) for wire in wires] == [1, 1, 1] + [0] * 8
     assert bed.topic.size == 0
-
-
-def steps(work: Callable[[], object]) -> int:
-    """How many lines of Python some work takes."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, arg: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    gc.collect()
-    gc.disable()  # what others have left behind would end in the middle, and be counted
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return count
 
 
 def test_publishing_costs_the_same_however_many_replay() -> None:
