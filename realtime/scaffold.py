@@ -81,7 +81,8 @@ def new_plugin(name: str, *, directory: Path | None, force: bool) -> ExitCode:
         print(f"  cd {shlex.quote(str(target))}")
     print("  pip install -e '.[test]'\n  pytest && python -m realtime")
     if own:
-        logs.say(f"a config beside {own[0].module} uses that file, and not the package, while it is there")
+        file = Path(own[0].module).relative_to(Path.cwd())
+        print(f"{file} is what a config beside it means by {name!r}, while it is there")
     return ExitCode.OK
 
 

@@ -188,10 +188,12 @@ class Reader:
         self._open_terminals = AsyncExitStack()
         installed = directory / "installed"
         (directory / ".curlrc").write_text("no-progress-meter\n")
+        # What is installed to be edited is found by a file that only a directory for packages may have.
+        (directory / "sitecustomize.py").write_text(f"import site\nsite.addsitedir({str(installed)!r})\n")
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{installed}:{Path(realtime.__file__).parent.parent}",
+            "PYTHONPATH": f"{directory}:{installed}:{Path(realtime.__file__).parent.parent}",
             "CURL_HOME": str(directory),
             # What is installed by a page goes nowhere else, and comes from no index.
             "PIP_TARGET": str(installed),
