@@ -197,6 +197,7 @@ class Reader:
             "CURL_HOME": str(directory),
             # What is installed by a page goes nowhere else, and comes from no index.
             "PIP_TARGET": str(installed),
+            "PIP_UPGRADE": "1",
             "PIP_NO_DEPS": "1",
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",

@@ -133,7 +133,7 @@ def test_settings_are_explained(tmp_path: Path) -> None:
         assert isinstance(field.value, ast.Constant)
         assert isinstance(meaning, ast.Expr)
         assert isinstance(meaning.value, ast.Constant)
-        row = f"| `{field.target.id}` | `{field.value.value}` | {meaning.value.value} |\n"
+        row = f"| `{field.target.id}` | `{field.value.value!s}` | {meaning.value.value!s} |\n"
         assert row in (package / "README.md").read_text()
 
 
