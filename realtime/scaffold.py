@@ -116,4 +116,4 @@ def _module(name: str) -> str:
 def _class(name: str) -> str:
     camel = "".join(word[0].upper() + word[1:] for word in re.split("[-_]", name))
     # What the module imports has its name already.
-    return f"{camel}Channel" if hasattr(realtime, camel) or camel == "PositiveInt" else camel
+    return f"{camel}Channel" if camel in (*realtime.__all__, "PositiveInt") else camel
