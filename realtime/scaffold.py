@@ -51,10 +51,10 @@ def checked_name(name: str) -> str:
 
 def new_plugin(name: str, *, directory: Path | None, force: bool) -> ExitCode:
     """Write the package of a plugin of this name; ``force``: although there is one of the name."""
-    from realtime.loader import Plugins, first_party
+    from realtime.modules import Modules, first_party
 
     target = directory or Path(PREFIX + name)
-    found = [other for other in Plugins(Path().absolute()).found if other.matches(name)]
+    found = [other for other in Modules(Path().absolute()).found if other.matches(name)]
     # A file beside the config is the author's own, who is about to make a package of it.
     own = [other for other in found if other.directory not in (None, first_party())]
     if len(found) > len(own) and not force:
