@@ -265,7 +265,7 @@ class Reader:
     async def _open(self, name: str, command: str, place: str) -> None:
         if name in self._terminals:
             await self._terminals.pop(name).end()
-        serves = command.rstrip().endswith("-m realtime")
+        serves = re.search(r"-m realtime( serve --reload)?$", command.rstrip())
         if serves:
             command = f"{command.rstrip()} --listen 127.0.0.1:0"
         terminal = self._terminals[name] = Terminal(await self._start(command))
