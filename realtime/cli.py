@@ -94,6 +94,11 @@ def _run(arguments: argparse.Namespace) -> int:
         # A command is the function of its name, and its options are the parameters.
         client: Callable[..., Coroutine[Any, Any, int]] = getattr(terminal, command)
         return asyncio.run(client(**options))
+    if command == "new-plugin":
+        with _undisturbed():
+            from realtime import scaffold
+
+        return scaffold.new_plugin(options["name"], directory=options["directory"], force=options["force"])
     # A link that leads nowhere is there, too: it is no reason to serve something else.
     file = given or (Path("config.yaml") if os.path.lexists("config.yaml") else None)
     if command == "serve":
@@ -297,6 +302,24 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     init.add_argument("file", metavar="FILE", nargs="?", type=Path, help="default: config.yaml")
     init.add_argument("--force", action="store_true", help="replace the file if it is there")
 
+    new_plugin = command(
+        "new-plugin",
+        "write the package of a new plugin, with a channel, tests and CI",
+        "Write a directory realtime-NAME with a package that can be installed: a small channel type with\n"
+        "settings, its tests, strict types, a config that runs it, a workflow for CI. Nothing that is\n"
+        "there is overwritten.",
+        "new-plugin live-poll",
+        "new-plugin live-poll --directory .",
+        config=False,
+    )
+    new_plugin.add_argument("name", metavar="NAME", type=_plugin, help="what a config calls it: live-poll")
+    new_plugin.add_argument(
+        "--directory", metavar="DIR", type=Path, help="where to write it; default: realtime-NAME"
+    )
+    new_plugin.add_argument(
+        "--force", action="store_true", help="although there is another plugin of this name"
+    )
+
     connect = command(
         "connect",
         "connect to a channel: lines in, messages out",
@@ -401,6 +424,15 @@ def _ttl(text: str) -> float:
         return read_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
+
+
+def _plugin(text: str) -> str:
+    from realtime.scaffold import checked_name
+
+    try:
+        return checked_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _since(text: str) -> str:

@@ -14,9 +14,10 @@ from command import ENVIRONMENT, ROOT, run
 
 #: Every command, as the help lists them.
 COMMANDS = (
-    "serve", "check", "plugins", "routes", "config", "schema", "token", "init", "connect", "publish",
+    "serve", "check", "plugins", "routes", "config", "schema", "token", "init", "new-plugin",
+    "connect", "publish",
 )  # fmt: skip
-NO_PLUGINS = ("token", "connect", "publish")
+NO_PLUGINS = ("token", "new-plugin", "connect", "publish")
 STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\nthreading.Event().wait()\n"
 
 # Usage

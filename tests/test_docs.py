@@ -200,14 +200,17 @@ class Reader:
         self._open_terminals = AsyncExitStack()
         installed = directory / "installed"
         (directory / ".curlrc").write_text("no-progress-meter\n")
+        # What is installed to be edited is found by a file that only a directory for packages may have.
+        (directory / "sitecustomize.py").write_text(f"import site\nsite.addsitedir({str(installed)!r})\n")
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{installed}:{Path(realtime.__file__).parent.parent}",
+            "PYTHONPATH": f"{directory}:{installed}:{Path(realtime.__file__).parent.parent}",
             "CURL_HOME": str(directory),
             "PYTHONUNBUFFERED": "1",
             # What is installed by a page goes nowhere else, and comes from no index.
             "PIP_TARGET": str(installed),
+            "PIP_UPGRADE": "1",
             "PIP_NO_DEPS": "1",
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",
@@ -275,7 +278,7 @@ class Reader:
     async def _open(self, name: str, command: str, place: str) -> None:
         if name in self._terminals:
             await self._terminals.pop(name).end()
-        serves = command.rstrip().endswith("-m realtime")
+        serves = re.search(r"-m realtime( serve --reload)?$", command.rstrip())
         if serves:
             command = f"{command.rstrip()} --listen 127.0.0.1:0"
         terminal = self._terminals[name] = Terminal(await self._start(command))

@@ -19,8 +19,12 @@ TESTS = Path(__file__).parent
 
 
 def modules() -> dict[str, Path]:
-    """The modules of the package, ``bus`` or ``transports.sse``, without the first-party plugins."""
-    files = [file for file in sorted(PACKAGE.rglob("*.py")) if PLUGINS not in file.parents]
+    """The modules of the package, ``bus`` or ``transports.sse``, without the first-party plugins.
+
+    What ``new-plugin`` copies is none of them: it is the beginning of somebody's package.
+    """
+    others = {PLUGINS, PACKAGE / "templates"}
+    files = [file for file in sorted(PACKAGE.rglob("*.py")) if others.isdisjoint(file.parents)]
     return {
         ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file
         for file in files

@@ -60,6 +60,8 @@ PREFIX = os.environ.get("REALTIME_PREFIX", "/rt")
 PLUGIN = os.environ.get("REALTIME_PLUGIN", "dice")
 #: The file of that plugin.
 MODULE = PLUGIN.replace("-", "_")
+#: The name of one whose package is written for its author.
+NEW_PLUGIN = os.environ.get("REALTIME_NEW_PLUGIN", "live-poll")
 
 #: How long an answer may take, in seconds: far more than it does, on a busy machine too.
 PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "10"))
