@@ -220,9 +220,10 @@ def test_check_tells_what_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_pytest_tells_what_goes(write: Write) -> None:
     """In the tests of its author it is a ``DeprecationWarning`` at the line of the function."""
     directory = write({"dice.py": channel_type() + OLD})
-    with pytest.warns(DeprecationWarning) as warned:
+    with pytest.warns(DeprecationWarning, match="register_old") as warned:
         Plugins(directory).load("dice")
-    told = "plugin 'dice' implements register_old, which is deprecated: use register_new, which may be asynchronous"
+    told = "plugin 'dice' implements register_old, which is deprecated: "
+    told += "use register_new, which may be asynchronous"
     assert [(str(one.message), one.filename) for one in warned] == [(told, f"{directory}/plugins/dice.py")]
 
 

@@ -69,9 +69,21 @@ GUARDS = (
     "watchdog",
 )
 #: What runs a server: the command line, and somebody's application.
-COMMANDS = ("cli", "embedding", "exit_codes", "inspection", "logs", "schema", "serving", "token")
-#: What only the author of a plugin needs: to begin one, to test it, to have it tried.
-AUTHORS = ("clockwork", "conformance", "peer", "scaffold", "testing", "transcript")
+COMMANDS = (
+    "cli",
+    "embedding",
+    "exit_codes",
+    "inspection",
+    "logs",
+    "reloading",
+    "schema",
+    "serving",
+    "token",
+)
+#: What only the author of a plugin needs: to begin one, to test it, to have it tried, to be told mistakes.
+AUTHORS = ("checks", "clockwork", "conformance", "peer", "remedies", "scaffold", "testing", "transcript")
+#: What tells people and their tools of the server; no message comes by.
+SHOWN = ("about", "assets", "transports.page")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",
@@ -298,7 +310,7 @@ def lines_of_code(file: Path) -> int:
 
 def test_core_is_read_in_an_afternoon() -> None:
     """The bus, the fan-out, the transports and the plugins' host stay under 5,000 lines of code."""
-    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + GUARDS
+    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + GUARDS + SHOWN
     assert sum(lines_of_code(file) for name, file in MODULES.items() if name not in others) < 5000
 
 
@@ -326,13 +338,18 @@ def test_examples_are_read_as_documentation() -> None:
 
 
 def test_commands_are_read_in_an_hour() -> None:
-    """What is done with the server, from outside, stays under 1,200 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1200
+    """What is done with the server, from outside, stays under 1,300 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1300
 
 
 def test_tools_for_authors_are_read_in_an_hour() -> None:
-    """What authors of plugins are given stays under 1,200 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in AUTHORS if name in MODULES) < 1200
+    """What authors of plugins are given stays under 1,500 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in AUTHORS if name in MODULES) < 1500
+
+
+def test_what_is_shown_is_read_in_an_hour() -> None:
+    """What tells of the server stays under 800 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in SHOWN) < 800
 
 
 def test_clients_are_read_in_an_hour() -> None:
