@@ -213,7 +213,7 @@ class ServerSettings(Model):
     """where to listen: `HOST:PORT`, `"[IPV6]:PORT"` or `unix:/PATH`; port 0 is any that is free"""
 
     socket_mode: Annotated[
-        int, BeforeValidator(_mode), *written("{:04o}".format, "a mode, in quotes", "0?[0-7]{3}")
+        int, BeforeValidator(_mode), *written(lambda mode: f"{mode:04o}", "a mode, in quotes", "0?[0-7]{3}")
     ] = 0o660
     """the mode of a unix socket's file: who may connect must be allowed to write"""
 
