@@ -178,12 +178,15 @@ def _of(name: str, value: object) -> Iterator[str]:
     if name == "connect":
         yield "The same as [`Connection`](#connection).\n"
     elif isinstance(value, type):
-        if made := public.constructor(value):
+        made = public.constructor(value) or []
+        if made:
             yield _entry(f"{name}{_arguments(made)}")
         bases = [f"`{base.__name__}`" for base in value.__bases__ if base.__name__ in public.exported()]
         yield markdown(inspect.getdoc(value) or "") + (f"\nA {' and a '.join(bases)}.\n" if bases else "")
         listed = [member for member in public.members(value) if not member.name.startswith("__")]
         attributes = [member for member in listed if member.kind in ("attribute", "property")]
+        told = {one.name for one in made}
+        attributes = [member for member in attributes if member.doc or member.name not in told]
         if issubclass(value, Enum):
             yield ", ".join(f"`{one.name}` ({one.value})" for one in value) + "\n"
             attributes = [member for member in attributes if member.kind == "property"]
