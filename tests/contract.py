@@ -151,7 +151,7 @@ def _parameters(where: str, parameters: Iterable[inspect.Parameter]) -> Iterator
     for one in parameters:
         name, _, rest = public.spell(one).partition(": ")
         given = "=" if one.kind is one.KEYWORD_ONLY else ""
-        needed = one.default is one.empty and one.kind is not one.VAR_POSITIONAL
+        needed = one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         yield f"{where}({name}{given}): {rest}{f', {REQUIRED}' if needed else ''}"
 
 

@@ -26,12 +26,15 @@ PROMISED = {
     "Topic": "name position epoch history members subscribers size",
     "Server": "config ready bus channels addresses load start stop reload",
     "Subscription": "__aenter__ __aexit__ __aiter__ __anext__",
+    "Observation": "__aenter__ __aexit__ __aiter__ __anext__",
+    "Clock": "advance",
 }
 #: Of these all is promised but what is for the host.
 FOR_THE_HOST = {
     "Channel": "serve_with joined left methods url_on",
     "Message": "at",
     "Model": "model_config",
+    "Peer": "opened",
 }
 #: What anybody makes one of, or calls the ``__init__`` of: the rest is made by the host.
 MADE = {"Address", "Backoff", "Channel", "Connection", "Position", "Rejected", "Server"}
@@ -100,7 +103,8 @@ def spell(parameter: inspect.Parameter) -> str:
     written = "" if parameter.annotation is parameter.empty else f": {_tidy(written)}"
     if parameter.default is not parameter.empty:
         written += f" = {default_of(parameter.default)}"
-    return f"{'*' * (parameter.kind is parameter.VAR_POSITIONAL)}{parameter.name}{written}"
+    many, named = parameter.kind is parameter.VAR_POSITIONAL, parameter.kind is parameter.VAR_KEYWORD
+    return f"{'*' * many}{'**' * named}{parameter.name}{written}"
 
 
 def default_of(value: object) -> str:
