@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from chromium import browser, tab
 from tree import ROOT, checkout
 from websockets.asyncio.client import connect
 from wire import post, stream
@@ -88,6 +89,21 @@ async def test_poll_of_people_and_programs(together: Home) -> None:
         assert head.status == 202
         told = [json.loads((await watcher.event())["data"])["votes"] for _ in range(3)]
     assert told == [{"pizza": 0, "sushi": 0}, {"pizza": 1, "sushi": 0}, {"pizza": 1, "sushi": 1}]
+
+
+async def test_page_of_a_poll(together: Home) -> None:
+    """A person votes on the page, and sees the votes of others."""
+    async with (
+        serving(together) as address,
+        browser() as chromium,
+        tab(chromium, f"http://{address}/polls/lunch/page") as page,
+        connect(f"ws://{address}/polls/lunch") as other,
+    ):
+        await page.get_by_role("button", name="pizza 0").click()
+        await page.get_by_role("button", name="pizza 1").wait_for()
+        await other.send("sushi")
+        await page.get_by_role("button", name="sushi 1").wait_for()
+        assert await page.title() == "Where do we eat?"
 
 
 async def test_wrong_password(together: Home) -> None:
