@@ -26,6 +26,7 @@ PROMISED = {
     "Topic": "name position epoch history members subscribers size",
     "Server": "config ready bus channels addresses load start stop reload",
     "Subscription": "__aenter__ __aexit__ __aiter__ __anext__",
+    "Observation": "__aenter__ __aexit__ __aiter__ __anext__",
 }
 #: Of these all is promised but what is for the host.
 FOR_THE_HOST = {

@@ -143,7 +143,7 @@ Other pages explain and show: [Hooks](hooks.md), [Channels and clients](channel.
 #: The sections of the page: of which modules they have the names, and what else to read.
 _SECTIONS = {
     "Channels and clients": ("channel", "[Channels and clients](channel.md) says when each is called."),
-    "The bus": ("bus topic message", "[Bus](bus.md) says what a topic keeps, and for whom."),
+    "The bus": ("bus observing topic message", "[Bus](bus.md) says what a topic keeps, and for whom."),
     "Who may do what": ("permissions", "[Who may do what](channel.md#who-may-do-what) has an example."),
     "Settings": ("values config", "[Every channel](config.md#every-channel) lists the keys that all have."),
     "The server": ("server embedding", "[In a program](channel.md#in-a-program) has an example."),

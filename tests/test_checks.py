@@ -29,8 +29,9 @@ HOOK = "from realtime import hookimpl\n\n"
 
 def test_channel_itself_can_be_offered(write: Write) -> None:
     """``Channel`` as it is, on which clients only read, has nothing wrong."""
-    source = "from realtime import Channel\n\n@hookimpl\ndef register_channels(): return {'dice': Channel}\n"
-    assert Plugins(write({"dice.py": HOOK + source})).channel_type("dice") is Channel
+    source = "from realtime import Channel, hookimpl\n\n\n"
+    source += "@hookimpl\ndef register_channels(): return {'dice': Channel}\n"
+    assert Plugins(write({"dice.py": source})).channel_type("dice") is Channel
 
 
 @pytest.mark.parametrize(
