@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,17 @@ async def test_what_is_installed(together: Home) -> None:
     ran = await together.ran("-c", str(EXAMPLES / "config.yaml"), "plugins", "--json")
     known = json.loads("\n".join(ran.said))
     assert {name for name in NAMES if name in json.dumps(known)} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_config_of_a_readme(together: Home, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page of each example says to write into a config is taken."""
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    shown = re.search(r"(?ms)^```yaml\n(.*?)^```", (EXAMPLES / name / "README.md").read_text())
+    assert shown
+    together.write(shown[1].replace("scrypt:…", f"scrypt:{'0' * 32}:{'0' * 64}"))
+    ran = await together.ran("check")
+    assert (ran.code, name.removeprefix("realtime-") in shown[1]) == (0, True), ran
 
 
 @pytest.mark.parametrize("name", NAMES)
