@@ -92,7 +92,7 @@ def check_type(label: str, kind: type[Channel]) -> None:
     _check_settings(label, kind)
     _check_transports(label, kind)
     for name in vars(kind):
-        if name in _HOSTS:
+        if name in _HOSTS and kind is not Channel:  # which may be offered as it is
             wrong = "is the host's own in every channel: give yours another name"
             raise PluginProblem(f"{label}.{name} {wrong}{line_of(kind, name)}")
         if name.startswith("on_") and name not in _AWAITED:

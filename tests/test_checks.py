@@ -8,6 +8,7 @@ import pytest
 from test_loader import Install, Write, channel_type, install, problem, write
 
 from realtime import hookspecs
+from realtime.channel import Channel
 from realtime.checks import HOOKS, PluginProblem
 from realtime.loader import Plugins
 
@@ -24,6 +25,13 @@ def test_hooks_are_those_of_the_page() -> None:
 
 
 HOOK = "from realtime import hookimpl\n\n"
+
+
+def test_channel_itself_can_be_offered(write: Write) -> None:
+    """``Channel`` as it is, on which clients only read, has nothing wrong."""
+    source = "from realtime import Channel, hookimpl\n\n\n"
+    source += "@hookimpl\ndef register_channels(): return {'dice': Channel}\n"
+    assert Plugins(write({"dice.py": source})).channel_type("dice") is Channel
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from chromium import browser, tab
 from tree import ROOT, checkout
 from websockets.asyncio.client import connect
 from wire import post, stream
@@ -90,6 +92,21 @@ async def test_poll_of_people_and_programs(together: Home) -> None:
     assert told == [{"pizza": 0, "sushi": 0}, {"pizza": 1, "sushi": 0}, {"pizza": 1, "sushi": 1}]
 
 
+async def test_page_of_a_poll(together: Home) -> None:
+    """A person votes on the page, and sees the votes of others."""
+    async with (
+        serving(together) as address,
+        browser() as chromium,
+        tab(chromium, f"http://{address}/polls/lunch/page") as page,
+        connect(f"ws://{address}/polls/lunch") as other,
+    ):
+        await page.get_by_role("button", name="pizza 0").click()
+        await page.get_by_role("button", name="pizza 1").wait_for()
+        await other.send("sushi")
+        await page.get_by_role("button", name="sushi 1").wait_for()
+        assert await page.title() == "Where do we eat?"
+
+
 async def test_wrong_password(together: Home) -> None:
     """Who has another password than the config is refused, and asked for it."""
     wrong = base64.b64encode(b"alice:guess").decode()
@@ -144,6 +161,17 @@ async def test_what_is_installed(together: Home) -> None:
     ran = await together.ran("-c", str(EXAMPLES / "config.yaml"), "plugins", "--json")
     known = json.loads("\n".join(ran.said))
     assert {name for name in NAMES if name in json.dumps(known)} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_config_of_a_readme(together: Home, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page of each example says to write into a config is taken."""
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    shown = re.search(r"(?ms)^```yaml\n(.*?)^```", (EXAMPLES / name / "README.md").read_text())
+    assert shown
+    together.write(shown[1].replace("scrypt:…", f"scrypt:{'0' * 32}:{'0' * 64}"))
+    ran = await together.ran("check")
+    assert (ran.code, name.removeprefix("realtime-") in shown[1]) == (0, True), ran
 
 
 @pytest.mark.parametrize("name", NAMES)

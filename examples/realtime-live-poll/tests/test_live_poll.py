@@ -124,9 +124,18 @@ async def test_votes_of_a_closed_poll_stay(serve: Serve) -> None:
             assert (await late.receive()).data["votes"] == {"now": 1, "later": 0}
 
 
+async def test_page(serve: Serve) -> None:
+    """Beside the poll there is a page for a person's browser, which finds the poll by its own path."""
+    async with serve(CONFIG) as server:
+        page = await server.request("GET", "/polls/lunch/page")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert 'location.pathname.replace(/\\/page$/, "")' in page.text
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "where"),
     [
+        ("/polls/{poll}", "/polls/{poll...}", r"channels\.polls\.path: expected a path with one variable"),
         ("/polls/{poll}", "/polls", r"channels\.polls\.path: expected a path with one variable"),
         ("[pizza, sushi]", "[pizza]", r"channels\.polls\.polls\.lunch\.choices"),
     ],

@@ -9,15 +9,19 @@ channels:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Annotated
 
+from aiohttp import web
 from pydantic import Field, field_validator
 from realtime import Bus, Channel, Client, Duration, Message, Model, Position, Rejected, hookimpl
 
 #: The version of Realtime's contract with plugins that this is written for.
 API_VERSION = 1
+#: A page for people: it shows one poll, and votes.
+PAGE = files(__name__).joinpath("page.html").read_text(encoding="utf-8")
 
 
 class Poll(Model):
@@ -64,6 +68,8 @@ class LivePoll(Channel):
     is to send one of the choices, as text or as JSON; who votes again changes the vote. A vote is
     that of an identity, and stays. Who has none votes for as long as the connection lasts, so nobody
     votes twice by coming back; a POST has no connection that lasts, so it needs an identity.
+
+    Beside each poll, at `/page` below its path, there is a page for people.
     """
 
     class Settings(Channel.Settings):
@@ -73,7 +79,7 @@ class LivePoll(Channel):
         @field_validator("path")
         @classmethod
         def has_one_variable(cls, path: str) -> str:
-            if path.count("{") != 1:
+            if path.count("{") != 1 or "...}" in path:
                 raise ValueError("expected a path with one variable, such as /polls/{poll}")
             return path
 
@@ -90,6 +96,14 @@ class LivePoll(Channel):
         if topic not in self.ballots:
             raise Rejected(f"there is no poll {topic.removeprefix(f'{self.name}/')!r}", 404)
         return self.ballots[topic]
+
+    @hookimpl
+    def register_routes(self, bus: Bus) -> Iterable[web.RouteDef]:
+        return [*super().register_routes(bus), web.get(f"{self.settings.path}/page", self.page)]
+
+    async def page(self, request: web.Request) -> web.Response:
+        """The page, which then connects to the poll as any client does."""
+        return web.Response(text=PAGE, content_type="text/html")
 
     async def on_connect(self, client: Client) -> None:
         self.ballot(client.topic)
