@@ -265,6 +265,7 @@ class Reader:
     async def _start(self, command: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             "bash",
+            "--norc",  # which it would read, as it takes our socket for somebody from the network
             "-ec",
             command,
             cwd=self.directory,
