@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,9 +13,10 @@ import pytest
 from command import ENVIRONMENT
 from project import ANYIO, AUTO, CONFTEST, run
 from puppet import PULLED, PUPPET
+from tree import ROOT
 
 from realtime import ConfigError
-from realtime.testing import Serve
+from realtime.testing import Answer, Clock, Harness, Peer, Serve
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
 TOPICS = "channels: {topics: {plugin: topics, path: '/t/{topic...}', history: 10}}"
@@ -160,3 +163,18 @@ def test_without_pytest(tmp_path: Path) -> None:
     source = "import sys; sys.modules['pytest'] = None; import realtime.server; import realtime.testing"
     done = subprocess.run([sys.executable, "-c", source], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stderr.endswith("ImportError: realtime.testing is a plugin of pytest: pip install pytest\n")
+
+
+@pytest.mark.parametrize("kind", [Harness, Peer, Clock, Answer])
+def test_members_are_documented(kind: type) -> None:
+    """Every public name of the harness is in its reference, and says what it does."""
+    page = (ROOT / "docs" / "reference" / "testing.md").read_text()
+    members = [
+        name
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, property))
+    ]
+    own = {Peer: {"opened"}, Clock: {"restore", "time", "wall_time", "call_at", "call_later", "settle"}}
+    for name in set(members) - own.get(kind, set()):
+        assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", page), name
+        assert inspect.getdoc(getattr(kind, name)), name
