@@ -49,10 +49,15 @@ def configure(level: str, format: str) -> None:
     handler.setFormatter(JSONLines() if format == "json" else TextLines())
     handler.addFilter(_Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.captureWarnings(True)  # Python's own would be no line of the log
-    warnings.formatwarning = _warning
+    capture_warnings()
     if not sys.warnoptions:
         warnings.simplefilter("default", ResourceWarning)  # what a plugin has opened and left
+
+
+def capture_warnings() -> None:
+    """Python's own warnings, too, are lines of the log, with what is to be done about some."""
+    logging.captureWarnings(True)
+    warnings.formatwarning = _warning
 
 
 def say(*lines: str, level: int = logging.INFO) -> None:

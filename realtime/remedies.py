@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from realtime.errors import did_you_mean
+from realtime.values import Model
 
 _AWAIT = "an 'await' is missing before a call: publish, send, receive, close, ping and kick are awaited"
 _LIFESPAN = "the server runs an event loop already: await it in a method, or in lifespan()"
@@ -76,6 +77,10 @@ def remedy(error: BaseException) -> str:
         text = str(error)
     except Exception:  # an error that cannot be shown has no remedy that could be known
         return ""
+    if isinstance(error, AttributeError) and error.name and error.obj is not None:
+        near = did_you_mean(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
+        if near and (isinstance(error.obj, Model) or type(error.obj).__module__.startswith("realtime.")):
+            return near
     if isinstance(error, ImportError) and (
         found := re.match("cannot import name '(.*)' from '(.*?)'", text)
     ):
