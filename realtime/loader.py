@@ -11,6 +11,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -284,7 +285,8 @@ def build(
     """
     plugins = Plugins(config.directory, before, anew=anew)
     source = config.source
-    built = Built(plugins, {}, {}, {}, problems := [])
+    problems: list[Problem] = []
+    built = Built(plugins, {}, {}, {}, problems)
     for index, name in enumerate(config.plugins):
         at = ("plugins", index)
         asked: list[type[Model]] = [Model]
@@ -296,7 +298,8 @@ def build(
         try:
             plugins.load(name, validate)
         except ValidationError as error:
-            problems.extend(source.explain(error, asked[-1], at))
+            told = source.explain(error, asked[-1], at)
+            problems.extend(replace(one, message=f"plugin {name!r}: {one.message}") for one in told)
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), at))
     for name, values in config.channels.items():

@@ -143,10 +143,18 @@ def _warning(
     source = line or linecache.getline(filename, lineno)
     more = ""
     if re.fullmatch("coroutine '.*' was never awaited", str(message)):
-        more = ": write 'await' before the call"
+        more = f": write 'await' before the call{_of_module(filename)}"
         if is_host(filename):  # it was kept in a variable, and given up later than it was made
             more += "; where that is, a server tells that runs with PYTHONASYNCIODEBUG=1"
     return f"{filename}:{lineno}: {category.__name__}: {message}{more}\n  {source.strip()}"
+
+
+def _of_module(file: str) -> str:
+    """The module of a file, as its author knows it."""
+    names = [
+        name for name, module in list(sys.modules.items()) if getattr(module, "__file__", None) == file
+    ]
+    return f" in {_PLUGIN.sub('', names[0])!r}" if names else ""
 
 
 def _place(error: BaseException) -> tuple[str, int]:

@@ -33,7 +33,11 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         "client.state has what was put there: set {0} in on_connect or on_join, for each transport; "
         "else getattr(client.state, '{0}', None)",
     ),
-    (AttributeError, r"^can't set attribute$", "a message cannot be changed: publish another"),
+    (
+        AttributeError,
+        r"^can't set attribute|^property of 'Message' object has no setter",
+        "a message cannot be changed: publish another",
+    ),
     (AttributeError, r"^property '(clients|topics|methods)' of .* has no setter", _ONE_OF_ITS_OWN),
     (AttributeError, r"^'coroutine' object", _AWAIT),
     (TypeError, "'coroutine' object", _AWAIT),

@@ -441,7 +441,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a plugin that wants settings and has none",
-            "plugins[0]: the key 'sides' is missing",
+            "plugins[0]: plugin 'dice': the key 'sides' is missing",
             "`{plugin: dice, sides: 6}`",
             hook(
                 "class Plugin:\n    class Settings(Model):\n        sides: int\n\n"
@@ -451,7 +451,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a setting misspelt where it is used",
-            "a bug of plugin 'dice' closes <Client …>; the settings have no 'side', did you mean 'sides'?",
+            "a bug of plugin 'dice' closes <Client …>, did you mean 'sides'?…AttributeError: 'Settings' object has no attribute 'side'",
             "the name of the field",
             dice(
                 "class Settings(Channel.Settings):\n    sides: int = 6\n\n"
@@ -483,7 +483,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a `lifespan` that returns nothing",
-            "channel 'table': its lifespan could not begin: TypeError: 'NoneType' object does not support the "
+            "channel 'table' of plugin 'dice': its lifespan could not begin: TypeError: 'NoneType' object does not support the "
             "asynchronous context manager protocol; it is to be an 'async def' that yields once, "
             "marked @asynccontextmanager",
             "`@asynccontextmanager` and `async def`, with a `yield`",
@@ -491,7 +491,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a `lifespan` that raises before it yields",
-            "channel 'table': its lifespan could not begin: LookupError: no dice",
+            "channel 'table' of plugin 'dice': its lifespan could not begin: LookupError: no dice",
             "what the error says; what may fail for a while is tried again in a task",
             dice(
                 "@asynccontextmanager\nasync def lifespan(self):\n"
@@ -500,7 +500,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a `lifespan` that does not get to its `yield`",
-            "channel 'table': its lifespan could not begin: RuntimeError: generator didn't yield; "
+            "channel 'table' of plugin 'dice': its lifespan could not begin: RuntimeError: generator didn't yield; "
             "what is marked @asynccontextmanager yields once, on every way",
             "a `yield` on every way through it",
             dice(
@@ -510,8 +510,8 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a `lifespan` that yields twice",
-            "the lifespan of channel:table failed; what is marked @asynccontextmanager yields once, not twice, "
-            "in …dice.py:",
+            "the lifespan of channel:table failed; what is marked @asynccontextmanager yields once, not twice; "
+            "it is of plugin 'dice', in …dice.py:",
             "one `yield`; a loop is a task of a `TaskGroup`",
             dice(
                 "@asynccontextmanager\nasync def lifespan(self):  # here\n    for _ in range(2):\n        yield"
@@ -520,7 +520,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a task of `lifespan` that ends with an error",
-            "channel:table is no longer healthy: its lifespan has ended, in …dice.py:",
+            "channel:table is no longer healthy: its lifespan has ended; it is of plugin 'dice', in …dice.py:",
             "a task that catches what it can go on after",
             dice(
                 "@asynccontextmanager\nasync def lifespan(self):\n"
@@ -532,7 +532,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "`register_services` that returns one instead of a list",
-            "dice: register_services(): … TypeError: '_AsyncGeneratorContextManager' object is not iterable; "
+            "plugin 'dice': its lifespan could not begin: TypeError: '_AsyncGeneratorContextManager' object is not iterable; "
             "return a list of them",
             "`return [rolling(bus)]`",
             services("rolling()", "@asynccontextmanager\nasync def rolling():\n    yield"),
@@ -614,7 +614,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a handler that returns nothing",
-            "plugin 'dice': the handler of /roll returned None; return a web.Response",
+            "TypeError: the handler of /roll returned None: return a web.Response; in …dice.py:…in a route of plugin:dice",
             "`return web.Response(text=…)`",
             routes('[web.get("/roll", roll)]', handler="  # here", does="web.Response()"),
             "get",
@@ -623,7 +623,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a handler that raises",
-            "Error handling request from …LookupError: no dice",
+            "Error handling request from …LookupError: no dice…in a route of plugin:dice",
             "what the error says; `raise web.HTTPBadRequest(text=…)` for what is the client's mistake",
             routes('[web.get("/roll", roll)]', does='raise LookupError("no dice")  # here'),
             "get",
@@ -677,7 +677,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "an attribute misspelt",
-            "a bug of plugin 'dice' closes <Client …>, did you mean 'topic'?",
+            "a bug of plugin 'dice' closes <Client …>, did you mean 'topic'?…AttributeError: 'Client' object has no attribute 'topc'",
             "the name that the reference has",
             dice("async def on_message(self, client, message):\n    client.topc  # here"),
             "text",
@@ -797,14 +797,14 @@ GROUPS: dict[str, list[Mistake]] = {
     "await": [
         Mistake(
             "`client.send` without `await`",
-            "RuntimeWarning: coroutine 'Client.send' was never awaited: write 'await' before the call",
+            "RuntimeWarning: coroutine 'Client.send' was never awaited: write 'await' before the call in 'dice'",
             "`await client.send(…)`",
             dice("async def on_message(self, client, message):\n    client.send('six')  # here"),
             "text",
         ),
         Mistake(
             "`self.publish` without `await`",
-            "RuntimeWarning: coroutine 'Channel.publish' was never awaited: write 'await' before the call",
+            "RuntimeWarning: coroutine 'Channel.publish' was never awaited: write 'await' before the call in 'dice'",
             "`await self.publish(…)`",
             dice(
                 "async def on_message(self, client, message):\n    self.publish(client.topic, 'six')  # here"
@@ -813,14 +813,14 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "`client.close` without `await`",
-            "RuntimeWarning: coroutine 'Client.close' was never awaited: write 'await' before the call",
+            "RuntimeWarning: coroutine 'Client.close' was never awaited: write 'await' before the call in 'dice'",
             "`await client.close(…)`",
             dice("async def on_join(self, client):\n    client.close()  # here"),
             "text",
         ),
         Mistake(
             "`self.kick` without `await`",
-            "RuntimeWarning: coroutine 'Channel.kick' was never awaited: write 'await' before the call",
+            "RuntimeWarning: coroutine 'Channel.kick' was never awaited: write 'await' before the call in 'dice'",
             "`await self.kick(…)`",
             dice("async def on_join(self, client):\n    self.kick(client.topic, id=client.id)  # here"),
             "text",
@@ -846,8 +846,9 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "what is not awaited, published",
-            "ValueError: this data is no JSON: Type is not JSON serializable: coroutine…"
-            "an 'await' is missing before a call",
+            "a bug of plugin 'dice' closes <Client …>; an 'await' is missing before a call: "
+            "publish, send, receive, close, ping and kick are awaited…"
+            "ValueError: this data is no JSON: Type is not JSON serializable: coroutine",
             "`await` it first",
             dice(
                 "async def on_message(self, client, message):\n"

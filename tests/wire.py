@@ -17,7 +17,7 @@ import pytest
 T = TypeVar("T")
 
 #: How long anything that is to happen may take, in seconds.
-PATIENCE = 1.0
+PATIENCE = 8.0
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the key and its answer are those of RFC 6455, section 1.3
