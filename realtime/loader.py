@@ -11,7 +11,6 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -298,8 +297,7 @@ def build(
         try:
             plugins.load(name, validate)
         except ValidationError as error:
-            told = source.explain(error, asked[-1], at)
-            problems.extend(replace(one, message=f"plugin {name!r}: {one.message}") for one in told)
+            problems.extend(source.explain(error, asked[-1], at))
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), at))
     for name, values in config.channels.items():

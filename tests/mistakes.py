@@ -441,7 +441,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a plugin that wants settings and has none",
-            "plugins[0]: plugin 'dice': the key 'sides' is missing",
+            "plugins[0]: the key 'sides' is missing",
             "`{plugin: dice, sides: 6}`",
             hook(
                 "class Plugin:\n    class Settings(Model):\n        sides: int\n\n"

@@ -108,6 +108,7 @@ async def test_mistake(
     await attempt(mistake, tmp_path, told)
     assert like(mistake.says).search(told.text), told.text
     assert place(mistake).search(told.text), told.text
-    # In a value of the config it is named by the key 'plugin' of the same entry.
-    by = r"\bdice\b(?!\.py)" + (r"|channels\.table" if "config.yaml" in place(mistake).pattern else "")
+    # A value of the config stands in an entry that names the plugin.
+    of_config = "config.yaml" in place(mistake).pattern
+    by = r"channels\.table|plugins\[\d\]" if of_config else r"\bdice\b(?!\.py)"
     assert re.search(by, told.text), told.text
