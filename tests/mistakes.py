@@ -1,6 +1,7 @@
 """The mistakes of an author of plugins: what is written, what is said of it, and what to write instead.
 
-``docs/mistakes.md`` has the same rows; a test compares them. The line that a message is to name, in the
+``docs/mistakes.md`` has the same rows: a test compares them, and ``python tests/mistakes.py`` writes the
+page. The line that a message is to name, in the
 plugin or in the config, has the comment ``# here``. In what is said, ``…`` stands for anything.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 CONFIG = "channels:\n  table: {plugin: dice, path: /dice}\n"
@@ -794,7 +796,7 @@ GROUPS: dict[str, list[Mistake]] = {
             "leave",
         ),
     ],
-    "await": [
+    "What is to be awaited": [
         Mistake(
             "`client.send` without `await`",
             "RuntimeWarning: coroutine 'Client.send' was never awaited: write 'await' before the call in 'dice'",
@@ -990,3 +992,25 @@ GROUPS: dict[str, list[Mistake]] = {
 }
 
 MISTAKES = [mistake for group in GROUPS.values() for mistake in group]
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "mistakes.md"
+
+
+def page() -> str:
+    """What the page is to be: its introduction as it is, and a table for each group."""
+    parts = [PAGE.read_text().partition("\n## ")[0].rstrip()]
+    for title, group in GROUPS.items():
+        rows = [f"| {_code(one.says)} | {one.what} | {one.write} |" for one in group]
+        parts.append(
+            "\n".join([f"## {title}", "", "| you see | what was written | write |", "|---|---|---|", *rows])
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _code(text: str) -> str:
+    """A text as code; a text that has a backtick stands in two."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+if __name__ == "__main__":  # write the page anew
+    PAGE.write_text(page())

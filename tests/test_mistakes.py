@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 import wire
 from conftest import make
-from mistakes import MISTAKES, Mistake
+from mistakes import MISTAKES, PAGE, Mistake, page
 
 from realtime import logs
 from realtime.errors import ConfigError
 from realtime.transports import connection
-
-PAGE = Path(__file__).parent.parent / "docs" / "mistakes.md"
 
 
 def like(says: str) -> re.Pattern[str]:
@@ -112,3 +110,8 @@ async def test_mistake(
     of_config = "config.yaml" in place(mistake).pattern
     by = r"channels\.table|plugins\[\d\]" if of_config else r"\bdice\b(?!\.py)"
     assert re.search(by, told.text), told.text
+
+
+def test_page_has_every_mistake() -> None:
+    """The page for authors has each row of the catalogue, and no other."""
+    assert PAGE.read_text() == page()
