@@ -103,7 +103,7 @@ class Assembly:
                 else:
                     managers = list(self.plugins.call(owner, "register_services", bus=self.bus) or ())
                 for manager in managers:
-                    await lifespans.start(owner, manager)
+                    await lifespans.start(owner, manager, self._plugin_of(owner))
             except PluginProblem as problem:
                 raise ConfigError(self.problem(owner, str(problem))) from None
             except BaseException as error:
@@ -114,7 +114,9 @@ class Assembly:
                     channel = self.channels.get(owner.removeprefix("channel:"))
                     of_plugin = self.plugins.line_of_hook(owner, "register_services")
                     wrong += line_of(type(channel), "lifespan") if channel else of_plugin
-                raise ConfigError(self.problem(owner, f"{spell(owner)}: {wrong}")) from None
+                if owner.startswith("channel:"):
+                    wrong = f"{spell(owner)} of plugin {self._plugin_of(owner)!r}: {wrong}"
+                raise ConfigError(self.problem(owner, wrong)) from None
 
     def discard(self) -> None:
         """It is not to be served after all: what was imported for it is put away."""
@@ -187,6 +189,10 @@ class Assembly:
             wrong = f"{taken}{spelled} ({place}); give one of them another path"
             problems.append(self.problem(second.owner, wrong))
         return routes
+
+    def _plugin_of(self, owner: str) -> str:
+        kind, _, name = owner.partition(":")
+        return self.settings[name].plugin if kind == "channel" else name
 
     def _hook_of_routes(self, owner: str) -> str:
         return self.plugins.line_of_hook(owner, "register_routes")

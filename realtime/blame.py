@@ -84,8 +84,10 @@ def defined(thing: Any, name: str = "") -> str:
     """
     try:
         if name and inspect.isclass(thing):
-            thing = next(kind for kind in thing.__mro__ if name in vars(kind))
-            value = inspect.unwrap(vars(thing)[name])
+            thing = next(
+                k for k in thing.__mro__ if name in {**vars(k), **vars(k).get("__annotations__", {})}
+            )
+            value = inspect.unwrap(vars(thing).get(name, thing))
             thing, name = (value, "") if inspect.isfunction(value) else (thing, name)
         thing = inspect.unwrap(thing)
         source, first = inspect.getsourcelines(thing)

@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, NonNegativeInt, PositiveInt
 from realtime.bus import Bus
 from realtime.close_codes import CloseCode, may_be_sent
 from realtime.hookspecs import hookimpl
-from realtime.message import Message, Position
+from realtime.message import NOT_YOURS, RESERVED, Message, Position
 from realtime.paths import route_pattern
 from realtime.permissions import Allow, Identity
 from realtime.topic import Overflow, TopicOptions
@@ -90,6 +90,8 @@ class Client:
         up is closed with 1013. To a closed client it does nothing. Raises :exc:`ValueError`
         for data that no message can carry, and :exc:`TooLarge` for more than could be published.
         """
+        if event != "message" and event.startswith(RESERVED):
+            raise ValueError(NOT_YOURS)
         self._link.send(Message.of(data, event=event, time=time.time()))
 
     async def receive(self, timeout: float | None = None) -> Message:
@@ -285,7 +287,12 @@ class Channel:
     async def publish(
         self, topic: str, data: Any, *, event: str = "message", exclude: Client | None = None
     ) -> Position:
-        """Publish to a topic of this channel, usually ``client.topic``; see :meth:`Bus.publish`."""
+        """Publish to a topic of this channel, usually ``client.topic``; see :meth:`Bus.publish`.
+
+        Raises :exc:`ValueError`, too, for an event that begins with ``realtime:``.
+        """
+        if event != "message" and event.startswith(RESERVED):
+            raise ValueError(NOT_YOURS)
         return await self.bus.publish(topic, data, event=event, exclude=exclude)
 
     async def kick(

@@ -42,11 +42,15 @@ class Lifespans:
         """Those of some owners that run, in the order in which they began."""
         return [running for running in self._running if running.owner in owners]
 
-    async def start(self, owner: str, manager: AbstractAsyncContextManager[object]) -> None:
-        """Enter a context manager; returns when it has been entered, raises what it raises."""
+    async def start(
+        self, owner: str, manager: AbstractAsyncContextManager[object], plugin: str = ""
+    ) -> None:
+        """Enter a context manager of a plugin; returns when it has been entered, raises what it raises."""
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stop = asyncio.Event()
-        task = asyncio.create_task(self._run(owner, manager, entered, stop), name=f"lifespan of {owner}")
+        task = asyncio.create_task(
+            self._run(owner, manager, plugin, entered, stop), name=f"lifespan of {owner}"
+        )
         running = Lifespan(owner, task, stop)  # an owner may have several
         self._running.append(running)
         while not entered.done():
@@ -68,11 +72,10 @@ class Lifespans:
         self,
         owner: str,
         manager: AbstractAsyncContextManager[object],
+        plugin: str,
         entered: asyncio.Future[None],
         stop: asyncio.Event,
     ) -> None:
-        # Python's own errors of a manager have no line of it.
-        place = f", in {defined(getattr(manager, 'func', type(manager)))}"
         try:
             async with manager:
                 entered.set_result(None)
@@ -81,16 +84,16 @@ class Lifespans:
             asked = self._stopping or stop.is_set()
             if not entered.done() or asked or isinstance(error, KeyboardInterrupt):
                 raise
-            log.exception("the lifespan of %s failed%s", owner, place)
+            log.exception("the lifespan of %s failed%s", owner, _place(plugin, manager))
         except BaseException as error:
             if not entered.done():
                 if isinstance(error, Exception):
                     raise
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
-            log.exception("the lifespan of %s failed%s%s", owner, remedy(error), place)
+            log.exception("the lifespan of %s failed%s%s", owner, remedy(error), _place(plugin, manager))
         if not (self._stopping or stop.is_set()):
             self.dead.append(owner)
-            log.error("%s is no longer healthy: its lifespan has ended%s", owner, place)
+            log.error("%s is no longer healthy: its lifespan has ended%s", owner, _place(plugin, manager))
 
     async def stop(self, grace: float) -> None:
         """Leave them all within ``grace`` seconds; see :meth:`leave`."""
@@ -118,3 +121,9 @@ class Lifespans:
                 log.error("the lifespan of %s did not end in time and is cancelled", owner)
                 task.cancel()
                 await asyncio.wait([task], timeout=0.2 * share)
+
+
+def _place(plugin: str, manager: AbstractAsyncContextManager[object]) -> str:
+    """Whose it is, and where: Python's own errors of a context manager have no line of it."""
+    code = getattr(getattr(manager, "gen", None), "ag_code", type(manager))
+    return f"; it is of plugin {plugin!r}, in {defined(code)}"

@@ -284,7 +284,8 @@ def build(
     """
     plugins = Plugins(config.directory, before, anew=anew)
     source = config.source
-    built = Built(plugins, {}, {}, {}, problems := [])
+    problems: list[Problem] = []
+    built = Built(plugins, {}, {}, {}, problems)
     for index, name in enumerate(config.plugins):
         at = ("plugins", index)
         asked: list[type[Model]] = [Model]

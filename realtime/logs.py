@@ -49,10 +49,15 @@ def configure(level: str, format: str) -> None:
     handler.setFormatter(JSONLines() if format == "json" else TextLines())
     handler.addFilter(_Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.captureWarnings(True)  # Python's own would be no line of the log
-    warnings.formatwarning = _warning
+    capture_warnings()
     if not sys.warnoptions:
         warnings.simplefilter("default", ResourceWarning)  # what a plugin has opened and left
+
+
+def capture_warnings() -> None:
+    """Python's own warnings, too, are lines of the log, with what is to be done about some."""
+    logging.captureWarnings(True)
+    warnings.formatwarning = _warning
 
 
 def say(*lines: str, level: int = logging.INFO) -> None:
@@ -138,10 +143,18 @@ def _warning(
     source = line or linecache.getline(filename, lineno)
     more = ""
     if re.fullmatch("coroutine '.*' was never awaited", str(message)):
-        more = ": write 'await' before the call"
+        more = f": write 'await' before the call{_of_module(filename)}"
         if is_host(filename):  # it was kept in a variable, and given up later than it was made
             more += "; where that is, a server tells that runs with PYTHONASYNCIODEBUG=1"
     return f"{filename}:{lineno}: {category.__name__}: {message}{more}\n  {source.strip()}"
+
+
+def _of_module(file: str) -> str:
+    """The module of a file, as its author knows it."""
+    names = [
+        name for name, module in list(sys.modules.items()) if getattr(module, "__file__", None) == file
+    ]
+    return f" in {_PLUGIN.sub('', names[0])!r}" if names else ""
 
 
 def _place(error: BaseException) -> tuple[str, int]:

@@ -13,6 +13,7 @@ Kind = Literal["text", "json", "bytes"]
 MAX_EVENT = 255
 #: How the names of the host's own events begin; no client may send one.
 RESERVED = "realtime:"
+NOT_YOURS = f"an event that begins with {RESERVED} is the server's to send"
 # Half of what the constructor of a named tuple takes; messages are made all the time.
 _new = tuple.__new__
 _POSITION = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
@@ -133,7 +134,7 @@ def said(data: Any, *, event: str = "message") -> Message:
     Raises :exc:`ValueError` for what :meth:`Message.of` does, and for an event of the host's own.
     """
     if event.startswith(RESERVED):
-        raise ValueError(f"an event that begins with {RESERVED} is the server's to send")
+        raise ValueError(NOT_YOURS)
     return Message.of(data, event=event, time=0.0)
 
 

@@ -317,4 +317,5 @@ def _forget_compiled(files: Iterable[Path]) -> None:
 
 def _tell_slow_import(name: str, thread: int) -> None:
     where = "".join(f", in {line}" for line in lines(theirs(of_thread(thread))[-1:]))
-    log.warning("plugin %r is still being imported after %gs%s", name, SLOW_IMPORT, where)
+    remedy = "; what takes long belongs into lifespan() or register_services()"
+    log.warning("plugin %r is still being imported after %gs%s%s", name, SLOW_IMPORT, where, remedy)

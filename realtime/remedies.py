@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from realtime.errors import did_you_mean
+from realtime.values import Model
 
 _AWAIT = "an 'await' is missing before a call: publish, send, receive, close, ping and kick are awaited"
 _LIFESPAN = "the server runs an event loop already: await it in a method, or in lifespan()"
@@ -32,7 +33,11 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         "client.state has what was put there: set {0} in on_connect or on_join, for each transport; "
         "else getattr(client.state, '{0}', None)",
     ),
-    (AttributeError, r"^can't set attribute$", "a message cannot be changed: publish another"),
+    (
+        AttributeError,
+        r"^can't set attribute|^property of 'Message' object has no setter",
+        "a message cannot be changed: publish another",
+    ),
     (AttributeError, r"^property '(clients|topics|methods)' of .* has no setter", _ONE_OF_ITS_OWN),
     (AttributeError, r"^'coroutine' object", _AWAIT),
     (TypeError, "'coroutine' object", _AWAIT),
@@ -76,6 +81,10 @@ def remedy(error: BaseException) -> str:
         text = str(error)
     except Exception:  # an error that cannot be shown has no remedy that could be known
         return ""
+    if isinstance(error, AttributeError) and error.name and error.obj is not None:
+        near = did_you_mean(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
+        if near and (isinstance(error.obj, Model) or type(error.obj).__module__.startswith("realtime.")):
+            return near
     if isinstance(error, ImportError) and (
         found := re.match("cannot import name '(.*)' from '(.*?)'", text)
     ):

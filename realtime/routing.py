@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceRoute, UrlMappingMatchInfo
 from yarl import URL
 
-from realtime.blame import not_the_plugins
+from realtime.blame import defined, not_the_plugins
 from realtime.paths import shape
 
 
@@ -96,7 +96,11 @@ def _contained(route: Route) -> web.RouteDef:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            return await definition.handler(request)
+            response: object = await definition.handler(request)
+            if not isinstance(response, web.StreamResponse):
+                wrong = f"the handler of {definition.path} returned {response!r}: return a web.Response"
+                raise TypeError(f"{wrong}; in {defined(definition.handler)}")
+            return response
         except web.HTTPException:
             raise
         except BaseException as error:

@@ -582,9 +582,8 @@ async def test_lifespan_that_cannot_begin(mistakes: Mistakes) -> None:
     body = "def lifespan(self):\n    pass"
     config = 'server: {listen: ["127.0.0.1:0"]}\nchannels: {a: {plugin: dice, path: /a}}'
     [said] = await mistakes(config, {"dice.py": channel_type(body=body)})
-    assert said.startswith(
-        "c.yaml:2:36: channels.a.path: channel 'a': its lifespan could not begin: TypeError"
-    )
+    where = "c.yaml:2:36: channels.a.path: channel 'a' of plugin 'dice'"
+    assert said.startswith(f"{where}: its lifespan could not begin: TypeError")
 
 
 # What a plugin raises

@@ -307,7 +307,9 @@ async def test_lifespan_that_cannot_begin(serve: Serve) -> None:
     with pytest.raises(ConfigError) as caught:
         async with serve(SPANS, lifespan("raise LookupError('no engine')\nyield")):
             pass
-    assert "channel 'spans': its lifespan could not begin: LookupError: no engine" in str(caught.value)
+    assert "channel 'spans' of plugin 'spans': its lifespan could not begin: LookupError: no engine" in str(
+        caught.value
+    )
     assert "spans.py:" in str(caught.value)
     assert str(caught.value).startswith("config.yaml:2:")
 

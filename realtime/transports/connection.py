@@ -160,8 +160,7 @@ class Connection(Deadline):
 
     def _give_up(self) -> None:
         if self._working:
-            wrong = "what %r had begun did not end within %gs of its leaving and is cancelled"
-            self.channel.log.error(wrong, self.client, LEAVE_GRACE)
+            self.tell_stuck(LEAVE_GRACE)
             self._task.cancel()
 
     def overrun(self, reason: str) -> None:

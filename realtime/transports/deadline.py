@@ -91,6 +91,20 @@ class Deadline(asyncio.Protocol):
         self._task.cancel()
         return now
 
+    def tell_stuck(self, grace: float) -> None:
+        """Log that what the client had begun has not ended so many seconds after its leaving."""
+        places = theirs(of_task(self._task))
+        where = lines(places) or ["?"]
+        self.channel.log.error(
+            "what %r had begun did not end within %gs of its leaving and is cancelled, in %s: "
+            "let Disconnected out of plugin %r",
+            self.client,
+            grace,
+            where[-1],
+            self.channel.settings.plugin,
+            extra={"stack": where},
+        )
+
     def was_overdue(self, error: BaseException) -> bool:
         """Whether this is how a method ended that was cancelled for its time; it is over then."""
         overdue = self._overdue and self._task.uncancel() == 0

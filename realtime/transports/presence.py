@@ -33,7 +33,12 @@ async def arrive(
         del topic.members[client]  # the newest stands last, whoever was quicker with its on_join
         # As it is now, for its leaving is told in the same words. What cannot stand in a list of members
         # fails here: it would fail every newcomer.
-        topic.members[client] = Message.of([[told]], time=0.0).data[0][0]
+        try:
+            topic.members[client] = Message.of([[told]], time=0.0).data[0][0]
+        except ValueError as error:
+            place = defined(type(channel), "member")
+            wrong = str(error).replace("this data", "member() returned what")
+            raise ValueError(f"{wrong}; in {place}") from None
         if aloud:
             await channel.bus.publish(topic.name, topic.members[client], event="realtime:join")
     if aloud and send is not None:
