@@ -356,7 +356,8 @@ class Bus:
         """Read many topics in plugin code, also those that come into being later::
 
             async with bus.observe("lobby", "rooms/*") as messages:
-                async for topic, message in messages: ...
+                async for topic, message in messages:
+                    print(topic, message.data)
 
         A ``*`` at the end of a pattern stands for anything; without patterns it is all topics. The
         messages of one topic come in their order, and a gap is told as to a :meth:`subscribe`. Raises
