@@ -13,7 +13,12 @@ from realtime.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from realtime.bus import Bus as Bus, Subscription as Subscription
-    from realtime.channel import Channel as Channel, Client as Client, Presence as Presence
+    from realtime.channel import (
+        Channel as Channel,
+        Client as Client,
+        Limits as Limits,
+        Presence as Presence,
+    )
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
     from realtime.embedding import SERVER as SERVER, create_app as create_app
@@ -37,12 +42,12 @@ if TYPE_CHECKING:
     from realtime.observing import Observation as Observation
     from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
     from realtime.server import Server as Server
-    from realtime.topic import Topic as Topic
+    from realtime.topic import Overflow as Overflow, Topic as Topic
     from realtime.values import Duration as Duration, Model as Model, Secret as Secret, Size as Size
 
 _EXPORTS = {
     "bus": "Bus Subscription",
-    "channel": "Channel Client Presence",
+    "channel": "Channel Client Limits Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "embedding": "SERVER create_app",
@@ -54,7 +59,7 @@ _EXPORTS = {
     "observing": "Observation",
     "permissions": "Allow Identity Permission",
     "server": "Server",
-    "topic": "Topic",
+    "topic": "Overflow Topic",
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

@@ -105,7 +105,7 @@ class Assembly:
                 for manager in managers:
                     await lifespans.start(owner, manager, self._plugin_of(owner))
             except PluginProblem as problem:
-                raise ConfigError(self.problem(owner, str(problem))) from None
+                raise ConfigError(self.problem(owner, str(problem), "plugin")) from None
             except BaseException as error:
                 if not_the_plugins(error):
                     raise
@@ -116,7 +116,7 @@ class Assembly:
                     wrong += line_of(type(channel), "lifespan") if channel else of_plugin
                 if owner.startswith("channel:"):
                     wrong = f"{spell(owner)} of plugin {self._plugin_of(owner)!r}: {wrong}"
-                raise ConfigError(self.problem(owner, wrong)) from None
+                raise ConfigError(self.problem(owner, wrong, "plugin")) from None
 
     def discard(self) -> None:
         """It is not to be served after all: what was imported for it is put away."""
@@ -147,11 +147,11 @@ class Assembly:
             return self.channels[name].settings.path
         return route.definition.path
 
-    def problem(self, owner: str, message: str) -> Problem:
+    def problem(self, owner: str, message: str, key: str = "path") -> Problem:
         """What is wrong with a plugin or channel, in its place in the config."""
         kind, _, name = owner.partition(":")
         if kind == "channel":
-            return self.config.source.problem(message, ("channels", name, "path"))
+            return self.config.source.problem(message, ("channels", name, key))
         where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
         return self.config.source.problem(f"{spell(owner)}: {message}", where)
 

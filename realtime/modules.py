@@ -35,8 +35,6 @@ log = logging.getLogger("realtime.loader")
 #: After so many seconds a plugin that is still being imported is named in the log.
 SLOW_IMPORT = 5.0
 
-#: What a file was like: when it was written, in nanoseconds, and its size.
-Stamp = tuple[int, int]
 
 _PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
 # Each time that something is imported anew it is another package: none is like one before.
@@ -111,7 +109,7 @@ class Modules:
         self._before = before
         self._anew = anew
         self._generation = next(_generations) if before else 0
-        self._imported: dict[str, tuple[Found, object, dict[Path, Stamp]]] = {}
+        self._imported: dict[str, tuple[Found, object, dict[Path, bytes]]] = {}
         # The plugin of each module, and of each package installed.
         self._owners: dict[str, str] = dict(before._owners) if before else {}
         self._replaced: dict[str, ModuleType] = {}  # the modules of packages that were imported anew
@@ -190,7 +188,7 @@ class Modules:
                 raise PluginProblem(f"the package of the plugin {name!r} {wrong}")
             self._put_away(first.top)
         importlib.invalidate_caches()
-        then = stamps(first.places())
+        then = _contents(files_in(first.places()))
         if before:
             _forget_compiled(then)
         check_api_version(name, importlib.util.find_spec(module))
@@ -203,7 +201,7 @@ class Modules:
         finally:
             slow.cancel()
         if first.directory is not None:
-            then |= stamps(self._neighbours(first, module.rpartition(".")[0], then))
+            then |= _contents(self._neighbours(first, module.rpartition(".")[0], then))
         plugin = operator.attrgetter(attribute)(plugin) if attribute else plugin
         self._imported[name] = first, plugin, then
         return plugin
@@ -212,12 +210,12 @@ class Modules:
         """The files of all plugins that were imported, and the directories where others may be put."""
         return [*self._directories, *(file for _, _, then in self._imported.values() for file in then)]
 
-    def _unchanged(self, found: Found) -> tuple[Found, object, dict[Path, Stamp]] | None:
+    def _unchanged(self, found: Found) -> tuple[Found, object, dict[Path, bytes]] | None:
         """What was imported for this plugin, if its files are as they were."""
         for known in self._imported.values():
             first, _, then = known
             if first == found:
-                same = then == stamps(then) and then.keys() >= stamps(found.places()).keys()
+                same = then == _contents(then) and then.keys() >= set(files_in(found.places()))
                 return known if same else None
         return None
 
@@ -295,16 +293,23 @@ def _package_for(directory: Path, generation: int) -> str:
     return name
 
 
-def stamps(places: Iterable[Path]) -> dict[Path, Stamp]:
-    """What files are like now; of a directory all Python files in it, however deep."""
-    found: dict[Path, Stamp] = {}
+def files_in(places: Iterable[Path]) -> Iterator[Path]:
+    """Files as they are, and of a directory all Python files in it, however deep."""
     for place in places:
-        for file in place.rglob("*.py") if place.is_dir() else [place]:
-            try:
-                status = file.stat()
-                found[file] = status.st_mtime_ns, status.st_size
-            except OSError:
-                found[file] = 0, 0
+        if place.is_dir():
+            yield from place.rglob("*.py")
+        else:
+            yield place
+
+
+def _contents(files: Iterable[Path]) -> dict[Path, bytes]:
+    """What stands in files, as a digest: one that was written again as it was has not changed."""
+    found = {}
+    for file in files:
+        try:
+            found[file] = hashlib.sha256(file.read_bytes()).digest()
+        except OSError:
+            found[file] = b""
     return found
 
 

@@ -7,14 +7,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from realtime import logs
 from realtime.changes import NeedsRestart
 from realtime.config import Config
 from realtime.errors import ConfigError
-from realtime.modules import stamps
+from realtime.modules import files_in
 from realtime.server import Server
 
 log = logging.getLogger("realtime.server")
@@ -32,7 +32,7 @@ class Reloading:
         self._watching = watching
         self._files = [file.absolute()] if file else []
         # Before anything is read, or what changes while it is would never be seen.
-        self._before = stamps(self.files(None)) if watching else {}
+        self._before = _stamps(self.files(None)) if watching else {}
         self._wanted = asyncio.Event()
 
     def listen(self, end: Callable[[], object]) -> None:
@@ -82,10 +82,10 @@ class Reloading:
     async def _watch(self, server: Server) -> None:
         if not self._watching:
             return
-        seen = before = await asyncio.to_thread(stamps, self.files(server)) | self._before
+        seen = before = await asyncio.to_thread(_stamps, self.files(server)) | self._before
         while True:
             await asyncio.sleep(LOOK)
-            now = await asyncio.to_thread(stamps, self.files(server))
+            now = await asyncio.to_thread(_stamps, self.files(server))
             if now == seen != before:
                 before = now
                 self._wanted.set()
@@ -96,8 +96,8 @@ class Reloading:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         logs.say("waiting for a change")
-        before = stamps(self.files(server)) | self._before
-        while stamps(self.files(server)) == before:
+        before = _stamps(self.files(server)) | self._before
+        while _stamps(self.files(server)) == before:
             time.sleep(LOOK)
 
     def files(self, server: Server | None) -> list[Path]:
@@ -105,6 +105,18 @@ class Reloading:
         beside = [(file.parent / "plugins") for file in self._files]
         modules = server.plugins.modules.files() if server and server.assembly else []
         return [*self._files, *beside, *modules]
+
+
+def _stamps(places: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """When files were written, in nanoseconds, and their sizes: to see soon that something has changed."""
+    found = {}
+    for file in files_in(dict.fromkeys(places)):
+        try:
+            status = file.stat()
+            found[file] = status.st_mtime_ns, status.st_size
+        except OSError:
+            found[file] = 0, 0
+    return found
 
 
 def _has_terminal() -> bool:

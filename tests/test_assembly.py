@@ -168,7 +168,7 @@ async def test_lifespan_that_fails_changes_nothing(serve: Serve, again: Again) -
       echo: {plugin: echo, path: /other}
     """
     async with serve(CONFIG, {"dice.py": DICE}) as serving, websocket(serving.port, "/dice") as player:
-        with pytest.raises(ConfigError, match=r"channels\.dice\.path: .*the table is broken"):
+        with pytest.raises(ConfigError, match=r"channels\.dice\.plugin: .*the table is broken"):
             await serving.server.reload(again(new))
         assert log_of(serving) == ["begin 6", "begin 1", "end 1"]
         await player.send(wire.text("roll"))

@@ -10,7 +10,7 @@ import pytest
 from test_loader import Install, Write, install, write
 
 from realtime.checks import PluginProblem
-from realtime.modules import Found, Modules, stamps
+from realtime.modules import Found, Modules, files_in
 
 assert install
 assert write
@@ -179,18 +179,23 @@ def test_owner_of_a_module_of_before(write: Write) -> None:
     assert second.owner(name) == "one"
 
 
-def test_stamps_of_a_directory(tmp_path: Path) -> None:
-    """Of a directory every Python file counts, of others the file; what is not there is nothing."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b.py").write_text("1")
-    (tmp_path / "a" / "c.txt").write_text("1")
-    gone = tmp_path / "gone"
-    found = stamps([tmp_path / "a", tmp_path / "a" / "c.txt", gone])
-    assert [(file.name, size) for file, (_, size) in found.items()] == [
-        ("b.py", 1),
-        ("c.txt", 1),
-        ("gone", 0),
-    ]
+def test_file_that_is_as_it_was(write: Write) -> None:
+    """A file that was changed and changed back is the module that it was."""
+    directory = write({"one.py": ONE})
+    first = Modules(directory)
+    module = first.get("one")
+    write({"one.py": "1 / 0\n"})
+    write({"one.py": ONE})
+    assert Modules(directory, first).get("one") is module
+
+
+def test_files_in_a_directory(tmp_path: Path) -> None:
+    """Of a directory every Python file counts, of others the file itself."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/b/c.py", "a/d.py", "a/e.txt"):
+        (tmp_path / name).write_text("")
+    found = files_in([tmp_path / "a", tmp_path / "a" / "e.txt"])
+    assert {file.name for file in found} == {"c.py", "d.py", "e.txt"}
 
 
 def test_description_is_read_without_importing(write: Write) -> None:
