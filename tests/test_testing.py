@@ -111,6 +111,8 @@ async def test_time_out_of_a_request(serve: Serve) -> None:
 # As pytest runs it
 
 
+#: A conftest may import from the harness before pytest does.
+IMPORT = "from realtime.testing import Serve\n"
 OWN = """
     import pytest
     from realtime.testing import Serve
@@ -142,7 +144,7 @@ OWN = """
 def test_modes(tmp_path: Path, mark: str, options: list[str]) -> None:
     """It works under pytest-asyncio, strict and auto, and under anyio."""
     backend = '@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
-    files = {"conftest.py": f"import pytest\n{CONFTEST}\n{backend}", "test_own.py": OWN % mark}
+    files = {"conftest.py": f"import pytest\n{IMPORT}{CONFTEST}\n{backend}", "test_own.py": OWN % mark}
     done = run(tmp_path, files, *options)
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 

@@ -227,7 +227,7 @@ async def test_two_want_the_name_of_a_ghost(serve: Serve) -> None:
             await two.send("alice")
             await server.clock.advance(2)
             heard = await asyncio.gather(one.receive(), two.receive(), return_exceptions=True)
-            (lost,) = (one for one in heard if isinstance(one, Closed))
+            (lost,) = (each for each in heard if isinstance(each, Closed))
             winner = one if lost is heard[1] else two
             await winner.expect("alice left the chat", "alice joined the chat")
     assert (lost.code, lost.reason) == (4509, "the name alice is taken")
