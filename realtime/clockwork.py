@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 #: So many turns of the loop without anything to do, and all that was begun has arrived. The second is for
 #: when something was going on: what it wrote has yet to come out of a socket.
-QUIET, QUIET_AFTER, MOST_TURNS = 3, 10, 2000
+QUIET, QUIET_AFTER, MOST_TURNS = 3, 6, 2000
 
 
 class Clock:
@@ -33,6 +33,8 @@ class Clock:
         self._note = note
         #: How far it was moved, in seconds.
         self.ahead = 0.0
+        self._advancing = 0
+        self._since = self._spent = 0.0  # real time that moving it takes, which is nobody's patience
         self._timers: dict[int, _Timer] = {}
         self._time, self._call_at, self._call_later = loop.time, loop.call_at, loop.call_later
         # asyncio's own loops ask loop.time() when their timers are due; others have a clock of their own.
@@ -51,6 +53,10 @@ class Clock:
     def time(self) -> float:
         """The time of the loop, in seconds."""
         return self._time() + self.ahead
+
+    def patience(self) -> float:
+        """The time by which a test waits, in seconds: the real one, without that of :meth:`advance`."""
+        return (self._since if self._advancing else time.monotonic()) - self._spent
 
     def wall_time(self) -> float:
         """The time of day that messages have, in seconds since 1970."""
@@ -86,7 +92,17 @@ class Clock:
             raise ValueError("time goes forward only")
         if self._note is not None:
             self._note("clock", f"> {seconds:g}s")
-        target = self.time() + seconds
+        if not self._advancing:
+            self._since = time.monotonic()
+        self._advancing += 1
+        try:
+            await self._go_to(self.time() + seconds)
+        finally:
+            self._advancing -= 1
+            if not self._advancing:
+                self._spent += time.monotonic() - self._since
+
+    async def _go_to(self, target: float) -> None:
         while True:
             now = self.time()
             due = min((at for timer in self._timers.values() if (at := timer.when()) > now), default=target)
@@ -97,6 +113,21 @@ class Clock:
             await self.settle()
             if due >= target:
                 return
+
+    async def within(self, waiting: Awaitable[T], seconds: float, what: str) -> T:
+        """Its result, within so many seconds of :meth:`patience`; :exc:`TimeoutError` says what was not."""
+        __tracebackhide__ = True
+        task, until = asyncio.ensure_future(waiting), self.patience() + seconds
+        try:
+            while not task.done():
+                if (left := until - self.patience()) <= 0:
+                    raise TimeoutError(f"{what} within {seconds:g}s")
+                await asyncio.wait([task], timeout=left)  # which may end early, by the loop's clock
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     async def settle(self) -> None:
         """Let the loop run until nothing goes on in it but timers."""
@@ -162,19 +193,3 @@ class _Timer(asyncio.TimerHandle):
         self._clock._timers.pop(id(self), None)
         self._real.cancel()
         asyncio.Handle.cancel(self)
-
-
-async def within(waiting: Awaitable[T], seconds: float, what: str) -> T:
-    """Its result, within so many seconds of real time, however the loop's clock is moved."""
-    __tracebackhide__ = True
-    task, until = asyncio.ensure_future(waiting), time.monotonic() + seconds
-    try:
-        while not task.done():
-            if (left := until - time.monotonic()) <= 0:
-                raise TimeoutError(f"{what} within {seconds:g}s")
-            await asyncio.wait([task], timeout=left)
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])

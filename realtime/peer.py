@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from realtime.client import Connection
-from realtime.clockwork import within
+from realtime.clockwork import Clock
 from realtime.envelope import V1_JSON
 from realtime.errors import Closed, RealtimeError
 from realtime.links import EventSource
@@ -33,13 +32,20 @@ class Peer(Generic[T]):
     """
 
     def __init__(
-        self, name: str, connection: Connection, plain: bool, timeout: float, record: Transcript
+        self,
+        name: str,
+        connection: Connection,
+        plain: bool,
+        timeout: float,
+        record: Transcript,
+        clock: Clock,
     ) -> None:
         self.name = name
         self._connection = connection
         self._plain = plain
         self._timeout = timeout
         self._record = record
+        self._clock = clock
         self._came: deque[T] = deque()
         self._taken: deque[str] = deque(maxlen=5)
         self._news = asyncio.Event()
@@ -69,7 +75,7 @@ class Peer(Generic[T]):
         self._record.add(self.name, f"> {shown!r}")
         limit = self._timeout if timeout is None else timeout
         sending = self._connection.send(data, event=event, timeout=NEVER)
-        return await within(sending, limit, f"{self.name}: {shown!r} was not acknowledged")
+        return await self._clock.within(sending, limit, f"{self.name}: {shown!r} was not acknowledged")
 
     async def receive(self, *, timeout: float | None = None) -> T:
         """The next message; :exc:`realtime.Closed` when there is none any more.
@@ -107,11 +113,9 @@ class Peer(Generic[T]):
         """
         __tracebackhide__ = True
         ended = self._end
-        if self._record.clock is not None:
-            await self._record.clock.settle()
+        await self._clock.settle()
         await self._until(lambda: bool(self._came) or self._end is not ended, within)
-        if self._record.clock is not None:
-            await self._record.clock.settle()
+        await self._clock.settle()
         if self._came:
             came = ", ".join(map(_shown, self._came))
             raise AssertionError(f"{self.name}: expected nothing, but this came: {came[:WIDTH]}")
@@ -137,11 +141,11 @@ class Peer(Generic[T]):
             self._end = self._end or Closed(1000)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Peer[T]]:
+    async def _opened(self) -> AsyncIterator[Peer[T]]:
         what = f"{self.name}: the server did not answer"
         async with contextlib.AsyncExitStack() as stack:
             try:
-                await within(self._connection.__aenter__(), self._timeout, what)
+                await self._clock.within(self._connection.__aenter__(), self._timeout, what)
             except RealtimeError as error:
                 self._record.add(self.name, f"< {error}")
                 raise
@@ -151,7 +155,9 @@ class Peer(Generic[T]):
             if not self._plain and (not isinstance(link, EventSource) or link._objects):
                 if not isinstance(link, EventSource) and self._connection.subprotocol != V1_JSON:
                     raise AssertionError(f"{self.name}: the server does not speak {V1_JSON} here")
-                await within(self._connection._welcomed.wait(), self._timeout, f"{self.name}: no welcome")
+                await self._clock.within(
+                    self._connection._welcomed.wait(), self._timeout, f"{self.name}: no welcome"
+                )
             self._reading = asyncio.create_task(self._read())
             try:
                 yield self
@@ -175,9 +181,9 @@ class Peer(Generic[T]):
 
     async def _until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Whether it became true within so many seconds of real time."""
-        until = time.monotonic() + (self._timeout if timeout is None else timeout)
+        until = self._clock.patience() + (self._timeout if timeout is None else timeout)
         while not condition():
-            if (left := until - time.monotonic()) <= 0:
+            if (left := until - self._clock.patience()) <= 0:
                 return False
             self._news.clear()
             with contextlib.suppress(TimeoutError):  # which may come early, by the loop's clock

@@ -30,7 +30,7 @@ except ImportError:
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.client import Connection
-from realtime.clockwork import Clock, within
+from realtime.clockwork import Clock
 from realtime.config import Config, load, parse
 from realtime.envelope import V1_JSON
 from realtime.errors import did_you_mean
@@ -184,8 +184,8 @@ class Harness:
         )
         name = f"{kind} {next(self._numbers)} {path.partition('?')[0]}"
         limit = self._timeout if timeout is None else timeout
-        peer: Peer[Any] = Peer(name, connection, plain, limit, self._record)
-        return peer.opened()
+        peer: Peer[Any] = Peer(name, connection, plain, limit, self._record, self.clock)
+        return peer._opened()
 
     async def post(
         self,
@@ -218,7 +218,7 @@ class Harness:
         options = {"allow_redirects": False, **options}
         asking = self._ask(method, path, options)
         limit = self._timeout if timeout is None else timeout
-        answer = await within(asking, limit, f"{what}: no whole answer came")
+        answer = await self.clock.within(asking, limit, f"{what}: no whole answer came")
         self._record.add("http", f"< {answer.status} {answer.text!r}")
         return answer
 
@@ -274,7 +274,7 @@ class Serve:
         with self._record.listening(loop) as clock:
             server.load()
             server.bus.wall_time = clock.wall_time
-            await within(server.start(), START, "the server did not start")
+            await clock.within(server.start(), START, "the server did not start")
             harness = Harness(server, clock, self._record, timeout)
             try:
                 yield harness

@@ -41,7 +41,7 @@ async def test_name_timeout(serve: Serve) -> None:
 async def test_heartbeats_go_on(serve: Serve) -> None:
     """Pings and their answers go on while time moves: who is there stays."""
     async with serve(ECHO) as server, server.ws("/ws") as client:
-        await server.clock.advance(600)
+        await server.clock.advance(200)
         await client.send("hi")
         await client.expect("Echo: hi")
 
@@ -86,10 +86,11 @@ async def test_asyncio_timeout(serve: Serve) -> None:
 
 async def test_advance_during_a_wait(serve: Serve) -> None:
     """To move the clock does not end what a client waits for."""
-    async with serve(CLOCK) as server, server.sse("/events") as stream:
+    config = CLOCK.replace("1h", "1m")
+    async with serve(config) as server, server.sse("/events") as stream:
         await stream.receive()
         waiting = asyncio.create_task(stream.receive())
-        await server.clock.advance(3600)
+        await server.clock.advance(60)
         assert (await waiting).data.startswith("Current time: ")
 
 
