@@ -146,7 +146,7 @@ def _warning(
         more = f": write 'await' before the call{_of_module(filename)}"
         if is_host(filename):  # it was kept in a variable, and given up later than it was made
             more += "; where that is, a server tells that runs with PYTHONASYNCIODEBUG=1"
-    return f"{filename}:{lineno}: {category.__name__}: {message}{more}\n  {source.strip()}"
+    return f"{filename}:{lineno}: {category.__name__}: {message}{more}: {source.strip()}"
 
 
 def _of_module(file: str) -> str:
@@ -183,7 +183,7 @@ def _message(record: logging.LogRecord) -> str:
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
     if record.name == "asyncio" and text.startswith(("Task exception was never", "Task was destroyed")):
-        text += "\nremedy: await it, or start it in an asyncio.TaskGroup in lifespan()"
+        text += "; await it, or start it in an asyncio.TaskGroup in lifespan()"
     repeats = getattr(record, "repeats", 0)
     return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
 
