@@ -354,8 +354,10 @@ class Gate:
                         return _refused(f"you may not {action} here: {owner} does not allow it\n", identity)
             except KeyboardInterrupt:
                 raise
-            except BaseException:
-                log.exception("authorize of %s failed; what was asked for is denied", owner)
+            except BaseException as error:
+                log.exception(
+                    "authorize of %s failed; what was asked for is denied%s", owner, remedy(error)
+                )
                 return _refused(f"you may not {action} here: {owner} has a bug\n", identity)
         return None
 

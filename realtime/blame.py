@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pluggy
+import pydantic
 
 from realtime.eager import go_on
 from realtime.remedies import remedy
@@ -23,7 +24,11 @@ from realtime.remedies import remedy
 Place = tuple[FrameType, int]
 
 _PACKAGE = str(Path(__file__).parent)
-_HOSTS = (_PACKAGE, *(str(Path(str(module.__file__)).parent) for module in (aiohttp, pluggy)), "<frozen")
+_HOSTS = (
+    _PACKAGE,
+    *(str(Path(str(module.__file__)).parent) for module in (aiohttp, pluggy, pydantic)),
+    "<frozen",
+)
 _STDLIB = sysconfig.get_path("stdlib")
 
 
@@ -100,7 +105,7 @@ def defined(thing: Any, name: str = "") -> str:
 
 
 def is_host(file: str) -> bool:
-    """Whether a file is ours, aiohttp's, pluggy's or Python's own: these tell a plugin's author nothing."""
+    """Whether a file is ours, what we stand on or Python's own: these tell a plugin's author nothing."""
     if file.startswith(f"{_PACKAGE}/plugins/"):
         return False
     return file.startswith(_HOSTS) or (

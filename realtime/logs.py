@@ -140,13 +140,16 @@ def _warning(
     """As Python writes it, with the remedy where there is one (``warnings.formatwarning``)."""
     from realtime.blame import is_host  # the client's commands have no need of it
 
-    source = line or linecache.getline(filename, lineno)
-    more = ""
-    if re.fullmatch("coroutine '.*' was never awaited", str(message)):
-        more = f": write 'await' before the call{_of_module(filename)}"
+    text, _, origin = str(message).partition("\nCoroutine created at")
+    if made := re.findall(r'File "(.+)", line (\d+), in ', origin):
+        (filename, number), line = made[-1], None
+        lineno = int(number)
+    if re.fullmatch("coroutine '.*' was never awaited", text):
+        text += f": write 'await' before the call{_of_module(filename)}"
         if is_host(filename):  # it was kept in a variable, and given up later than it was made
-            more += "; where that is, a server tells that runs with PYTHONASYNCIODEBUG=1"
-    return f"{filename}:{lineno}: {category.__name__}: {message}{more}\n  {source.strip()}"
+            text += "; where that is, serve --reload tells"
+    source = line or linecache.getline(filename, lineno)
+    return f"{filename}:{lineno}: {category.__name__}: {text}: {source.strip()}"
 
 
 def _of_module(file: str) -> str:
@@ -183,7 +186,7 @@ def _message(record: logging.LogRecord) -> str:
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
     if record.name == "asyncio" and text.startswith(("Task exception was never", "Task was destroyed")):
-        text += "\nremedy: await it, or start it in an asyncio.TaskGroup in lifespan()"
+        text += "; await it, or start it in an asyncio.TaskGroup in lifespan()"
     repeats = getattr(record, "repeats", 0)
     return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,6 +38,8 @@ class Reloading:
 
     def listen(self, end: Callable[[], object]) -> None:
         """Hear SIGHUP, in the running event loop; ``end`` is called if the terminal is gone."""
+        if self._watching:  # where a call was made that nobody awaits; it takes time to remember that
+            sys.set_coroutine_origin_tracking_depth(1)
         loop = asyncio.get_running_loop()
         # nohup has it ignored: then it is nothing that a terminal says.
         had_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()

@@ -45,10 +45,20 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (
         ValueError,
         "is no JSON: ",
-        "publish a str, bytes, or what JSON has: dict with str keys, list, str, numbers, true, false, null",
+        "JSON has dict with str keys, list, str, numbers, true, false and null",
     ),
     (RuntimeError, r"^asyncio.run\(\) cannot be called", _LIFESPAN),
     (RuntimeError, "event loop is already running", _LIFESPAN),
+    (
+        RuntimeError,
+        "^Unable to generate pydantic-core schema",
+        "a setting is of a type that YAML has; what it stands for is made in __init__",
+    ),
+    (
+        AttributeError,
+        "^'NoneType' object has no attribute '(name|scopes|expires)'",
+        "the identity is None for whom nobody knows",
+    ),
     (
         TypeError,
         r"__init__\(\) missing 3 required",
@@ -66,6 +76,11 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         "it is to be an 'async def' that yields once, marked @asynccontextmanager",
     ),
     (TypeError, "'async for' requires .* got Subscription", "async with bus.subscribe(…) as messages: …"),
+    (
+        BaseExceptionGroup,
+        "in a TaskGroup",
+        "a task that fails ends its TaskGroup: catch in it what it can go on after",
+    ),
     (RuntimeError, "generator didn't stop", "what is marked @asynccontextmanager yields once, not twice"),
     (
         RuntimeError,

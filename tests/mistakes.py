@@ -416,7 +416,7 @@ GROUPS: dict[str, list[Mistake]] = {
         Mistake(
             "a setting of a type that no config can have",
             "dice: PydanticSchemaGenerationError: Unable to generate pydantic-core schema for "
-            "<class 'random.Random'>",
+            "<class 'random.Random'>…; a setting is of a type that YAML has; what it stands for is made in __init__",
             "a type that YAML has; make of it what you need in `__init__`",
             dice("class Settings(Channel.Settings):  # here\n    luck: random.Random", top="import random"),
         ),
@@ -522,7 +522,8 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a task of `lifespan` that ends with an error",
-            "channel:table is no longer healthy: its lifespan has ended; it is of plugin 'dice', in …dice.py:",
+            "the lifespan of channel:table failed; a task that fails ends its TaskGroup: catch in it what it can go on after"
+            "…channel:table is no longer healthy: its lifespan has ended; it is of plugin 'dice', in …dice.py:",
             "a task that catches what it can go on after",
             dice(
                 "@asynccontextmanager\nasync def lifespan(self):\n"
@@ -723,7 +724,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "`member` that returns what is no JSON",
-            "a bug of plugin 'dice' closes <Client …>; publish a str, bytes, or what JSON has: …"
+            "a bug of plugin 'dice' closes <Client …>; JSON has dict with str keys, list, str, numbers, true, false and null…"
             "ValueError: member() returned what is no JSON: …set…; in …dice.py:",
             "what JSON has: lists instead of sets, texts instead of objects",
             dice("def member(self, client):  # here\n    return {'rolls': {1, 2}}"),
@@ -750,7 +751,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "an error in a task that nobody waits for",
-            "Task exception was never retrieved…remedy: await it, or start it in an asyncio.TaskGroup "
+            "Task exception was never retrieved…; await it, or start it in an asyncio.TaskGroup "
             "in lifespan()",
             "`tasks.create_task(…)` of a `TaskGroup` in `lifespan`",
             dice(
@@ -880,8 +881,8 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "data that is no JSON",
-            "a bug of plugin 'dice' closes <Client …>; publish a str, bytes, or what JSON has: dict with str keys, "
-            "list, str, numbers, true, false, null…ValueError: this data is no JSON: "
+            "a bug of plugin 'dice' closes <Client …>; JSON has dict with str keys, list, "
+            "str, numbers, true, false and null…ValueError: this data is no JSON: "
             "Type is not JSON serializable: set",
             'a list; `model_dump(mode="json")` of a pydantic model',
             dice("async def on_message(self, client, message):\n    await client.send({6})  # here"),
@@ -981,8 +982,8 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "`authorize` that raises",
-            "authorize of plugin 'dice' failed; what was asked for is denied…AttributeError: 'NoneType' object "
-            "has no attribute 'name'",
+            "authorize of plugin 'dice' failed; what was asked for is denied; the identity is None for whom nobody "
+            "knows…AttributeError: 'NoneType' object has no attribute 'name'",
             "`identity is None` is who has not said who it is",
             dice("pass")
             + "\n\n@hookimpl\ndef authorize(identity):\n    return identity.name == 'alice'  # here\n",

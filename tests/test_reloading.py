@@ -156,6 +156,20 @@ async def test_change_of_a_plugin_is_seen(tmp_path: Path, start: Start) -> None:
         assert await word(address) == "two"
 
 
+async def test_call_that_nobody_awaits(tmp_path: Path, start: Start) -> None:
+    """With ``--reload`` the line of a call that was kept, and never awaited, is told."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "word.py").write_text(WORD.replace("await", "kept ="))
+    (tmp_path / "config.yaml").write_text(WORDS)
+    async with start("serve", "--reload") as server:
+        async with websocket(int((await server.ready()).rpartition(":")[2]), "/ws"):
+            pass
+        await server.until("was never awaited")
+    assert (
+        "word.py:6: RuntimeWarning: coroutine 'Client.send' was never awaited: write 'await'" in server.said
+    )
+
+
 async def test_mistake_in_a_plugin_is_shown(tmp_path: Path, start: Start) -> None:
     """A plugin with a mistake is told, and what was before goes on until it is mended."""
     (tmp_path / "plugins").mkdir()
