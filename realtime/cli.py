@@ -111,12 +111,18 @@ def _run(arguments: argparse.Namespace) -> int:
             from realtime.token import token
 
         return token(file, **options)
+    of_one = options.pop("of_one", None)
+    if of_one == "test":
+        with _undisturbed():
+            from realtime.verdicts import run
+
+        return run(file, **options)
     with _undisturbed():
         from realtime import inspection
 
     if command == "init":
         return inspection.init(options["file"] or given or Path("config.yaml"), force=options["force"])
-    look: Callable[..., int] = getattr(inspection, command)
+    look: Callable[..., int] = getattr(inspection, of_one or command)
     return look(file, **options)
 
 
@@ -155,7 +161,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if rest:
         from realtime.errors import did_you_mean
 
-        command = commands[parsed.command]
+        command = commands[" ".join(filter(None, (parsed.command, getattr(parsed, "of_one", None))))]
         wrong = rest[0].partition("=")[0]
         known = [option for action in command._actions for option in action.option_strings]
         if wrong.startswith("-"):
@@ -174,10 +180,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _add_config(parser)
     added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
+    commands: dict[str, _Parser] = {}
+
     def command(name: str, about: str, description: str, *examples: str, config: bool = True) -> _Parser:
         lines = [f"  {PROGRAM} {example}" for example in examples]
-        made = added.add_parser(
-            name,
+        above, _, last = name.rpartition(" ")
+        made = commands[name] = (below if above else added).add_parser(
+            last,
             help=about,
             description=description,
             epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *lines]),
@@ -248,6 +257,42 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     ):
         shown = command(name, about, description, *examples)
         shown.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for a script")
+
+    below = commands["plugins"].add_subparsers(title="of one plugin", metavar="COMMAND", dest="of_one")
+    for name, about, description, *examples in (
+        (
+            "plugins show",
+            "all that a user needs to know of one",
+            "Tell where a plugin is from, and what its channel types are and can be set, from their\n"
+            "docstrings; with a piece of config to begin with.",
+            "plugins show chat",
+            "plugins show chat --json",
+        ),
+        (
+            "plugins test",
+            "do to one what no author does, and tell what comes of it",
+            "Try a channel of the config, or a channel type with its default settings, in a server of its\n"
+            "own: clients that go at any moment, read nothing, say nonsense, a thousand of them,\n"
+            "and a shutdown under load. Tells of each check what was done, what happened, at which line\n"
+            "of the plugin, and what to do about it. The exit code is 1 if one fails.",
+            "plugins test dice",
+            "plugins test lobby --say 'guest{n}' --query 'name=guest{n}'",
+            "plugins test quiz --set sides=20 --message '{\"guess\": 41}'",
+            "plugins test dice --only churn --only shutdown --json",
+        ),
+    ):
+        shown = command(name, about, description, *examples)
+        shown.add_argument(
+            "--json",
+            dest="as_json",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="print JSON, for a script",
+        )
+        shown.add_argument(
+            "name", metavar="NAME", help="a plugin, a channel type, or a channel of the config"
+        )
+    _add_test(commands["plugins test"])
 
     command(
         "schema",
@@ -371,10 +416,40 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--json", dest="as_json", action="store_true", help="the data is JSON, and not text"
     )
     _add_request(publish)
-    return parser, added.choices
+    return parser, commands
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    for option, kind, metavar, what in (
+        ("set", _pair, "KEY=VALUE", "a setting, as it would stand in the config"),
+        ("say", str, "TEXT", "what a WebSocket client says before it is in"),
+        ("query", _pair, "NAME=VALUE", "a parameter of the URL of every client"),
+        ("only", str, "CHECK", "make this check, and those that are always made"),
+    ):
+        numbered = "; {n} in it is the client's number" if option in ("say", "query") else ""
+        parser.add_argument(
+            f"--{option}",
+            action="append",
+            default=[],
+            type=kind,
+            metavar=metavar,
+            help=f"{what}{numbered}; may be repeated",
+        )
+    parser.add_argument(
+        "--message",
+        metavar="TEXT",
+        default="hello",
+        help="what a client says; an object or a list as JSON, where that can be said; default: hello",
+    )
+    _add_headers(parser)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
+    _add_headers(parser)
+    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
+
+
+def _add_headers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-H",
         "--header",
@@ -385,7 +460,6 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME: VALUE'",
         help="send this header; may be repeated",
     )
-    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -415,6 +489,13 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
     return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
+    return name, value
 
 
 def _ttl(text: str) -> float:
