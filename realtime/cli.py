@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from realtime import arguments
 from realtime.exit_codes import ExitCode
 from realtime.version import __version__
 
@@ -181,11 +182,16 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
     commands: dict[str, _Parser] = {}
+    below: dict[str, Any] = {}
 
     def command(name: str, about: str, description: str, *examples: str, config: bool = True) -> _Parser:
         lines = [f"  {PROGRAM} {example}" for example in examples]
         above, _, last = name.rpartition(" ")
-        made = commands[name] = (below if above else added).add_parser(
+        if above and above not in below:
+            below[above] = commands[above].add_subparsers(
+                title="of one of them", metavar="COMMAND", dest="of_one"
+            )
+        made = commands[name] = (below[above] if above else added).add_parser(
             last,
             help=about,
             description=description,
@@ -240,27 +246,6 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
             "plugins --json",
         ),
         (
-            "routes",
-            "the paths that are served: methods, transports, by whom",
-            "List every path of the server with its methods and transports, and whose it is.",
-            "routes",
-            "routes --json",
-        ),
-        (
-            "config",
-            "the effective config, with the origin of each value",
-            "Print the config as the server understands it, defaults included, as YAML that it takes\n"
-            "again. A comment tells where each value comes from. Secrets are shown as ***.",
-            "config",
-            "config --json",
-        ),
-    ):
-        shown = command(name, about, description, *examples)
-        shown.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for a script")
-
-    below = commands["plugins"].add_subparsers(title="of one plugin", metavar="COMMAND", dest="of_one")
-    for name, about, description, *examples in (
-        (
             "plugins show",
             "all that a user needs to know of one",
             "Tell where a plugin is from, and what its channel types are and can be set, from their\n"
@@ -280,18 +265,32 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
             "plugins test quiz --set sides=20 --message '{\"guess\": 41}'",
             "plugins test dice --only churn --only shutdown --json",
         ),
+        (
+            "routes",
+            "the paths that are served: methods, transports, by whom",
+            "List every path of the server with its methods and transports, and whose it is.",
+            "routes",
+            "routes --json",
+        ),
+        (
+            "config",
+            "the effective config, with the origin of each value",
+            "Print the config as the server understands it, defaults included, as YAML that it takes\n"
+            "again. A comment tells where each value comes from. Secrets are shown as ***.",
+            "config",
+            "config --json",
+        ),
     ):
         shown = command(name, about, description, *examples)
+        # What stands before the name of a command below is not to be undone by its default.
+        default = argparse.SUPPRESS if " " in name else False
         shown.add_argument(
-            "--json",
-            dest="as_json",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="print JSON, for a script",
+            "--json", dest="as_json", action="store_true", default=default, help="print JSON, for a script"
         )
-        shown.add_argument(
-            "name", metavar="NAME", help="a plugin, a channel type, or a channel of the config"
-        )
+        if " " in name:
+            shown.add_argument(
+                "name", metavar="NAME", help="a plugin, a channel type, or a channel of the config"
+            )
     _add_test(commands["plugins test"])
 
     command(
@@ -316,7 +315,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "given", metavar="TOKEN", nargs="?", help="the token to look into; -: standard input"
     )
     token.add_argument("--sub", metavar="NAME", help="who it is for")
-    token.add_argument("--ttl", metavar="DURATION", type=_ttl, default=3600.0, help="default: 1h")
+    token.add_argument("--ttl", metavar="DURATION", type=arguments.ttl, default=3600.0, help="default: 1h")
     for option, metavar, what in (
         ("scope", "NAME", "a scope, for rules such as scope:NAME"),
         (
@@ -357,7 +356,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "new-plugin live-poll --directory .",
         config=False,
     )
-    new_plugin.add_argument("name", metavar="NAME", type=_plugin, help="what a config calls it: live-poll")
+    new_plugin.add_argument(
+        "name", metavar="NAME", type=arguments.plugin, help="what a config calls it: live-poll"
+    )
     new_plugin.add_argument(
         "--directory", metavar="DIR", type=Path, help="where to write it; default: realtime-NAME"
     )
@@ -381,11 +382,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
     connect.add_argument(
         "--since",
-        type=_since,
+        type=arguments.since,
         metavar="ID|-N|earliest",
         help="begin after this message, with the newest N, or with all that is kept",
     )
-    connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
+    connect.add_argument("--count", type=arguments.count, metavar="N", help="stop after N messages")
     connect.add_argument(
         "--subprotocol",
         dest="subprotocols",
@@ -421,9 +422,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _add_test(parser: argparse.ArgumentParser) -> None:
     for option, kind, metavar, what in (
-        ("set", _pair, "KEY=VALUE", "a setting, as it would stand in the config"),
+        ("set", arguments.pair, "KEY=VALUE", "a setting, as it would stand in the config"),
         ("say", str, "TEXT", "what a WebSocket client says before it is in"),
-        ("query", _pair, "NAME=VALUE", "a parameter of the URL of every client"),
+        ("query", arguments.pair, "NAME=VALUE", "a parameter of the URL of every client"),
         ("only", str, "CHECK", "make this check, and those that are always made"),
     ):
         numbered = "; {n} in it is the client's number" if option in ("say", "query") else ""
@@ -456,7 +457,7 @@ def _add_headers(parser: argparse.ArgumentParser) -> None:
         dest="headers",
         action="append",
         default=[],
-        type=_header,
+        type=arguments.header,
         metavar="'NAME: VALUE'",
         help="send this header; may be repeated",
     )
@@ -483,52 +484,3 @@ def _with_command(arguments: list[str]) -> list[str]:
     if at == len(arguments) or is_option:  # beyond it: -c lacks its file, which argparse says
         arguments.insert(at, "serve")
     return arguments
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
-    return int(text)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, not {text!r}")
-    return name, value
-
-
-def _ttl(text: str) -> float:
-    from realtime.values import read_duration
-
-    try:
-        return read_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
-
-
-def _plugin(text: str) -> str:
-    from realtime.scaffold import checked_name
-
-    try:
-        return checked_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _since(text: str) -> str:
-    from realtime.message import parse_since
-
-    try:
-        parse_since(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or -20, or earliest") from None
-    return text
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    # Anything else could forge another header (RFC 9110, section 5).
-    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and value.isprintable()):
-        raise argparse.ArgumentTypeError(f"expected 'Name: value', not {text!r}")
-    return name, value.strip()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
 import public
-import yaml
 from pydantic import BaseModel
 from tree import ROOT
 

@@ -70,6 +70,7 @@ GUARDS = (
 )
 #: What runs a server: the command line, and somebody's application.
 COMMANDS = (
+    "arguments",
     "cli",
     "embedding",
     "exit_codes",
@@ -340,8 +341,8 @@ def test_examples_are_read_as_documentation() -> None:
 
 
 def test_commands_are_read_in_an_hour() -> None:
-    """What is done with the server, from outside, stays under 1,300 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1300
+    """What is done with the server, from outside, stays under 1,400 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in COMMANDS) < 1400
 
 
 def test_tools_for_authors_are_read_in_an_hour() -> None:
