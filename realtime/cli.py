@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from realtime import arguments
 from realtime.exit_codes import ExitCode
 from realtime.version import __version__
 
@@ -111,12 +112,18 @@ def _run(arguments: argparse.Namespace) -> int:
             from realtime.token import token
 
         return token(file, **options)
+    of_one = options.pop("of_one", None)
+    if of_one == "test":
+        with _undisturbed():
+            from realtime.verdicts import run
+
+        return run(file, **options)
     with _undisturbed():
         from realtime import inspection
 
     if command == "init":
         return inspection.init(options["file"] or given or Path("config.yaml"), force=options["force"])
-    look: Callable[..., int] = getattr(inspection, command)
+    look: Callable[..., int] = getattr(inspection, of_one or command)
     return look(file, **options)
 
 
@@ -155,7 +162,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if rest:
         from realtime.errors import did_you_mean
 
-        command = commands[parsed.command]
+        command = commands[" ".join(filter(None, (parsed.command, getattr(parsed, "of_one", None))))]
         wrong = rest[0].partition("=")[0]
         known = [option for action in command._actions for option in action.option_strings]
         if wrong.startswith("-"):
@@ -174,10 +181,18 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _add_config(parser)
     added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
 
+    commands: dict[str, _Parser] = {}
+    below: dict[str, Any] = {}
+
     def command(name: str, about: str, description: str, *examples: str, config: bool = True) -> _Parser:
         lines = [f"  {PROGRAM} {example}" for example in examples]
-        made = added.add_parser(
-            name,
+        above, _, last = name.rpartition(" ")
+        if above and above not in below:
+            below[above] = commands[above].add_subparsers(
+                title="of one of them", metavar="COMMAND", dest="of_one"
+            )
+        made = commands[name] = (below[above] if above else added).add_parser(
+            last,
             help=about,
             description=description,
             epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *lines]),
@@ -231,6 +246,26 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
             "plugins --json",
         ),
         (
+            "plugins show",
+            "all that a user needs to know of one",
+            "Tell where a plugin is from, and what its channel types are and can be set, from their\n"
+            "docstrings; with a piece of config to begin with.",
+            "plugins show chat",
+            "plugins show chat --json",
+        ),
+        (
+            "plugins test",
+            "do to one what no author does, and tell what comes of it",
+            "Try a channel of the config, or a channel type with its default settings, in a server of its\n"
+            "own: clients that go at any moment, read nothing, say nonsense, a thousand of them,\n"
+            "and a shutdown under load. Tells of each check what was done, what happened, at which line\n"
+            "of the plugin, and what to do about it. The exit code is 1 if one fails.",
+            "plugins test dice",
+            "plugins test lobby --say 'guest{n}' --query 'name=guest{n}'",
+            "plugins test quiz --set sides=20 --message '{\"guess\": 41}'",
+            "plugins test dice --only churn --only shutdown --json",
+        ),
+        (
             "routes",
             "the paths that are served: methods, transports, by whom",
             "List every path of the server with its methods and transports, and whose it is.",
@@ -247,7 +282,16 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ),
     ):
         shown = command(name, about, description, *examples)
-        shown.add_argument("--json", dest="as_json", action="store_true", help="print JSON, for a script")
+        # What stands before the name of a command below is not to be undone by its default.
+        default = argparse.SUPPRESS if " " in name else False
+        shown.add_argument(
+            "--json", dest="as_json", action="store_true", default=default, help="print JSON, for a script"
+        )
+        if " " in name:
+            shown.add_argument(
+                "name", metavar="NAME", help="a plugin, a channel type, or a channel of the config"
+            )
+    _add_test(commands["plugins test"])
 
     command(
         "schema",
@@ -271,7 +315,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "given", metavar="TOKEN", nargs="?", help="the token to look into; -: standard input"
     )
     token.add_argument("--sub", metavar="NAME", help="who it is for")
-    token.add_argument("--ttl", metavar="DURATION", type=_ttl, default=3600.0, help="default: 1h")
+    token.add_argument("--ttl", metavar="DURATION", type=arguments.ttl, default=3600.0, help="default: 1h")
     for option, metavar, what in (
         ("scope", "NAME", "a scope, for rules such as scope:NAME"),
         (
@@ -312,7 +356,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "new-plugin live-poll --directory .",
         config=False,
     )
-    new_plugin.add_argument("name", metavar="NAME", type=_plugin, help="what a config calls it: live-poll")
+    new_plugin.add_argument(
+        "name", metavar="NAME", type=arguments.plugin, help="what a config calls it: live-poll"
+    )
     new_plugin.add_argument(
         "--directory", metavar="DIR", type=Path, help="where to write it; default: realtime-NAME"
     )
@@ -336,11 +382,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     connect.add_argument("--name", help="the name, in a chat: a first line to send, or ?name= of http://")
     connect.add_argument(
         "--since",
-        type=_since,
+        type=arguments.since,
         metavar="ID|-N|earliest",
         help="begin after this message, with the newest N, or with all that is kept",
     )
-    connect.add_argument("--count", type=_count, metavar="N", help="stop after N messages")
+    connect.add_argument("--count", type=arguments.count, metavar="N", help="stop after N messages")
     connect.add_argument(
         "--subprotocol",
         dest="subprotocols",
@@ -371,21 +417,50 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--json", dest="as_json", action="store_true", help="the data is JSON, and not text"
     )
     _add_request(publish)
-    return parser, added.choices
+    return parser, commands
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    for option, kind, metavar, what in (
+        ("set", arguments.pair, "KEY=VALUE", "a setting, as it would stand in the config"),
+        ("say", str, "TEXT", "what a WebSocket client says before it is in"),
+        ("query", arguments.pair, "NAME=VALUE", "a parameter of the URL of every client"),
+        ("only", str, "CHECK", "make this check, and those that are always made"),
+    ):
+        numbered = "; {n} in it is the client's number" if option in ("say", "query") else ""
+        parser.add_argument(
+            f"--{option}",
+            action="append",
+            default=[],
+            type=kind,
+            metavar=metavar,
+            help=f"{what}{numbered}; may be repeated",
+        )
+    parser.add_argument(
+        "--message",
+        metavar="TEXT",
+        default="hello",
+        help="what a client says; an object or a list as JSON, where that can be said; default: hello",
+    )
+    _add_headers(parser)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
+    _add_headers(parser)
+    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
+
+
+def _add_headers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-H",
         "--header",
         dest="headers",
         action="append",
         default=[],
-        type=_header,
+        type=arguments.header,
         metavar="'NAME: VALUE'",
         help="send this header; may be repeated",
     )
-    parser.add_argument("--cafile", metavar="FILE", help="trust the certificates in this file (PEM)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -409,45 +484,3 @@ def _with_command(arguments: list[str]) -> list[str]:
     if at == len(arguments) or is_option:  # beyond it: -c lacks its file, which argparse says
         arguments.insert(at, "serve")
     return arguments
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
-    return int(text)
-
-
-def _ttl(text: str) -> float:
-    from realtime.values import read_duration
-
-    try:
-        return read_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
-
-
-def _plugin(text: str) -> str:
-    from realtime.scaffold import checked_name
-
-    try:
-        return checked_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _since(text: str) -> str:
-    from realtime.message import parse_since
-
-    try:
-        parse_since(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or -20, or earliest") from None
-    return text
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    # Anything else could forge another header (RFC 9110, section 5).
-    if not (colon and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and value.isprintable()):
-        raise argparse.ArgumentTypeError(f"expected 'Name: value', not {text!r}")
-    return name, value.strip()

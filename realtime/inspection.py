@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from realtime import logs
+from realtime import logs, portrait
 from realtime.checks import PluginProblem
 from realtime.config import BUILT_IN, load
 from realtime.errors import ConfigError, Problem
@@ -96,6 +96,26 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
             ],
         )
     return _end(problems)
+
+
+def show(file: Path | None, *, name: str, as_json: bool) -> ExitCode:
+    """Tell all that a user needs to know of a plugin, of a channel type, or of a channel's."""
+    logs.configure("warning", "text")
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            config, known = load(file), Plugins((file.parent if file else Path()).absolute())
+            found = portrait.find(known, str(config.channels.get(name, {}).get("plugin", name)), config)
+            shown = {"kind": _kind(found), **portrait.of(known, found)}
+        except ConfigError as error:
+            return _end(error.problems)
+        except PluginProblem as problem:
+            logs.say(str(problem))
+            return ExitCode.BAD_CONFIG
+    if as_json:
+        _print_json(shown)
+    else:
+        print(f"{shown['name']}, {_from(shown)}", *portrait.lines(shown), sep="\n")
+    return ExitCode.OK
 
 
 def routes(file: Path | None, *, as_json: bool) -> ExitCode:

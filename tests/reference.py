@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
 
 import public
-import yaml
 from pydantic import BaseModel
 from tree import ROOT
 
@@ -23,6 +21,7 @@ from realtime.channel import Channel, Limits
 from realtime.config import JWT, TLS, Auth, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
 from realtime.permissions import Allow
+from realtime.portrait import as_yaml, type_of
 from realtime.schema import of_model
 
 PAGE = ROOT / "docs" / "reference" / "config.md"
@@ -69,47 +68,12 @@ def keys_of(schema: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     }
 
 
-def type_of(value: dict[str, Any]) -> str:
-    """A type in words."""
-    if "title" in value:
-        return str(value["title"])
-    if "enum" in value:
-        return "one of " + ", ".join(f"`{word}`" for word in value["enum"])
-    if options := value.get("anyOf", value.get("oneOf")):
-        return ", or ".join(type_of(option) for option in options if option.get("type") != "null")
-    match value.get("type"):
-        case "array":
-            kind = type_of(value["items"])
-            return (
-                f"a list {kind.removeprefix('one ')}"
-                if "enum" in value["items"]
-                else f"a list of {_plural(kind)}"
-            )
-        case "boolean":
-            return "true or false"
-        case "integer":
-            return "a number from 1" if value.get("exclusiveMinimum") == 0 else "a number"
-        case "string":
-            return "a text"
-    return "a section"
-
-
-def _plural(kind: str) -> str:
-    if kind.startswith("one of "):
-        return kind.removeprefix("one of ")
-    noun = kind.partition(" ")[2]
-    return noun + ("es" if noun.endswith("s") else "s")
-
-
 def default_of(value: dict[str, Any]) -> str:
     """A default as one would write it."""
     default = value.get("default")
     if default is None:
         return "none"
-    if type_of(value) == "a section":
-        default = {}
-    written = yaml.safe_dump(default, default_flow_style=True, width=sys.maxsize).partition("\n")[0]
-    return f"`{written}`"
+    return "`{}`" if type_of(value) == "a section" else f"`{as_yaml(default)}`"
 
 
 def table(keys: dict[str, tuple[str, str, str]]) -> str:

@@ -29,6 +29,9 @@ STUCK = "import sys, threading\nprint('importing', file=sys.stderr, flush=True)\
         (["zebra"], "python -m realtime: 'zebra' is no command\nthere are: serve, check, "),
         (["-c", "no.yaml", "chek"], "'chek' is no command, did you mean 'check'?\nthere are: serve, "),
         (["--zebra"], "python -m realtime serve: there is no option '--zebra'\n"),
+        (["plugins", "shwo", "x"], "'shwo' is no command, did you mean 'show'?\nthere are: show, test\n"),
+        (["plugins", "show", "x", "--jsno"], "plugins show: there is no option '--jsno', did you mean '--"),
+        (["plugins", "show"], "plugins show: the following arguments are required: NAME"),
         (["check", "--jsno"], "check: there is no option '--jsno', did you mean '--json'?\n"),
         (["check", "--jso"], "check: there is no option '--jso', did you mean '--json'?\n"),
         (["--listn=a:1"], "serve: there is no option '--listn', did you mean '--listen'?\n"),
@@ -73,6 +76,15 @@ def test_help_of_a_command(tmp_path: Path, command: str) -> None:
     ended = run(tmp_path, command, "--help")
     assert ended.returncode == 0
     assert re.search(rf"examples?:\n  python -m realtime {command}", ended.stdout)
+
+
+@pytest.mark.parametrize("command", ["plugins show", "plugins test"])
+def test_help_of_a_command_below(tmp_path: Path, command: str) -> None:
+    """The help of what is done with one plugin has an example, and fits a terminal of 100 columns."""
+    ended = run(tmp_path, *command.split(), "--help")
+    assert ended.returncode == 0
+    assert re.search(rf"examples?:\n  python -m realtime {command}", ended.stdout)
+    assert max(map(len, ended.stdout.splitlines())) <= 100
 
 
 def test_help_fits_a_terminal(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ from realtime.bus import Bus
 from realtime.channel import Channel, Client
 from realtime.checks import HOOKS
 from realtime.close_codes import CloseCode
+from realtime.conformance import CHECKS
 from realtime.config import parse
 from realtime.exit_codes import ExitCode
 from realtime.loader import build
@@ -567,6 +568,21 @@ def test_options_are_documented(command: str) -> None:
         option for row in rows(REFERENCE / "command-line.md", heading[0]) for option in options(row[0])
     }
     assert named == options(text)
+
+
+@pytest.mark.parametrize("command", ["plugins show", "plugins test"])
+def test_options_below_a_command_are_documented(command: str) -> None:
+    """What is done with one plugin has a row for each option of its ``--help``, and no other."""
+    text = run_help(*command.split()).partition("\nexample")[0]
+    found = rows(REFERENCE / "command-line.md", f"### `{command} NAME`")
+    assert {option for row in found for option in options(row[0])} == options(text)
+
+
+def test_checks_are_documented() -> None:
+    """The table of the checks of ``plugins test`` has each of them, in order."""
+    table = rows(ROOT / "docs" / "how-to" / "check-a-plugin.md", "## What is done")
+    named = [name for row in table for name in re.findall("`([a-z-]+)`", row[0])]
+    assert named == ["starts", *CHECKS]
 
 
 def test_exit_codes_are_documented() -> None:

@@ -1,0 +1,473 @@
+"""The checks of ``python -m realtime plugins test``: what no author does to a channel.
+
+Each is a method of :class:`Checks`: its docstring is what is expected, ``did`` is what is done. One that
+fails says what happened, at which line of the plugin, and what its author can do about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import re
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from realtime.leaks import filled, growth, holder, sizes
+from realtime.stranger import BINARY, TEXT, frame, request
+from realtime.trial import CATCH, DRAIN, WAITS, Skipped, Trial, Trouble, place_of, said, until
+
+#: How many clients come and go, and how many of them at a time.
+JOINS, WAVE = 1000, 50
+#: How many frames are remembered of who has taken memory.
+FRAMES = 3
+#: What may be left of them: tasks and descriptors, clients that are held, bytes at a line of a plugin.
+FEW, FEW_CLIENTS, FEW_BYTES = 10, 20, 64 * JOINS
+#: How much a line of a plugin may take for one client that reads nothing, in bytes.
+BACKLOG = 512 * 1024
+
+#: What is said that nobody expects. None of it is larger than ``limits.max_message``.
+GARBAGE: dict[str, bytes] = {
+    "an empty text": b"",
+    "half a JSON": b'{"text": ',
+    "an empty list": b"[]",
+    "null": b"null",
+    "a number": b"1e999",
+    "a long number": b"9" * 5000,
+    "an object without keys": b"{}",
+    "an object of other types": b'{"text": 5, "to": [], "type": {}, "id": null, "event": "message"}',
+    "deep nesting": b"[" * 5000 + b"]" * 5000,
+    "a NUL": b"a\0b",
+    "half a character": b'"\\ud800"',
+    "an event of the server's": b'{"event": "realtime:join", "data": {}}',
+    "an event without data": b'{"event": "message"}',
+    "what turns text around": "\u202e\ufeff\u2028 e\u0301".encode(),
+    "random bytes": random.Random(1).randbytes(200),
+}
+KINDS = (
+    "application/json",
+    "text/plain; charset=utf-16",
+    "application/octet-stream",
+    "nonsense",
+)
+
+
+Method = Callable[["Checks"], Awaitable[None]]
+CHECKS: dict[str, tuple[str, Method]] = {}
+
+
+def check(did: str) -> Callable[[Method], Method]:
+    """A method is a check; ``did`` is what it does."""
+
+    def add(method: Method) -> Method:
+        CHECKS[getattr(method, "__name__", "").replace("_", "-")] = did, method
+        return method
+
+    return add
+
+
+class Checks(Trial):
+    """A trial, and everything that is tried."""
+
+    def needs(self, *transports: str) -> str:
+        """The first of these transports that is served. Raises :exc:`Skipped` if none is."""
+        for transport in transports:
+            if self.serves(transport):
+                return transport
+        raise Skipped(f"it serves no {' and no '.join(transports)}")
+
+    def wants_to_hear(self) -> None:
+        """Skip the check if the channel does nothing with messages."""
+        if not self.hears:
+            raise Skipped("it has no on_message")
+
+    @check("one client of each transport, and a second that goes on where the first stood")
+    async def welcome(self) -> None:
+        """A client of each transport gets in, is told where it stands, and can resume."""
+        for transport in ("websocket", "sse", "ndjson"):
+            if not self.serves(transport):
+                continue
+            if transport == "websocket":
+                await self.join("websocket")
+                transport = "v1"
+            first = await self.join(transport)
+            await until(lambda: bool(first.position))  # noqa: B023
+            second = await self.join(transport, since=first.position)
+            await until(lambda: bool(second.outcome))  # noqa: B023
+            if second.outcome != "recovered":
+                self.fail(f"{transport}: resuming from {first.position!r} was {second.outcome!r}")
+        if self.serves("json"):
+            answer = await self.answer(self.opening("json", 1))
+            if answer.status != 200:
+                self.fail(f"the snapshot was answered {answer.status}: {answer.text.strip()}")
+        if self.serves("post"):
+            answer = await self.post(self.manners.message)
+            if answer.status >= 500:
+                self.fail(f"a POST was answered {answer.status}", self.last_error(), CATCH)
+
+    @check(
+        "clients that go before the first byte, in the middle of the handshake, of a frame and of a body"
+    )
+    async def abort(self) -> None:
+        """A client may go at any moment, and nothing of it is left."""
+        tasks, descriptors = self.tasks(), self.descriptors()
+        openings = [self.opening(name, 1) for name in ("websocket", "sse", "ndjson") if self.serves(name)]
+        body = request(self.path(1), self.manners.headers, method="POST", body=b"x" * 100)[:-90]
+        half = frame(TEXT, b"x" * 100)[:20]
+        pieces = [b"", openings[0][:30] if openings else b"", body, *openings]
+        if self.serves("websocket"):
+            pieces += [openings[0] + half, openings[0] + self.greeting(1)[:3]]
+            pieces += [openings[0] + self.greeting(1), openings[0] + self.greeting(1) + half]
+        for _ in range(5):
+            for piece in pieces:
+                peer = await self.dial(piece)
+                await asyncio.sleep(random.random() / 500)
+                peer.abort()
+        await self.calm()
+        await until(lambda: self.descriptors() <= descriptors and len(self.tasks()) <= len(tasks), 2.0)
+        self._compare(tasks, descriptors, 2)
+
+    def _compare(self, tasks: dict[asyncio.Task[Any], str], descriptors: int, few: int) -> None:
+        left = {task: place for task, place in self.tasks().items() if task not in tasks}
+        for place in dict.fromkeys(left.values()):
+            count = list(left.values()).count(place)
+            if count > few:
+                self.fail(
+                    f"{count} tasks are left that were not there before",
+                    place,
+                    "cancel in on_leave what a client has begun; or keep it in a TaskGroup of lifespan()",
+                )
+        if self.descriptors() > descriptors + few:
+            self.fail(
+                f"{self.descriptors() - descriptors} descriptors are left that were not there before",
+                "",
+                "close in on_leave, or with a with statement, what was opened for a client",
+            )
+
+    @check("a WebSocket that answers no ping; the server's clock is put forward")
+    async def half_open(self) -> None:
+        """A client that is gone without a word is noticed, and leaves."""
+        self.needs("websocket")
+        peer = await self.join("websocket")
+        await self.lasts(peer)  # all that it said is heard
+        peer.answering = False
+        (client,) = [one for one in (reference() for reference in self.known[-1:]) if one]
+        link: Any = client._link
+        now = asyncio.get_running_loop().time()
+        for later in (26.0, 26.0 + 9.0):
+            link.beat(now + later)
+            await asyncio.sleep(0)
+        del client, link
+        if not await until(lambda: peer.gone):
+            self.fail("it was still connected after its time")
+        if not await until(lambda: self.leaving == self.left and not self.channel.clients):
+            raise Trouble(self.stuck("on_leave did not end when it was cut", WAITS))
+
+    @check("one that never reads, and another that says 300 messages of a kilobyte meanwhile")
+    async def slow_reader(self) -> None:
+        """Who does not read delays nobody, and costs no more than a bound."""
+        self.needs("websocket")
+        self.wants_to_hear()
+        slow = await self.join("websocket", receive_buffer=4096)
+        slow.transport.pause_reading()
+        text = self.manners.message
+        talker = await self.join("websocket")
+        padded = f"{text} {'.' * 1000}"
+        before = self.heard
+        talker.say(self.said(padded))
+        if await self.lasts(talker) and self.heard > before:
+            text = padded
+        elif talker.end is not None:
+            talker = await self.join("websocket")
+        tracemalloc.start(FRAMES)
+        before = self.heard
+        try:
+            for _ in range(15):
+                talker.say(self.said(text) * 20)
+                await asyncio.sleep(0.01)
+            count = 300
+            heard = await until(lambda: self.heard >= before + count or talker.end is not None)
+            grown = growth(tracemalloc.take_snapshot())
+        finally:
+            tracemalloc.stop()
+        for place, size in grown.items():
+            if size > BACKLOG:
+                self.fail(
+                    f"{size // 1024} KiB were taken there for one client that does not read",
+                    place,
+                    "publish() and client.send() keep what is needed, within a bound; a queue of your "
+                    "own needs one, too: asyncio.Queue(maxsize=…), and close who does not keep up",
+                )
+        if talker.end is not None:
+            self.fail(f"who spoke was closed: {said(talker)}", self.last_error(), CATCH)
+        elif not heard:
+            self.findings.append(
+                self.stuck(
+                    f"{self.heard - before} of {count} messages were heard in time",
+                    "do not wait for one client while others want something: publish() and client.send() "
+                    "wait for nobody",
+                )
+            )
+
+    @check(f"{JOINS} clients in waves of {WAVE}; half of them go without a goodbye")
+    async def churn(self) -> None:
+        """Tasks, descriptors and memory are what they were, and on_leave ran once for each on_join."""
+        transport = self.needs("websocket", "sse", "ndjson")
+        for _ in range(2):
+            await self._wave(transport)  # what is made once for all is there now
+        await self.calm()
+        tasks, descriptors, known = self.tasks(), self.descriptors(), len(self.held())
+        counted = self.joined, self.left
+        amounts: dict[str, int] = {}
+        try:
+            for wave in range(JOINS // WAVE):
+                if wave * WAVE == JOINS // 2:
+                    amounts = sizes(self.channel)
+                    tracemalloc.start(FRAMES)
+                await self._wave(transport)
+            await self.calm()
+            held = self.held()
+            grown = growth(tracemalloc.take_snapshot())
+        finally:
+            tracemalloc.stop()
+        self._compare(tasks, descriptors, FEW)
+        joins, leaves = self.joined - counted[0], self.left - counted[1]
+        if leaves < joins:
+            self.fail(
+                f"on_join ran {joins} times, and on_leave ended {leaves} times",
+                self.last_error(),
+                "on_leave has to bear whatever state a client is in, and to end by itself",
+            )
+        forget = "forget in on_leave what belongs to a client; or bound it, as deque(maxlen=…) does"
+        if len(held) - known > FEW_CLIENTS:
+            name, place = holder(self.channel, held[-1])
+            who = f", by {name}" if name else ""
+            self.fail(f"{len(held) - known} clients that have left are still held{who}", place, forget)
+        for name, amount in sizes(self.channel).items():
+            more = amount - amounts.get(name, 0)
+            if more > JOINS // 4 and not any(f"by {name}" in finding.happened for finding in self.findings):
+                wrong = f"{name} grew by {more} with the last {JOINS // 2} clients, which have all left"
+                self.fail(wrong, filled(self.channel, name), forget)
+        for place, size in grown.items():
+            if size > FEW_BYTES and not self.findings:
+                wrong = f"what is taken there grew by {size} bytes with the last {JOINS // 2} clients"
+                self.fail(wrong, place, forget)
+
+    async def _wave(self, transport: str) -> None:
+        before = self.joined
+        peers = [await self.begin(transport) for _ in range(WAVE)]
+        await until(lambda: self.joined >= before + WAVE or any(peer.gone for peer in peers))
+        if self.joined < before + WAVE:
+            bad = next((peer for peer in peers if peer.end), peers[-1])
+            raise Trouble(self.outside(bad))
+        for number, peer in enumerate(peers):
+            if number % 2 and transport == "websocket":
+                peer.say(frame(0x8, b"\x03\xe8"))
+            else:
+                peer.abort()
+        if not await until(lambda: self.leaving >= self.joined or not self.channel.clients):
+            raise Trouble(self.stuck("clients had not left in time when they were gone", WAITS))
+        for peer in peers:
+            peer.abort()
+            self.peers.remove(peer)
+
+    @check("what nobody expects, as a greeting, as a message, and as a POST of each content type")
+    async def malformed(self) -> None:
+        """Whatever a client says, it is answered or refused, and never a bug."""
+        bad: dict[str, dict[str, str]] = {}
+
+        def note(what: str, how: str) -> None:
+            bad.setdefault(self.last_error(), {}).setdefault(what, f"{what} {how}".strip())
+
+        for what, data in GARBAGE.items():
+            if self.serves("websocket") and self.hears:
+                for transport, opcode in (("websocket", TEXT), ("websocket", BINARY), ("v1", TEXT)):
+                    peer = await self.join(transport)
+                    peer.say(frame(opcode, data))
+                    if not await self.lasts(peer) and peer.end and peer.end[0] == 1011:
+                        note(what, "as binary" if opcode == BINARY else "")
+                    peer.abort()
+                if self.manners.says:
+                    peer = await self.begin("websocket")
+                    peer = await self.dial(self.opening("websocket", self.number) + frame(TEXT, data))
+                    await until(lambda: peer.end is not None, 0.02)  # noqa: B023
+                    if peer.end and peer.end[0] == 1011:
+                        note(what, "as a greeting")
+                    peer.abort()
+            for kind in KINDS if self.serves("post") else ():
+                headers = {**self.manners.headers, "Content-Type": kind}
+                peer = await self.answer(request(self.path(1), headers, method="POST", body=data))
+                if peer.status == 500:
+                    note(what, f"in a POST of {kind}")
+        for place, whats in bad.items():
+            more = f", and {len(whats) - 3} others" if len(whats) > 3 else ""
+            self.fail(f"the channel failed at {', '.join([*whats.values()][:3])}{more}", place, CATCH)
+
+    @check("a message as large as limits.max_message allows, and one that is a byte larger")
+    async def oversized(self) -> None:
+        """The largest message is heard or refused, a larger one is refused, and neither is a bug."""
+        self.wants_to_hear()
+        most = self.channel.settings.limits.max_message or self.server.config.server.limits.max_message
+        if self.serves("websocket"):
+            for size in (most, most + 1):
+                peer = await self.join("websocket")
+                peer.say(frame(TEXT, b"x" * size))
+                if not await self.lasts(peer) and (peer.end or (0,))[0] in (1011, 1006):
+                    self.fail(
+                        f"{size} bytes: the client was closed: {said(peer)}", self.last_error(), CATCH
+                    )
+                peer.abort()
+        for size in (most, most + 1) if self.serves("post") else ():
+            peer = await self.post("x" * size)
+            if peer.status >= 500:
+                self.fail(f"{size} bytes: a POST was answered {peer.status}", self.last_error(), CATCH)
+
+    @check("20 clients that say 50 messages each, all at once")
+    async def burst(self) -> None:
+        """Every message of many is heard."""
+        self.needs("websocket")
+        self.wants_to_hear()
+        peers = [await self.join("websocket") for _ in range(20)]
+        before = self.heard
+        for peer in peers:
+            peer.say(self.said(self.manners.message) * 50)
+        ended = [peer for peer in peers if not await self.lasts(peer)]
+        await until(lambda: self.heard >= before + 1000 or bool(ended))
+        bugs = [peer for peer in ended if peer.end and peer.end[0] in (1011, 1006, 1013)]
+        if bugs:
+            self.fail(f"{len(bugs)} of 20 clients were closed: {said(bugs[0])}", self.last_error(), CATCH)
+        elif not ended and self.heard < before + 1000:
+            heard = self.heard - before
+            self.findings.append(self.stuck(f"{heard} of 1000 messages were heard in time"))
+
+    @check("two clients of one name; when both have gone, a third; and some that go while greeted")
+    async def same_name(self) -> None:
+        """Who has another's name gets in or is refused, and a name is free when its holder has gone."""
+        self.needs("websocket")
+        self.number += 1
+        number = self.number
+        await self.join("websocket", number)
+        second = await self.begin("websocket", number)
+        await until(lambda: second.end is not None or self.joined == self.left + 2, 1.0)
+        if second.end and second.end[0] == 1011:
+            self.fail(f"the second was closed: {said(second)}", self.last_error(), CATCH)
+        await self.calm()
+        for when in ("after its holder had left", "after its holder had gone while it was greeted"):
+            try:
+                await self.join("websocket", number)
+            except Trouble as trouble:
+                self.fail(
+                    f"the name was still taken {when}: {trouble.finding.happened}",
+                    trouble.finding.place,
+                    "free in on_leave what was claimed; claim nothing before on_join, for who is closed or "
+                    "goes in on_connect never joins, and on_leave is not called",
+                )
+            await self.calm()
+            for _ in range(5):
+                begun = len(self.known)
+                peer = await self.dial(self.opening("websocket", number) + self.greeting(number))
+                await until(lambda: len(self.known) > begun, 1.0)  # noqa: B023
+                peer.abort()
+            await self.calm()
+
+    @check("the same POST twice under one Idempotency-Key")
+    async def idempotency(self) -> None:
+        """It is heard once, and answered alike."""
+        self.needs("post")
+        self.wants_to_hear()
+        self.number += 1
+        before, number = self.heard, self.number
+        first, second = [
+            await self.post(self.manners.message, number, Idempotency_Key="conformance") for _ in range(2)
+        ]
+        if first.status >= 500:
+            self.fail(f"the first was answered {first.status}", self.last_error(), CATCH)
+        elif first.status >= 400:
+            raise Skipped(f"the POST was refused: {first.status} {first.text.strip()[:100]}")
+        elif (first.status, first.text, 1) != (second.status, second.text, self.heard - before):
+            heard, text = self.heard - before, second.text.strip()
+            self.fail(f"it was heard {heard} times, and then answered {second.status} {text[:100]}")
+
+    @check(f"a shutdown (server.drain {DRAIN:g}s) with 50 clients, of whom some talk and one does not read")
+    async def shutdown(self) -> None:
+        """It ends in order within server.drain, and leaves no task and no thread behind."""
+        transport = self.needs("websocket", "sse", "ndjson")
+        peers = [await self.join(transport, receive_buffer=0 if n else 4096) for n in range(50)]
+        peers[0].transport.pause_reading()
+        if self.hears and transport == "websocket":
+            for peer in peers[1:20]:
+                peer.say(self.said(self.manners.message) * 20)
+        await self.stop()
+
+    # What holds all along
+
+    @check("a client that asks for /-/live all the while, on connections of its own")
+    async def bystander(self) -> None:
+        """Others are served at once all along, and /-/ready is never red."""
+        for late, doing in self.lateness[:3]:
+            self.fail(f"it waited {late:.1f}s while {doing!r} was tried")
+        for owner in self.server.lifespans.dead:
+            self.fail(
+                f"the lifespan of {owner} has ended early",
+                self.last_error(),
+                "what lives as long as the channel stands before and after the yield of lifespan()",
+            )
+
+    @check("the server's watchdog looked on")
+    async def blocking(self) -> None:
+        """The event loop is never held by the plugin."""
+        for record in self._records("realtime.watchdog"):
+            text = record.getMessage()
+            where = re.search(r"(?s) by (?:channel .*?, )?plugin .*?, in (.*)", text)
+            if where and ", among others" not in text:
+                self._once(
+                    text.partition(" by ")[0],
+                    where[1].strip(),
+                    "await what takes long (asyncio.sleep, an asynchronous library), or hand it to a "
+                    "thread: await asyncio.to_thread(…)",
+                )
+
+    @check("the log was read")
+    async def errors(self) -> None:
+        """Nothing in the log is an error: what a client does is no bug, and what is one is caught."""
+        for record in self._records(""):
+            if record.levelno < logging.ERROR and not record.exc_info:
+                continue
+            if place_of(record) in self.told:
+                continue  # the check where it was seen has failed
+            text, error = record.getMessage().partition("\n")[0], record.exc_info and record.exc_info[1]
+            shown = f"{type(error).__name__}: {error} ({text})" if error else text
+            self._once(shown, place_of(record), CATCH)
+
+    @check("Python's warnings were read")
+    async def leftovers(self) -> None:
+        """Every coroutine is awaited, and what was opened is closed."""
+        gc.collect()
+        for record in self._records("py.warnings"):
+            text = record.getMessage()
+            kind = re.search(r"(ResourceWarning|RuntimeWarning): (.*)", text)
+            places = [
+                f"{file}:{line}: {source.strip()}"
+                for file, line, source in re.findall(r'File "(.*?)", line (\d+), in .*\n(.*)', text)
+            ]
+            if kind:
+                remedy = (
+                    "write await before it"
+                    if "never awaited" in text
+                    else "close it, with a with statement"
+                )
+                self._once(kind[2], places[-1] if places else "", remedy)
+
+    def _records(self, logger: str) -> list[logging.LogRecord]:
+        return [record for record in self.log if record.name.startswith(logger)]
+
+    def _once(self, happened: str, place: str, remedy: str) -> None:
+        """Fail once for each place, however often it happened there."""
+        if not any(finding.place == place and place for finding in self.findings):
+            self.fail(happened, place, remedy)
+
+
+#: What is looked at when all else is over.
+AT_LAST = ("bystander", "blocking", "errors", "leftovers")
