@@ -27,7 +27,7 @@ _PACKAGE = str(Path(__file__).parent)
 _HOSTS = (
     _PACKAGE,
     *(str(Path(str(module.__file__)).parent) for module in (aiohttp, pluggy, pydantic)),
-    "<frozen",
+    "<",  # what has no file: Python's own, or made by a decorator
 )
 _STDLIB = sysconfig.get_path("stdlib")
 

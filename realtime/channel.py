@@ -70,6 +70,10 @@ class Client:
     query: Mapping[str, str]
     #: The address that it comes from; ``""`` by a unix socket, or if nobody knows.
     remote: str
+    #: The values of the variables of the channel's path, as they stand in the name of the topic.
+    variables: Mapping[str, str] = field(default_factory=dict)
+    #: ``"realtime.v1.json"``, or ``""``: a plain WebSocket, or no WebSocket.
+    subprotocol: str = ""
     #: What it is called; the channel's to set.
     name: str | None = None
     #: Whatever the channel wants to remember of it: ``client.state.score = 0``.

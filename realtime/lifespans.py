@@ -12,7 +12,7 @@ from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
 
-from realtime.blame import defined
+from realtime.blame import defined, lines
 from realtime.remedies import remedy
 
 log = logging.getLogger("realtime.lifespan")
@@ -27,6 +27,16 @@ class Lifespan(NamedTuple):
     owner: str
     task: asyncio.Task[None]
     stop: asyncio.Event
+    manager: AbstractAsyncContextManager[object]
+    plugin: str
+
+    @property
+    def place(self) -> str:
+        """Where it is now: of a generator the line, of others where they begin."""
+        frame = getattr(getattr(self.manager, "gen", None), "ag_frame", None)
+        if frame is None:
+            return _place(self.plugin, self.manager)
+        return f"; plugin {self.plugin!r} waits in {lines([(frame, frame.f_lineno)])[0]}"
 
 
 class Lifespans:
@@ -51,7 +61,7 @@ class Lifespans:
         task = asyncio.create_task(
             self._run(owner, manager, plugin, entered, stop), name=f"lifespan of {owner}"
         )
-        running = Lifespan(owner, task, stop)  # an owner may have several
+        running = Lifespan(owner, task, stop, manager, plugin)  # an owner may have several
         self._running.append(running)
         while not entered.done():
             try:
@@ -62,7 +72,7 @@ class Lifespans:
             if task.done():
                 break
             if not entered.done():
-                log.warning("%s is still starting", owner)
+                log.warning("%s is still starting%s", owner, running.place)
         if not entered.done():
             self._running.remove(running)
             await task
@@ -107,7 +117,8 @@ class Lifespans:
         """
         deadline = asyncio.get_running_loop().time() + grace
         while leaving:
-            owner, task, stop = one = leaving.pop()
+            one = leaving.pop()
+            owner, task, stop = one[:3]
             stop.set()
             # An even share of what is left: one that hangs does not take the time of the others.
             left = max(0.0, deadline - asyncio.get_running_loop().time())
@@ -118,7 +129,8 @@ class Lifespans:
             if owner in self.dead and not self._stopping:
                 self.dead.remove(owner)
             if pending:
-                log.error("the lifespan of %s did not end in time and is cancelled", owner)
+                wrong = "the lifespan of %s did not end in time and is cancelled; cancel what it began%s"
+                log.error(wrong, owner, one.place)
                 task.cancel()
                 await asyncio.wait([task], timeout=0.2 * share)
 

@@ -15,6 +15,7 @@ import linecache
 import logging
 import re
 import sys
+import traceback
 import warnings
 from datetime import UTC, datetime
 from typing import Any
@@ -120,7 +121,7 @@ class _Repeats(logging.Filter):
         elif stack := getattr(record, "stack", None):
             what = *what, stack[-1]
         elif error is not None and record.name.startswith("realtime."):
-            what = *what, type(error), *_place(error)
+            what = *what, type(error), *_places(error)
         else:
             return True
         shown, left_out = self._seen.get(what, (-REPEAT, 0))
@@ -160,11 +161,13 @@ def _of_module(file: str) -> str:
     return f" in {_PLUGIN.sub('', names[0])!r}" if names else ""
 
 
-def _place(error: BaseException) -> tuple[str, int]:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return ("", 0) if trace is None else (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+def _places(error: BaseException) -> tuple[tuple[str, int], ...]:
+    """The innermost line, and the innermost that is a plugin's."""
+    from realtime.blame import is_host  # the client's commands have no need of it
+
+    walked = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in walked]
+    return *places[-1:], *[place for place in places if not is_host(place[0])][-1:]
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -62,7 +62,20 @@ class Reloading:
             while True:
                 await self._wanted.wait()
                 self._wanted.clear()
-                await self._reload(server)
+                before, reloading = server.assembly, asyncio.create_task(self._reload(server))
+                wanted = asyncio.create_task(self._wanted.wait())
+                try:
+                    await asyncio.wait([reloading, wanted], return_when=asyncio.FIRST_COMPLETED)
+                    if server.assembly is before:  # what does not begin is not waited for any longer
+                        reloading.cancel()
+                    await asyncio.wait([reloading])
+                finally:
+                    wanted.cancel()
+                    if not reloading.done():  # it is the end: first is undone what has begun
+                        reloading.cancel()
+                        await asyncio.wait([reloading])
+                if not reloading.cancelled():
+                    reloading.result()
         finally:
             watching.cancel()
 

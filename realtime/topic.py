@@ -40,6 +40,8 @@ _STRIDE = 16
 #: At most so many lagging subscribers are looked at, on average, for each message that is given up.
 _LOOK = 64
 
+#: What happens to a client that the log has left behind: it is closed, told how much it missed, or given
+#: only the newest message.
 Overflow = Literal["disconnect", "skip", "latest"]
 
 

@@ -52,8 +52,8 @@ from realtime.bus import Bus
 from realtime.channel import Channel, Client
 from realtime.checks import HOOKS
 from realtime.close_codes import CloseCode
-from realtime.conformance import CHECKS
 from realtime.config import parse
+from realtime.conformance import CHECKS
 from realtime.exit_codes import ExitCode
 from realtime.loader import build
 

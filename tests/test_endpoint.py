@@ -705,3 +705,48 @@ async def test_token_is_not_handed_on(serve: Serve) -> None:
         websocket(serving.port, "/who?token=secret&since=-1&x=y") as wire,
     ):
         assert await wire.text() == "{'x': 'y'}nobody"
+
+
+SEEN = """
+from realtime import Channel, hookimpl
+
+class Seen(Channel):
+    async def on_connect(self, client):
+        await client.send({"variables": dict(client.variables), "subprotocol": client.subprotocol})
+
+@hookimpl
+def register_channels():
+    return {"seen": Seen}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "variables"),
+    [
+        ("/seen", "/seen", {}),
+        ("/seen/{a}", "/seen/x%20y", {"a": "x y"}),
+        ("/{a}/seen/{b...}", "/e\u0301/seen/x/y", {"a": "é", "b": "x/y"}),
+    ],
+)
+async def test_client_knows_the_values_of_its_path(
+    serve: Serve, path: str, asked: str, variables: dict[str, str]
+) -> None:
+    """A channel need not take the name of the topic apart."""
+    config = f"channels: {{s: {{plugin: seen, path: '{path}'}}}}"
+    async with (
+        serve(config, {"seen.py": SEEN}) as serving,
+        websocket(serving.port, quote(asked, "/%")) as one,
+    ):
+        assert json.loads(await one.text()) == {"variables": variables, "subprotocol": ""}
+
+
+async def test_client_knows_its_subprotocol(serve: Serve) -> None:
+    """A channel can tell a plain WebSocket from one with objects."""
+    config = "channels: {s: {plugin: seen, path: /seen}}"
+    headers = [("Sec-WebSocket-Protocol", "realtime.v1.json")]
+    async with (
+        serve(config, {"seen.py": SEEN}) as serving,
+        websocket(serving.port, "/seen", headers=headers) as one,
+    ):
+        assert "realtime:welcome" in await one.text()
+        assert json.loads(await one.text())["data"]["subprotocol"] == "realtime.v1.json"

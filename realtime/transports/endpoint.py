@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
@@ -14,10 +15,11 @@ from realtime.buckets import Bucket, Buckets, Rate
 from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
+from realtime.envelope import V1_JSON
 from realtime.errors import Rejected, TooManyTopics
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import sharing
-from realtime.paths import topic_name
+from realtime.paths import topic_name, variables
 from realtime.permissions import Action, Identity
 from realtime.remedies import remedy
 from realtime.transports import handshake, negotiation, page, post, websocket
@@ -34,6 +36,7 @@ OnMessage = Callable[[Client, Message], Awaitable[Position | None]]
 #: How long a snapshot may take, its wait for others included, in seconds.
 SNAPSHOT_WITHIN = 30.0
 
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
 
@@ -54,6 +57,7 @@ class Endpoint:
         self._channel = channel
         self._connections = connections
         self._prefix = prefix
+        self._variables = variables(channel.settings.path)
         self._now = asyncio.get_running_loop().time
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
@@ -226,6 +230,7 @@ class Endpoint:
     def _client(
         self, request: web.Request, link: Link, topic: str, transport: Transport, identity: Identity | None
     ) -> Client:
+        values = topic.split("/", len(self._variables))[1:]  # the last may have slashes in it
         return Client(
             link,
             id=self._connections.next_id(),
@@ -234,6 +239,8 @@ class Endpoint:
             identity=identity,
             query={key: value for key, value in request.query.items() if key not in ("token", "since")},
             remote=request.remote or "",
+            variables=dict(zip(self._variables, values, strict=True)) if values else _NO_VARIABLES,
+            subprotocol=V1_JSON if transport == "websocket" and handshake.wants_json(request) else "",
         )
 
     async def _kick(self, request: web.Request, topic: str) -> web.Response:
