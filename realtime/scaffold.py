@@ -103,10 +103,16 @@ def _renamed(text: str, name: str) -> str:
         "your_name": _module(name),
         "YourName": _class(name),
         "Your name": " ".join([words[0].capitalize(), *words[1:]]),
-        "channels>=0.0.0": f"channels>={realtime.__version__}",
+        ">=0.0.0,<1": f">={realtime.__version__},<{_next_version()}",
     }.items():
         text = text.replace(placeholder, value)
     return text
+
+
+def _next_version() -> str:
+    """The next version of the server that may take away what plugins use."""
+    major, minor = map(int, re.findall("[0-9]+", realtime.__version__)[:2])
+    return str(major + 1) if major else f"0.{minor + 1}"
 
 
 def _module(name: str) -> str:

@@ -98,10 +98,11 @@ def test_nothing_of_the_template_is_left(tmp_path: Path) -> None:
 
 
 def test_versions(tmp_path: Path) -> None:
-    """It requires this server or a later one, and says which contract it is written for."""
+    """It requires this server or a later one that takes nothing away, and says for which contract it is."""
     package = written(tmp_path, "dice")
     project = tomllib.loads((package / "pyproject.toml").read_text())
-    assert project["project"]["dependencies"] == [f"realtime-channels>={__version__}"]
+    (server,) = project["project"]["dependencies"]
+    assert server == f"realtime-channels>={__version__},<0.{int(__version__.split('.')[1]) + 1}"
     assert f"\nAPI_VERSION = {API_VERSION}\n" in (package / "src/realtime_dice/__init__.py").read_text()
 
 
