@@ -747,7 +747,6 @@ async def test_own_pages_tell_strangers_of_nobody(calm: Calm) -> None:
         for path in (
             "/-/stats",
             "/-/metrics",
-            "/-/channels",
             "/-/dashboard",
             "/-/",
             "/-/admin",
