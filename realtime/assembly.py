@@ -23,7 +23,7 @@ from realtime.checks import PluginProblem, line_of
 from realtime.config import Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
-from realtime.loader import Plugins, build, guarded
+from realtime.loader import Built, Plugins, guarded
 from realtime.paths import is_reserved, route_pattern
 from realtime.routing import Route, conflicts
 from realtime.transports.connections import Connections
@@ -33,9 +33,8 @@ from realtime.transports.endpoint import Endpoint
 class Assembly:
     """What a config makes of a server. What is wrong is in ``problems``; with any it is not to be served.
 
-    Of ``before`` it has the plugins and channels that are the same, and whose settings need no other; with
-    ``anew`` installed packages that have changed are imported again. ``prefix`` is what stands before every
-    path.
+    ``built`` is what the loader has made of the config; of ``before`` it has the plugins and channels that
+    are the same, and whose settings need no other. ``prefix`` is what stands before every path.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class Assembly:
         config: Config,
         bus: Bus,
         connections: Connections,
+        built: Built,
         before: Assembly | None = None,
         *,
         prefix: str = "",
-        anew: bool = False,
     ) -> None:
         self.config = config
         self.bus = bus
@@ -56,7 +55,6 @@ class Assembly:
         if not any(problem.path.startswith("server.tls") for problem in self.problems):
             self.tls, wrong = tls.context(config)
             self.problems.extend(wrong)
-        built = build(config, bus, before.plugins if before else None, self._kept, anew=anew)
         self.plugins: Plugins = built.plugins
         self.channels = built.channels
         #: What the config says of each channel, and what the bus is to keep for it.
@@ -93,6 +91,11 @@ class Assembly:
         """Whether this plugin or channel is the very same in another."""
         mine = self.plugins.manager.get_plugin(owner)
         return mine is not None and mine is other.plugins.manager.get_plugin(owner)
+
+    def keeps(self, channel: Channel) -> Channel:
+        """The channel that is here, if it can go on in the place of another of its name; else that."""
+        old = self.channels.get(channel.name)
+        return old if old is not None and stays(old, channel) else channel
 
     async def begin(self, lifespans: Lifespans, owners: Collection[str]) -> None:
         """Begin the lifespans and services of these. Raises :exc:`ConfigError` if one cannot begin."""
@@ -154,10 +157,6 @@ class Assembly:
             return self.config.source.problem(message, ("channels", name, key))
         where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
         return self.config.source.problem(f"{spell(owner)}: {message}", where)
-
-    def _kept(self, channel: Channel) -> Channel:
-        old = self._before.channels.get(channel.name) if self._before else None
-        return old if old is not None and stays(old, channel) else channel
 
     def _callers(self, hook: str) -> list[tuple[str, Callable[..., list[Any]]]]:
         return [(spell(owner), caller) for owner, caller in self.plugins.callers(hook)]

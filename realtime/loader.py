@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -169,7 +169,8 @@ class Plugins:
         self._register(f"channel:{channel.name}", type(channel).__name__, channel)
 
     def _register(self, registered: str, label: str, plugin: object) -> None:
-        check_hooks(label, plugin)
+        if type(plugin) not in self._origin:  # else its type has been looked at
+            check_hooks(label, plugin)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # pluggy's, which names no plugin
@@ -269,20 +270,41 @@ class Built(NamedTuple):
     problems: list[Problem]
 
 
-def build(
+def build(config: Config, bus: Bus) -> Built:
+    """Load every plugin that a config names and make its channels; each problem has its place."""
+    steps = building(config, bus)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            built: Built = end.value
+            return built
+
+
+def building(
     config: Config,
     bus: Bus,
     before: Plugins | None = None,
     kept: Callable[[Channel], Channel] = lambda channel: channel,
     *,
     anew: bool = False,
-) -> Built:
-    """Load every plugin that a config names and make its channels; each problem has its place.
+) -> Generator[None, None, Built]:
+    """The same step by step, so that others have their turn in between.
 
     ``before`` is what is loaded already, and ``kept`` has a channel's place taken by one that is there;
     ``anew``: see :class:`Modules`.
     """
     plugins = Plugins(config.directory, before, anew=anew)
+    try:
+        return (yield from _steps(config, bus, plugins, kept))
+    except BaseException:  # whoever does not want to go on included
+        plugins.modules.undo()
+        raise
+
+
+def _steps(
+    config: Config, bus: Bus, plugins: Plugins, kept: Callable[[Channel], Channel]
+) -> Generator[None, None, Built]:
     source = config.source
     problems: list[Problem] = []
     built = Built(plugins, {}, {}, {}, problems)
@@ -301,6 +323,7 @@ def build(
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), at))
     for name, values in config.channels.items():
+        yield
         path = ("channels", name)
         if config.is_off(name):
             continue

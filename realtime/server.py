@@ -26,7 +26,7 @@ from realtime.config import Config, ServerLimits
 from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
 from realtime.errors import ConfigError
 from realtime.lifespans import Lifespan, Lifespans
-from realtime.loader import Plugins
+from realtime.loader import Built, Plugins, build, building
 from realtime.paths import is_reserved
 from realtime.proxies import Proxies
 from realtime.routing import Route, RouteTable
@@ -91,7 +91,8 @@ class Server:
         self._connections = Connections(loop, self._limits)
         self._waiting = Waiting(self._limits.max_waiting)
         self._telling = Bucket(Rate(1, 1), loop.time())
-        self.assembly = Assembly(self.config, self.bus, self._connections, prefix=self._table.prefix)
+        built, prefix = build(self.config, self.bus), self._table.prefix
+        self.assembly = Assembly(self.config, self.bus, self._connections, built, prefix=prefix)
         if self.assembly.problems:
             raise ConfigError(*self.assembly.problems)
         for name, options in self.assembly.options.items():
@@ -207,7 +208,9 @@ class Server:
         """What is served, what is to be served instead and has begun, and the lifespans that go with it."""
         before = self.assembly
         assert before is not None
-        after = Assembly(config, self.bus, self._connections, before, prefix=self._table.prefix, anew=anew)
+        built = await self._build(config, before, anew)
+        prefix = self._table.prefix
+        after = Assembly(config, self.bus, self._connections, built, before, prefix=prefix)
         fresh = [owner for owner in after.owners if not after.has(owner, before)]
         leaving = self.lifespans.of([owner for owner in before.owners if not after.has(owner, before)])
         topics = after.channels.keys() - before.channels.keys()
@@ -226,6 +229,18 @@ class Server:
             after.discard()
             raise
         return before, after, leaving
+
+    async def _build(self, config: Config, before: Assembly, anew: bool) -> Built:
+        """What the loader makes of a config, step by step: clients have their turn in between."""
+        steps = building(config, self.bus, before.plugins, before.keeps, anew=anew)
+        with contextlib.closing(steps):
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    built: Built = end.value
+                    return built
+                await asyncio.sleep(0)
 
     def _give_way(self, after: Assembly) -> None:
         """Serve it; what it has of the one before goes by what it says now."""

@@ -452,3 +452,14 @@ async def test_what_needs_another_process_is_told_apart(serve: Serve, again: Aga
     async with serve(CONFIG, {"dice.py": DICE}) as serving:
         with pytest.raises(NeedsRestart):
             await serving.server.reload(again(f"{SERVER.replace('127.0.0.1', 'localhost')}{CONFIG}"))
+
+
+async def test_others_have_their_turn_while_it_reloads(serve: Serve, again: Again) -> None:
+    """While many channels are looked at a client is answered: a reload is made of small steps."""
+    many = "".join(f"  more{number}: {{plugin: echo, path: /more{number}}}\n" for number in range(40))
+    async with serve(CONFIG, {"dice.py": DICE}) as serving, websocket(serving.port, "/ws") as talker:
+        reloading = asyncio.create_task(serving.server.reload(again(f"{CONFIG}{many}")))
+        await talker.send(wire.text("a"))
+        assert await talker.text() == "Echo: a"
+        assert not reloading.done()
+        assert len(await reloading) == 42

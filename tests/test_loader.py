@@ -582,7 +582,7 @@ async def test_lifespan_that_cannot_begin(mistakes: Mistakes) -> None:
     body = "def lifespan(self):\n    pass"
     config = 'server: {listen: ["127.0.0.1:0"]}\nchannels: {a: {plugin: dice, path: /a}}'
     [said] = await mistakes(config, {"dice.py": channel_type(body=body)})
-    where = "c.yaml:2:36: channels.a.path: channel 'a' of plugin 'dice'"
+    where = "c.yaml:2:24: channels.a.plugin: channel 'a' of plugin 'dice'"
     assert said.startswith(f"{where}: its lifespan could not begin: TypeError")
 
 
