@@ -22,6 +22,7 @@ from realtime.config import BUILT_IN, Config, parse
 from realtime.conformance import AT_LAST, CHECKS, Checks
 from realtime.errors import ConfigError, StartError, did_you_mean, printable
 from realtime.exit_codes import ExitCode
+from realtime.modules import Modules
 from realtime.server import Server
 from realtime.source import Source
 from realtime.trial import DRAIN, Finding, Manners, Skipped, Trouble
@@ -140,7 +141,8 @@ def run(
         for problem in error.problems:
             made_up = problem.source == "plugins test" and problem.path
             logs.say(f"{problem.path}: {problem.message}" if made_up else str(problem))
-        if any(problem.path.startswith(f"channels.{channel}") for problem in error.problems):
+        own = [problem.path for problem in error.problems if problem.path.startswith(f"channels.{channel}")]
+        if any(path != f"channels.{channel}.plugin" for path in own):
             logs.say(
                 "a setting is given with --set KEY=VALUE; "
                 f"`python -m realtime plugins show {name}` tells which there are"
@@ -187,7 +189,19 @@ def configured(file: Path | None, name: str, settings: Sequence[tuple[str, str]]
             "tls": None,
         }
     )
-    return replace(config, source=source, server=server, channels={channel: values}), channel
+    plugins, known = list(config.plugins), Modules(here.parent).found
+    if not any(found.matches(str(values["plugin"])) for found in known):
+        # A channel type of another name than its plugin's is known once another channel has named that.
+        others = [str(other.get("plugin")) for other in config.channels.values()]
+        plugins += [name for name in dict.fromkeys(others) if any(found.matches(name) for found in known)]
+    return replace(
+        config,
+        source=source,
+        server=server,
+        plugins=plugins,
+        plugin_settings=[*config.plugin_settings, *({} for _ in plugins[len(config.plugins) :])],
+        channels={channel: values},
+    ), channel
 
 
 async def _run(

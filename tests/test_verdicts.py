@@ -111,6 +111,20 @@ def test_what_cannot_be_tried(quiz: Path, arguments: list[str], code: int, said:
     assert said in ended.stderr
 
 
+def test_type_of_another_plugin(quiz: Path) -> None:
+    """A channel whose type has another name than its plugin is tried, as it would be served."""
+    source = QUIZ.replace('{"quiz": Quiz}', '{"quiz": Quiz, "riddle": Quiz}').replace(
+        "answer: str", "a: int = 1"
+    )
+    (quiz / "plugins" / "quiz.py").write_text(source + "\nprint('it prints')\n")
+    (quiz / "config.yaml").write_text(
+        "channels:\n  quiz: {plugin: quiz, path: /q}\n  riddle: {plugin: riddle, path: /r}\n"
+    )
+    ended = run(quiz, "plugins", "test", "riddle", "--only", "starts", "--json")
+    assert json.loads(ended.stdout)["plugin"] == "riddle"
+    assert ended.returncode == 0
+
+
 def test_report(quiz: Path) -> None:
     """A check that fails says what was done, what happened, where, and what to do about it."""
     source = QUIZ.replace("await client.send(", "await client.send(1 + ")
