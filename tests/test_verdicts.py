@@ -63,6 +63,10 @@ def test_channel_of_the_config(quiz: Path, name: str, channel: str) -> None:
         "quiz",
         "config.yaml",
     )
+    assert set(told) == {"ok", "channel", "plugin", "path", "config", "checks"}
+    assert set(told["checks"][0]) == {
+        *("name", "expected", "did", "status", "reason", "seconds", "findings"),
+    }
     assert [verdict["name"] for verdict in told["checks"]] == [
         "starts",
         "welcome",
