@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import linecache
 import logging
 import random
 import re
@@ -16,6 +17,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from realtime.blame import is_host
 from realtime.leaks import filled, growth, holder, sizes
 from realtime.stranger import BINARY, TEXT, Stranger, frame, request
 from realtime.trial import DRAIN, PATIENCE, Do, Skipped, Trial, Trouble, place_of, said, until
@@ -446,19 +448,13 @@ class Checks(Trial):
         """Every coroutine is awaited, and what was opened is closed."""
         gc.collect()
         for record in self._records("py.warnings"):
-            text = record.getMessage()
-            kind = re.search(r"(ResourceWarning|RuntimeWarning): (.*)", text)
-            places = [
-                f"{file}:{line}: {source.strip()}"
-                for file, line, source in re.findall(r'File "(.*?)", line (\d+), in .*\n(.*)', text)
-            ]
-            if kind:
-                remedy = (
-                    "write await before it"
-                    if "never awaited" in text
-                    else "close it, with a with statement"
-                )
-                self._once(kind[2], places[-1] if places else "", remedy)
+            found = re.match(r"(.+?):(\d+): (?:ResourceWarning|RuntimeWarning): (.*)", record.getMessage())
+            if found:
+                file, number, text = found.groups()
+                source = linecache.getline(file, int(number)).strip()
+                place = "" if is_host(file) else f"{file}:{number}: {source}"
+                remedy = Do.WRITE_AWAIT if "never awaited" in text else Do.CLOSE
+                self._once(text.partition(": write 'await'")[0].removesuffix(f": {source}"), place, remedy)
 
     def _records(self, logger: str) -> list[logging.LogRecord]:
         return [record for record in self.log if record.name.startswith(logger)]

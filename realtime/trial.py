@@ -31,7 +31,7 @@ from realtime.message import Message, Position
 from realtime.server import Server
 from realtime.stranger import TEXT, UPGRADE, Stranger, frame, request
 
-#: How long anything may take that is to happen at once, in seconds.
+#: How long what is to happen at once may take, in seconds.
 PATIENCE = 5.0
 #: How long it may take until a client that has gone has left: longer than what it has begun is allowed to.
 GONE = 12.0
@@ -60,12 +60,11 @@ class Do:
     )
     CANCEL = "cancel in on_leave what a client has begun; or keep it in a TaskGroup of lifespan()"
     CATCH = "catch what a client may cause; for a message that is not taken: raise Rejected(sentence)"
-    CLOSE = "close in on_leave, or with a with statement, what was opened for a client"
+    CLOSE = "close what was opened: in on_leave if it is for a client, or with a with statement"
     END = "lifespan() must end soon after its yield: cancel its tasks there, and wait for nobody"
     FORGET = "forget in on_leave what belongs to a client; or bound it, as deque(maxlen=…) does"
     FREE = (
-        "free in on_leave what was claimed; claim nothing before on_join, for who is closed or goes in "
-        "on_connect never joins, and on_leave is not called"
+        "free in on_leave what was claimed, and claim nothing before on_join: who goes earlier never leaves"
     )
     GREET = "if a client says something first, give it: --say TEXT, or --query NAME=VALUE"
     GROUP = "a task of the channel belongs into a TaskGroup in lifespan(), and is cancelled there"
@@ -75,6 +74,7 @@ class Do:
     LET_THROUGH = "let asyncio.CancelledError through: `except Exception` does, a bare `except` does not"
     LIMIT = "a method waits for what a client that is gone will never do: put asyncio.timeout() around it"
     SEND = "wait for no client while others want something: publish() and client.send() do not"
+    WRITE_AWAIT = "write await before it"
 
 
 class Finding(NamedTuple):
