@@ -67,11 +67,18 @@ def filled(channel: Channel, name: str) -> str:
 
 
 def _containers(channel: Channel) -> Iterator[tuple[str, Any]]:
-    """The attributes of a channel, and the globals of its module, that hold things."""
-    module = sys.modules[type(channel).__module__]
-    roots = [(f"self.{name}", value) for name, value in vars(channel).items() if name != "_clients"]
-    roots += [item for item in vars(module).items() if not item[0].startswith("__")]
-    return ((name, value) for name, value in roots if isinstance(value, _CONTAINERS))
+    """The attributes of a channel and of its class, and the globals of its module, that hold things."""
+    own: dict[str, Any] = {}
+    for kind in reversed(type(channel).__mro__):
+        own |= vars(kind)
+    own |= vars(channel)
+    module = vars(sys.modules[type(channel).__module__])
+    roots = [(f"self.{name}", value) for name, value in own.items() if name != "_clients"]
+    return (
+        (name, value)
+        for name, value in [*roots, *module.items()]
+        if isinstance(value, _CONTAINERS) and "__" not in name
+    )
 
 
 def _leads(root: object, client: Client) -> bool:

@@ -24,7 +24,7 @@ from realtime.values import Model
 def find(known: Plugins, wanted: str, config: Config) -> Found:
     """The plugin of a name, or what offers a channel type of this name. Raises :exc:`PluginProblem`."""
     if not any(found.matches(wanted) for found in known.found):
-        for other in config.plugins:
+        for other in [*config.plugins, *(str(one.get("plugin")) for one in config.channels.values())]:
             with contextlib.suppress(PluginProblem):
                 known.load(other)
         kind = known.types.get(wanted)

@@ -26,11 +26,12 @@ import orjson
 
 from realtime.blame import lines, of_task, of_thread, theirs
 from realtime.channel import Channel, Client
+from realtime.errors import Rejected
 from realtime.message import Message, Position
 from realtime.server import Server
 from realtime.stranger import TEXT, UPGRADE, Stranger, frame, request
 
-#: How long anything may take that is to happen at once, in seconds.
+#: How long what is to happen at once may take, in seconds.
 PATIENCE = 5.0
 #: How long it may take until a client that has gone has left: longer than what it has begun is allowed to.
 GONE = 12.0
@@ -45,9 +46,35 @@ ACCEPT = {
     "ndjson": "application/x-ndjson",
     "json": "application/json",
 }
-CATCH = "catch what a client may cause; for a message that is not taken: raise Rejected(sentence)"
-WAITS = "a method waits for what a client that is gone will never do: put asyncio.timeout() around it"
 V1 = {"Sec-WebSocket-Protocol": "realtime.v1.json"}
+
+
+class Do:
+    """Remedies: what an author can do about it."""
+
+    AWAIT = "await what takes long; for what cannot be awaited: await asyncio.to_thread(…)"
+    BEAR = "on_leave has to bear whatever state a client is in, and to end by itself"
+    BOUND = (
+        "publish() and client.send() keep what is needed, within a bound; a queue of your own needs one, "
+        "too: asyncio.Queue(maxsize=…), and close who does not keep up"
+    )
+    CANCEL = "cancel in on_leave what a client has begun; or keep it in a TaskGroup of lifespan()"
+    CATCH = "catch what a client may cause; for a message that is not taken: raise Rejected(sentence)"
+    CLOSE = "close what was opened: in on_leave if it is for a client, or with a with statement"
+    END = "lifespan() must end soon after its yield: cancel its tasks there, and wait for nobody"
+    FORGET = "forget in on_leave what belongs to a client; or bound it, as deque(maxlen=…) does"
+    FREE = (
+        "free in on_leave what was claimed, and claim nothing before on_join: who goes earlier never leaves"
+    )
+    GREET = "if a client says something first, give it: --say TEXT, or --query NAME=VALUE"
+    GROUP = "a task of the channel belongs into a TaskGroup in lifespan(), and is cancelled there"
+    JOIN = "end and join() a thread after the yield of lifespan(), or begin it with daemon=True"
+    LAST = "what lives as long as the channel stands before and after the yield of lifespan()"
+    LET_IN = "give its clients what they need: -H 'Authorization: Bearer TOKEN', --query NAME=VALUE"
+    LET_THROUGH = "let asyncio.CancelledError through: `except Exception` does, a bare `except` does not"
+    LIMIT = "a method waits for what a client that is gone will never do: put asyncio.timeout() around it"
+    SEND = "wait for no client while others want something: publish() and client.send() do not"
+    WRITE_AWAIT = "write await before it"
 
 
 class Finding(NamedTuple):
@@ -90,8 +117,8 @@ class Trial:
         #: How many clients there were; how many have joined, and how often ``on_leave`` was and has ended.
         self.number = 0
         self.joined = self.leaving = self.left = 0
-        #: How many messages the channel has been given, and is at work on.
-        self.heard = self.busy = 0
+        #: How many messages the channel has been given, is at work on, and has rejected.
+        self.heard = self.busy = self.refused = 0
         #: Everybody who ever connected, as far as somebody still knows them.
         self.known: list[weakref.ref[Client]] = []
         self.peers: list[Stranger] = []
@@ -116,6 +143,11 @@ class Trial:
     def serves(self, transport: str) -> bool:
         """Whether the channel serves a transport."""
         return transport in self.channel.transports
+
+    @property
+    def v1(self) -> bool:
+        """Whether a message is said as JSON, with ``realtime.v1.json``: it is no text."""
+        return not isinstance(as_data(self.manners.message), str)
 
     @property
     def hears(self) -> bool:
@@ -148,6 +180,10 @@ class Trial:
                 answer: Position | None = await hear(client, message)
                 self.heard += 1
                 return answer
+            except Rejected:
+                self.heard += 1
+                self.refused += 1
+                raise
             finally:
                 self.busy -= 1
 
@@ -209,7 +245,8 @@ class Trial:
         wanted = 101 if transport in ("websocket", "v1") else 200
         if peer.status != wanted:
             await until(lambda: peer.whole, 1.0)
-            raise Trouble(Finding(f"the request was answered {peer.status}: {peer.text.strip()[:200]}"))
+            happened = f"the request was answered {peer.status}: {peer.text.strip()[:200]}"
+            raise Trouble(Finding(happened, self.last_error(), Do.LET_IN))
         if wanted == 101:
             peer.say(self.greeting(number, v1=transport == "v1"))
         return peer
@@ -225,12 +262,11 @@ class Trial:
 
     def outside(self, peer: Stranger) -> Finding:
         """Why a client did not get in."""
-        hint = "if a client says something first, give it: --say TEXT, or --query NAME=VALUE"
         if peer.end is not None and peer.end[0] != 1011:
-            return Finding(f"the client was closed before it had joined: {said(peer)}", "", hint)
+            return Finding(f"the client was closed before it had joined: {said(peer)}", "", Do.GREET)
         if peer.end is not None:
-            return Finding(f"the client was closed: {said(peer)}", self.last_error(), CATCH)
-        return self.stuck(f"the client had not joined within {PATIENCE:g}s", hint)
+            return Finding(f"the client was closed: {said(peer)}", self.last_error(), Do.CATCH)
+        return self.stuck(f"the client had not joined within {PATIENCE:g}s", Do.GREET)
 
     def stuck(self, happened: str, remedy: str = "") -> Finding:
         """Something does not end: where the channel is at work."""
@@ -270,7 +306,7 @@ class Trial:
             left = len(self.channel.clients) or len(self.server._connections)
             raise Trouble(
                 self.stuck(
-                    f"{left} clients are still there {GONE:g}s after their connections have ended", WAITS
+                    f"{left} clients are still there {GONE:g}s after their connections have ended", Do.LIMIT
                 )
             )
         await asyncio.sleep(0)
@@ -354,11 +390,7 @@ class Trial:
         hung = [record for record in self.log[logged:] if "did not end in time" in record.getMessage()]
         for record in hung:
             self.log.remove(record)
-            self.fail(
-                record.getMessage(),
-                where,
-                "lifespan() must end soon after its yield: cancel its tasks there, and wait for nobody",
-            )
+            self.fail(record.getMessage(), where, Do.END)
         if took > DRAIN and not hung:
             self.fail(f"it took {took:.1f}s")
         await until(lambda: not self.tasks(), 0.2)
@@ -366,19 +398,11 @@ class Trial:
             task.cancel()
             await asyncio.wait([task], timeout=0.5)
             how = "and does not end although it is cancelled" if not task.done() else "after the shutdown"
-            self.fail(
-                f"task {task.get_name()!r} runs on {how}",
-                place,
-                "let asyncio.CancelledError through: `except Exception` does, a bare `except` does not"
-                if not task.done()
-                else "a task of the channel belongs into a TaskGroup in lifespan(), and is cancelled there",
-            )
+            remedy = Do.GROUP if task.done() else Do.LET_THROUGH
+            self.fail(f"task {task.get_name()!r} runs on {how}", place, remedy)
         for thread in self.threads():
-            self.fail(
-                f"thread {thread.name!r} runs on",
-                "".join(lines(theirs(of_thread(thread.ident or 0))[-1:])),
-                "end and join() a thread after the yield of lifespan(), or begin it with daemon=True",
-            )
+            where = "".join(lines(theirs(of_thread(thread.ident or 0))[-1:]))
+            self.fail(f"thread {thread.name!r} runs on", where, Do.JOIN)
 
     # Who is beside it
 
@@ -412,7 +436,10 @@ class Trial:
 
         def watch() -> None:
             while not over.wait(0.25):
-                loop.call_soon_threadsafe(turn)
+                try:
+                    loop.call_soon_threadsafe(turn)
+                except RuntimeError:  # it is closed
+                    return
                 if time.monotonic() - self.turned > HANG:
                     places = of_thread(loops)
                     at = lines((theirs(places) or places)[-1:])
@@ -420,7 +447,7 @@ class Trial:
                         Finding(
                             f"the event loop has been held for {HANG:g}s, and nobody is served",
                             "".join(at),
-                            "await what takes long; for what cannot be awaited: await asyncio.to_thread(…)",
+                            Do.AWAIT,
                         )
                     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from realtime.config import BUILT_IN, Config, parse
 from realtime.conformance import AT_LAST, CHECKS, Checks
 from realtime.errors import ConfigError, StartError, did_you_mean, printable
 from realtime.exit_codes import ExitCode
+from realtime.modules import Modules
 from realtime.server import Server
 from realtime.source import Source
 from realtime.trial import DRAIN, Finding, Manners, Skipped, Trouble
@@ -55,10 +57,15 @@ class Report:
     def __init__(self, about: dict[str, Any], as_json: bool) -> None:
         self.about, self.as_json = about, as_json
         self.verdicts: list[Verdict] = []
-        self._begun = time.monotonic()
+        self._begun, self._out = time.monotonic(), sys.stdout  # where a plugin's print() does not go
         self._lock = threading.Lock()  # the end may be told by another thread
         if not as_json:
-            print("{channel}: plugin {plugin}, {path}, {config}".format(**about), flush=True)
+            print(
+                "{channel}: plugin {plugin}, {path}, {config}".format(**about), flush=True, file=self._out
+            )
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
 
     def begin(self, name: str) -> None:
         """A check begins: people see that something goes on."""
@@ -71,13 +78,12 @@ class Report:
         if self.as_json:
             return
         head = {"ok": "ok", "failed": "FAILED"}.get(verdict.status, verdict.status)
-        print(f"{head:8} {verdict.name:12} {verdict.reason or verdict.expected}")
+        self._say(f"{head:8} {verdict.name:12} {verdict.reason or verdict.expected}")
         told = [("did", verdict.did)] * bool(verdict.findings)
         told += [item for finding in verdict.findings for item in finding._asdict().items()]
         for label, text in told:
             for later, line in enumerate(text.splitlines()):
-                print(f"    {'' if later else label + ':':10} {printable(line)}")
-        sys.stdout.flush()
+                self._say(f"    {'' if later else label + ':':10} {printable(line)}")
 
     def end(self) -> ExitCode:
         """The summary; returns how the command ends."""
@@ -92,10 +98,12 @@ class Report:
                     {**asdict(verdict), "findings": [one._asdict() for one in verdict.findings]}
                     for verdict in self.verdicts
                 ]
-                print(json.dumps({"ok": not failed, **self.about, "checks": checks}, indent=2))
+                print(
+                    json.dumps({"ok": not failed, **self.about, "checks": checks}, indent=2), file=self._out
+                )
             else:
-                print(", ".join(f"{count} {status}" for status, count in counts.items()) + f"; {took:.1f}s")
-            sys.stdout.flush()
+                told = ", ".join(f"{count} {status}" for status, count in counts.items())
+                self._say(f"{told}; {took:.1f}s")
             return ExitCode.BAD_CONFIG if failed else ExitCode.OK
 
 
@@ -133,7 +141,8 @@ def run(
         for problem in error.problems:
             made_up = problem.source == "plugins test" and problem.path
             logs.say(f"{problem.path}: {problem.message}" if made_up else str(problem))
-        if any(problem.path.startswith(f"channels.{channel}") for problem in error.problems):
+        own = [problem.path for problem in error.problems if problem.path.startswith(f"channels.{channel}")]
+        if any(path != f"channels.{channel}.plugin" for path in own):
             logs.say(
                 "a setting is given with --set KEY=VALUE; "
                 f"`python -m realtime plugins show {name}` tells which there are"
@@ -153,6 +162,8 @@ def configured(file: Path | None, name: str, settings: Sequence[tuple[str, str]]
     channel = next(iter([name] if name in config.channels else of_type), NOBODYS)
     values = {"plugin": name, "path": f"/{NOBODYS}", **config.channels.get(channel, {})}
     values.pop("enabled", None)
+    if isinstance(limits := values.get("limits"), dict):  # of those only max_message is the plugin's
+        values["limits"] = {key: limits[key] for key in limits if key == "max_message"}
     for key, text in settings:
         *above, last = key.split(".")
         section = values
@@ -178,7 +189,19 @@ def configured(file: Path | None, name: str, settings: Sequence[tuple[str, str]]
             "tls": None,
         }
     )
-    return replace(config, source=source, server=server, channels={channel: values}), channel
+    plugins, known = list(config.plugins), Modules(here.parent).found
+    if not any(found.matches(str(values["plugin"])) for found in known):
+        # A channel type of another name than its plugin's is known once another channel has named that.
+        others = [str(other.get("plugin")) for other in config.channels.values()]
+        plugins += [name for name in dict.fromkeys(others) if any(found.matches(name) for found in known)]
+    return replace(
+        config,
+        source=source,
+        server=server,
+        plugins=plugins,
+        plugin_settings=[*config.plugin_settings, *({} for _ in plugins[len(config.plugins) :])],
+        channels={channel: values},
+    ), channel
 
 
 async def _run(
@@ -187,7 +210,8 @@ async def _run(
     """Run the checks; None when something is left that does not end."""
     # A plugin that is being imported holds the event loop, so Ctrl-C interrupts it itself.
     ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
-    server.load()
+    with contextlib.redirect_stdout(sys.stderr):
+        server.load()
     signal.signal(signal.SIGINT, ctrl_c)
     checks = Checks(server, name, manners)
     found = server.channels[name].settings
@@ -207,7 +231,7 @@ async def _run(
 
     over = checks.guard(hang)
     try:
-        with checks.observed():
+        with checks.observed(), contextlib.redirect_stdout(sys.stderr):
             async with asyncio.timeout(DEADLINE):
                 if await _started(checks, report):
                     await _checked(checks, report, only)
@@ -268,6 +292,8 @@ async def _checked(checks: Checks, report: Report, only: Sequence[str]) -> None:
             checks.findings.append(trouble.finding)
             if name == "welcome":
                 shut = "no client gets in: see welcome"
+        except OSError as error:
+            checks.fail(f"the server could not be reached: {error}")
         try:
             if name not in at_last:
                 await checks.calm()

@@ -220,7 +220,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     ),
     "waiting for one client": (
         "slow-reader",
-        "of 300 messages were heard",
+        "[0-9]+ of [0-9]+ messages were heard",
         "await each.ping(0.5)",
         """
         async def on_message(self, client, message):

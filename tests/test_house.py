@@ -351,8 +351,8 @@ def test_tools_for_authors_are_read_in_an_hour() -> None:
 
 
 def test_trials_are_read_in_an_hour() -> None:
-    """What tries a plugin stays under 1,200 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in TRIALS) < 1200
+    """What tries a plugin stays under 1,250 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in TRIALS) < 1250
 
 
 def test_what_is_shown_is_read_in_an_hour() -> None:

@@ -20,6 +20,8 @@ SEEN = []
 
 
 class Keeper(Channel):
+    ids = set()
+
     def __init__(self, *args):
         super().__init__(*args)
         self.rooms: dict = {}
@@ -29,6 +31,7 @@ class Keeper(Channel):
         self.rooms.setdefault("a", []).append(client)
         self.recent.append(client)
         SEEN.append(1)
+        self.ids.add(id(client))
 
     def take(self):
         return bytearray(100_000)
@@ -58,7 +61,7 @@ async def test_holder(serve: Serve) -> None:
         keeper.keep(client)
         name, place = holder(keeper, client)
         assert name == "self.rooms"
-        assert place.endswith('plugins/keeper.py:16: self.rooms.setdefault("a", []).append(client)')
+        assert place.endswith('plugins/keeper.py:18: self.rooms.setdefault("a", []).append(client)')
         assert holder(keeper, other) == ("", "")
 
 
@@ -70,8 +73,12 @@ async def test_sizes(serve: Serve) -> None:
         before = sizes(keeper)
         keeper.keep(somebody())
         grown = {name: size - before.get(name, 0) for name, size in sizes(keeper).items()}
-        assert {name: size for name, size in grown.items() if size} == {"self.rooms": 1, "SEEN": 1}
-        assert filled(keeper, "SEEN").endswith("keeper.py:18: SEEN.append(1)")
+        assert {name: size for name, size in grown.items() if size} == {
+            "self.ids": 1,
+            "self.rooms": 1,
+            "SEEN": 1,
+        }
+        assert filled(keeper, "SEEN").endswith("keeper.py:20: SEEN.append(1)")
 
 
 async def test_growth(serve: Serve) -> None:
@@ -87,5 +94,5 @@ async def test_growth(serve: Serve) -> None:
             ]
         finally:
             tracemalloc.stop()
-        assert place.endswith("plugins/keeper.py:21")
+        assert place.endswith("plugins/keeper.py:24")
         assert size >= len(taken)

@@ -63,6 +63,10 @@ def test_channel_of_the_config(quiz: Path, name: str, channel: str) -> None:
         "quiz",
         "config.yaml",
     )
+    assert set(told) == {"ok", "channel", "plugin", "path", "config", "checks"}
+    assert set(told["checks"][0]) == {
+        *("name", "expected", "did", "status", "reason", "seconds", "findings"),
+    }
     assert [verdict["name"] for verdict in told["checks"]] == [
         "starts",
         "welcome",
@@ -111,6 +115,20 @@ def test_what_cannot_be_tried(quiz: Path, arguments: list[str], code: int, said:
     assert said in ended.stderr
 
 
+def test_type_of_another_plugin(quiz: Path) -> None:
+    """A channel whose type has another name than its plugin is tried, as it would be served."""
+    source = QUIZ.replace('{"quiz": Quiz}', '{"quiz": Quiz, "riddle": Quiz}').replace(
+        "answer: str", "a: int = 1"
+    )
+    (quiz / "plugins" / "quiz.py").write_text(source + "\nprint('it prints')\n")
+    (quiz / "config.yaml").write_text(
+        "channels:\n  quiz: {plugin: quiz, path: /q}\n  riddle: {plugin: riddle, path: /r}\n"
+    )
+    ended = run(quiz, "plugins", "test", "riddle", "--only", "starts", "--json")
+    assert json.loads(ended.stdout)["plugin"] == "riddle"
+    assert ended.returncode == 0
+
+
 def test_report(quiz: Path) -> None:
     """A check that fails says what was done, what happened, where, and what to do about it."""
     source = QUIZ.replace("await client.send(", "await client.send(1 + ")
@@ -122,7 +140,7 @@ def test_report(quiz: Path) -> None:
         r"ok       starts       .*\n"
         r"FAILED   burst        Every message of many is heard\.\n"
         r"    did:       20 clients that say 50 messages each, all at once\n"
-        r"    happened:  20 of 20 clients were closed: 1011 the channel has a bug\n"
+        r"    happened:  the client was closed: 1011 the channel has a bug\n"
         r"    place:     \S+/plugins/quiz\.py:13: await client\.send\(1 \+ self.*\n"
         r"    remedy:    catch what a client may cause; .*raise Rejected\(sentence\)\n"
         r"(ok       .*\n){4}"
