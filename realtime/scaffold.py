@@ -14,7 +14,6 @@ from pathlib import Path
 
 import realtime
 from realtime import logs
-from realtime.errors import did_you_mean
 from realtime.exit_codes import ExitCode
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -23,7 +22,7 @@ PREFIX = "realtime-"
 #: So long that no line of a template gets too long by it.
 LONGEST = 30
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 #: What YAML takes for true, false or nothing, where it is not quoted.
 _NO_TEXT = {"false", "no", "null", "off", "on", "true", "yes"}
 
@@ -32,9 +31,10 @@ def checked_name(name: str) -> str:
     """The name, if a plugin can have it. Raises :exc:`ValueError` with what is wrong with it."""
     short = re.sub(r"^realtime[-_]", "", name)
     if not _NAME.fullmatch(name):
-        likely = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
-        meant = did_you_mean(name, [likely]) if _NAME.fullmatch(likely) else ""
-        rule = "a letter, then letters and digits, with single '-' or '_' between them"
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
+        likely = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+        meant = f": write {likely!r}" if _NAME.fullmatch(likely) else ""
+        rule = "a lower-case letter, then such letters and digits, with single '-' or '_' between them"
         raise ValueError(f"{name!r} is no name for a plugin, which is {rule}{meant}")
     if len(name) > LONGEST:
         raise ValueError(f"{name!r} has {len(name)} characters, and may have {LONGEST}")
@@ -42,9 +42,9 @@ def checked_name(name: str) -> str:
         raise ValueError(f"leave out {name.removesuffix(short)!r}: the package is called so by itself")
     if keyword.iskeyword(name) or keyword.iskeyword(_class(name)):
         raise ValueError(f"{name!r} is a keyword of Python's, which can name neither module nor class")
-    if name.lower() in _NO_TEXT:
+    if name in _NO_TEXT:
         raise ValueError(f"{name!r} is no text in a config: YAML reads it as a value of its own")
-    if name.lower() == "channels":
+    if name == "channels":
         raise ValueError("the package would be called 'realtime-channels', as the server itself is")
     return name
 
@@ -54,14 +54,18 @@ def new_plugin(name: str, *, directory: Path | None, force: bool) -> ExitCode:
     from realtime.modules import Modules, first_party
 
     target = directory or Path(PREFIX + name)
-    found = [other for other in Modules(Path().absolute()).found if other.matches(name)]
+    found = [other for other in Modules(Path().absolute()).found if _alike(other.name) == _alike(name)]
     # A file beside the config is the author's own, who is about to make a package of it.
     own = [other for other in found if other.directory not in (None, first_party())]
-    if len(found) > len(own) and not force:
-        other = found[len(own)]
+    if (others := [other for other in found if other not in own]) and not force:
+        other = others[0]
+        means = f"a config that says 'plugin: {name}' means that"
+        if not other.matches(name):
+            means = f"of {other.name!r} and {name!r} nobody knows which is which"
+        owner = other.distribution or "the server"
         logs.say(
-            f"there is a plugin {name!r} already: {other.module}, of {other.distribution or 'the server'}",
-            f"a config that says 'plugin: {name}' means that; choose another name, or say --force",
+            f"there is a plugin {other.name!r} already: {other.module}, of {owner}",
+            f"{means}; choose another name, or say --force",
         )
         return ExitCode.BAD_CONFIG
     files = {target / _renamed(path, name): text for path, text in _templates().items()}
@@ -80,7 +84,7 @@ def new_plugin(name: str, *, directory: Path | None, force: bool) -> ExitCode:
     if target.absolute() != Path.cwd():
         print(f"  cd {shlex.quote(str(target))}")
     print("  pip install -e '.[test]'\n  pytest && python -m realtime")
-    if own:
+    if own and own[0].matches(name):
         file = Path(own[0].module).relative_to(Path.cwd())
         print(f"{file} is what a config beside it means by {name!r}, while it is there")
     return ExitCode.OK
@@ -116,6 +120,11 @@ def _next_version() -> str:
 
 
 def _module(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _alike(name: str) -> str:
+    """The same for all names that differ in case, or in '-' and '_', only."""
     return name.replace("-", "_").lower()
 
 

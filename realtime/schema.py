@@ -41,12 +41,6 @@ class _Written(GenerateJsonSchema):
 def of_model(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     """The schema of one model; the models inside it are in its ``$defs``, each behind the prefix."""
     schema = model.model_json_schema(schema_generator=_Written, ref_template=f"#/$defs/{prefix}{{model}}")
-    for key, value in schema["properties"].items():
-        # A key that a channel type gives another default means what it means for every channel.
-        bases = (base for base in model.__mro__ if issubclass(base, BaseModel) and key in base.model_fields)
-        described = (base.model_fields[key].description for base in bases)
-        if meaning := next(filter(None, described), None):
-            value["description"] = meaning
     if "$defs" in schema:
         schema["$defs"] = {f"{prefix}{name}": inner for name, inner in schema["$defs"].items()}
     return schema

@@ -309,7 +309,8 @@ class Trial:
                     f"{left} clients are still there {GONE:g}s after their connections have ended", Do.LIMIT
                 )
             )
-        await asyncio.sleep(0)
+        for _ in range(10):  # what on_leave has cancelled ends some turns later
+            await asyncio.sleep(0)
 
     # What is left
 

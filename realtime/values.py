@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,11 @@ from pydantic import (
 )
 
 from realtime.paths import check_path
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 #: How a duration is written.
 DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -91,6 +96,19 @@ class Model(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A key that has another default here means what it means in the model that this is made of."""
+        schema = handler(core_schema)
+        bases = [base for base in cls.__mro__ if issubclass(base, BaseModel)]
+        for key, value in handler.resolve_ref_schema(schema)["properties"].items():
+            described = (base.model_fields[key].description for base in bases if key in base.model_fields)
+            if meaning := next(filter(None, described), None):
+                value["description"] = meaning
+        return schema
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ DERIVED = [
     ("dice", "realtime_dice", "Dice"),
     ("live-poll", "realtime_live_poll", "LivePoll"),
     ("shared_cursors2", "realtime_shared_cursors2", "SharedCursors2"),
-    ("LivePoll", "realtime_livepoll", "LivePoll"),
     ("message", "realtime_message", "MessageChannel"),  # the module imports another Message
     ("long-" * 5 + "names", "realtime_" + "long_" * 5 + "names", "Long" * 5 + "Names"),
 ]
@@ -162,12 +161,14 @@ def test_workflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("live poll", "is no name for a plugin, which is a letter, .*, did you mean 'live-poll'"),
-        ("live--poll", "did you mean 'live-poll'"),
-        ("poll!", "did you mean 'poll'"),
-        ("2048", "is no name for a plugin, which is a letter, then letters and digits, .* them$"),
+        ("live poll", "is no name for a plugin, which is a lower-case letter, .*: write 'live-poll'"),
+        ("live--poll", ": write 'live-poll'$"),
+        ("poll!", ": write 'poll'$"),
+        ("2048", "is no name for a plugin, which is a lower-case letter, then .* them$"),
         ("dicé", "is no name for a plugin"),
-        ("../dice", "did you mean 'dice'"),
+        ("Auction_X", "is no name for a plugin, .*: write 'auction-x'$"),
+        ("LivePoll", ": write 'live-poll'$"),
+        ("../dice", ": write 'dice'$"),
         ("", "'' is no name for a plugin"),
         ("d" * (LONGEST + 1), f"has {LONGEST + 1} characters, and may have {LONGEST}"),
         ("class", "'class' is a keyword of Python's"),
@@ -209,6 +210,20 @@ def test_name_of_an_installed_plugin(tmp_path: Path) -> None:
     ended = run(tmp_path, "new-plugin", "dice", PYTHONPATH=path)
     assert ended.returncode == 1
     assert "there is a plugin 'dice' already: somebodys_dice, of somebodys-dice\n" in ended.stderr
+
+
+def test_name_like_that_of_another(tmp_path: Path) -> None:
+    """A name that differs from another plugin's only in case, or in ``-`` and ``_``, is refused."""
+    info = tmp_path / "path" / "somebodys_poll-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys-poll\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[realtime]\nLive_Poll = somebodys_poll\n")
+    path = os.pathsep.join([str(tmp_path / "path"), ENVIRONMENT["PYTHONPATH"]])
+    ended = run(tmp_path, "new-plugin", "live-poll", PYTHONPATH=path)
+    assert ended.returncode == 1
+    first, second = ended.stderr.splitlines()
+    assert first == "there is a plugin 'Live_Poll' already: somebodys_poll, of somebodys-poll"
+    assert second.startswith("of 'Live_Poll' and 'live-poll' nobody knows which is which; choose another")
 
 
 def test_force(tmp_path: Path) -> None:

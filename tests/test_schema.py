@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from realtime.channel import Channel
 from realtime.config import BUILT_IN, ServerSettings
 from realtime.loader import Plugins
+from realtime.permissions import Allow, Permission
 from realtime.schema import compose, of_model
 from realtime.values import Duration, Model
 
@@ -129,6 +130,21 @@ def test_keys_say_what_they_mean() -> None:
         "what is asked",
         "how many messages of a topic a newcomer may ask for",
     )
+
+
+def test_keys_of_a_section_say_what_they_mean() -> None:
+    """So does a key of a section that a channel type gives another default."""
+
+    class Rules(Allow):
+        publish: Permission = "local"
+
+    class Settings(Channel.Settings):
+        allow: Rules = Rules()
+
+    assert of_model(Settings)["$defs"]["Rules"]["properties"]["publish"] == {
+        **of_model(Allow)["properties"]["publish"],
+        "default": "local",
+    }
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ async def test_what_is_too_long_is_refused(serve: Serve) -> None:
         assert "at most 5 characters" in refused.text
 
 
+async def test_server_stops_while_somebody_is_connected(serve: Serve) -> None:
+    """Nothing that the channel does for a client holds up the shutdown."""
+    async with serve(CONFIG) as server, server.ws(PATH) as alice:
+        await alice.expect("Hello!")
+        await server.server.stop()
+        code, _ = await alice.closed()
+        assert code == 1001
+
+
 async def test_mistake_in_the_config_is_told(serve: Serve) -> None:
     """A `max_length` that cannot be is told with its key before anything starts."""
     wrong = CONFIG.replace("max_length: 5", "max_length: 0")

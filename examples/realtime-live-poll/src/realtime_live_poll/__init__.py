@@ -91,11 +91,12 @@ class LivePoll(Channel):
         super().__init__(name, settings, bus)
         self.ballots = {f"{name}/{key}": Ballot(poll) for key, poll in settings.polls.items()}
 
-    def ballot(self, topic: str) -> Ballot:
-        """What is voted on under this topic."""
-        if topic not in self.ballots:
-            raise Rejected(f"there is no poll {topic.removeprefix(f'{self.name}/')!r}", 404)
-        return self.ballots[topic]
+    def ballot(self, client: Client) -> Ballot:
+        """What is voted on where a client is."""
+        if client.topic not in self.ballots:
+            (poll,) = client.variables.values()
+            raise Rejected(f"there is no poll {poll!r}", 404)
+        return self.ballots[client.topic]
 
     @hookimpl
     def register_routes(self, bus: Bus) -> Iterable[web.RouteDef]:
@@ -106,13 +107,13 @@ class LivePoll(Channel):
         return web.Response(text=PAGE, content_type="text/html")
 
     async def on_connect(self, client: Client) -> None:
-        self.ballot(client.topic)
+        self.ballot(client)
 
     async def on_join(self, client: Client) -> None:
-        await client.send(self.ballot(client.topic).standing(), event="standing")
+        await client.send(self.ballot(client).standing(), event="standing")
 
     async def on_message(self, client: Client, message: Message) -> Position | None:
-        ballot = self.ballot(client.topic)
+        ballot = self.ballot(client)
         if not ballot.open:
             raise Rejected("this poll is closed", 409)
         if message.data not in ballot.poll.choices:
@@ -126,7 +127,7 @@ class LivePoll(Channel):
         return await self.tell(client.topic) if ballot.cast(voter, message.data) else None
 
     async def on_leave(self, client: Client) -> None:
-        ballot = self.ballot(client.topic)
+        ballot = self.ballot(client)
         if ballot.open and ballot.cast(f"client {client.id}", None):
             await self.tell(client.topic)
 
@@ -139,7 +140,7 @@ class LivePoll(Channel):
 
     async def tell(self, topic: str) -> Position:
         """Tell everybody on the topic how it stands."""
-        return await self.publish(topic, self.ballot(topic).standing(), event="standing")
+        return await self.publish(topic, self.ballots[topic].standing(), event="standing")
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -151,7 +152,7 @@ class LivePoll(Channel):
 
     async def close(self, topic: str) -> None:
         """Wait for the end of a poll, if it has one."""
-        ballot = self.ballot(topic)
+        ballot = self.ballots[topic]
         if ballot.poll.open_for is not None:
             await asyncio.sleep(ballot.poll.open_for)
             ballot.open = False
