@@ -312,9 +312,10 @@ def build(
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), (*path, "plugin")))
         label = f"the channel type {wanted!r} could not be made"
+        checked = f"a validator of the channel type {wanted!r} is to raise ValueError, and raised another"
         try:
             settings = guarded(
-                label, partial(source.validate, kind.Settings, values, path), ValidationError
+                checked, partial(source.validate, kind.Settings, values, path), ValidationError
             )
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))

@@ -129,7 +129,7 @@ def test_check_for_a_script(tmp_path: Path) -> None:
             "ok": False,
             "problems": [
                 {
-                    "message": "expected a duration such as 500ms, 10s or 5m, not '10'",
+                    "message": "expected a duration such as 500ms, 10s or 5m, not 10",
                     "path": "server.drain",
                     "source": "config.yaml",
                     "line": 1,
