@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from realtime.errors import ConfigError, Problem, did_you_mean
-from realtime.wording import TAGS, as_written, wanted, yaml_problem
+from realtime.wording import TAGS, as_written, nearest, wanted, yaml_problem
 
 #: A config is a page; what is larger than this, in bytes, is something else.
 MAX_FILE = 1024 * 1024
@@ -155,9 +155,7 @@ class Source:
                     message += as_written(node, message) + self._of_environment(names)
                 else:
                     message += as_written(node, message)
-                    if kind == "literal_error" and node is not None:
-                        words = re.findall("'([^']+)'", item["ctx"]["expected"])
-                        message += did_you_mean(str(node.value), words)
+                    message += nearest(item, str(node.value)) if node is not None else ""
             problems[self.problem(message, path, key=kind == "extra_forbidden")] = None
         # What could not even be read is told already.
         return [problem for problem in problems if problem.path not in self._refused]

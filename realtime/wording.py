@@ -7,6 +7,8 @@ import re
 import yaml
 from pydantic_core import ErrorDetails
 
+from realtime.errors import did_you_mean
+
 TAGS = "tag:yaml.org,2002:"
 _NO_YAML = "no value of YAML is a {}: the plugin's setting is to be a list"
 #: What a YAML author calls the kinds of values and their bounds, by the types of pydantic's errors.
@@ -66,6 +68,12 @@ def wanted(item: ErrorDetails) -> str:
         message = words.format(**facts)
     message = re.sub("^Input should be", "expected", message)
     return message[:1].lower() + message[1:]
+
+
+def nearest(item: ErrorDetails, value: str) -> str:
+    """``, did you mean …?``, where one of some words is expected."""
+    words = re.findall("'([^']+)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else ()
+    return did_you_mean(value, words)
 
 
 def as_written(node: yaml.Node | None, message: str) -> str:

@@ -426,6 +426,25 @@ GROUPS: dict[str, list[Mistake]] = {
             dice("class Settings(Channel.Settings):  # here\n    luck: random.Random", top="import random"),
         ),
         Mistake(
+            "the default of a duration as a config would have it",
+            "dice: Dice.Settings.pause: '30s' is how a config has it; a default is what that means: 30.0",
+            "`pause: Duration = 30.0`: a `Duration` is a number of seconds, a `Size` one of bytes",
+            dice("class Settings(Channel.Settings):\n    pause: Duration = '30s'  # here", top=PYDANTIC),
+        ),
+        Mistake(
+            "a default beyond the bounds of its setting",
+            "dice: Dice.Settings.sides: its default is refused: expected a number greater than 0, not 0",
+            "a default that the config could have, too",
+            dice("class Settings(Channel.Settings):\n    sides: PositiveInt = 0  # here", top=PYDANTIC),
+        ),
+        Mistake(
+            "a default for a key of every channel that it does not take",
+            "dice: Dice.Settings.overflow: its default is refused: expected 'disconnect', 'skip' or 'latest', "
+            "not 'skp', did you mean 'skip'?",
+            '`overflow: Overflow = "skip"`, and `mypy` tells it, too',
+            dice("class Settings(Channel.Settings):\n    overflow: str = 'skp'  # here"),
+        ),
+        Mistake(
             "a required setting that the config does not have",
             "channels.table: the key 'sides' is missing: how many sides it has",
             "the key, or a default in `Settings`; its docstring stands in the message",
