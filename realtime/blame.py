@@ -18,7 +18,7 @@ import pluggy
 import pydantic
 
 from realtime.eager import go_on
-from realtime.remedies import remedy
+from realtime.remedies import described, remedy
 
 #: A frame and the line it is in, the outermost of a stack first.
 Place = tuple[FrameType, int]
@@ -68,13 +68,9 @@ def own_frames(error: BaseException) -> str:
     """An error and the lines of the plugin that led to it, without those of the host."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # a TaskGroup around it tells nobody anything
-    try:
-        said = f": {error}"
-    except Exception:  # of what the plugin does wrong this is the least
-        said = ""
     entries = traceback.extract_tb(error.__traceback__)
     told = [
-        f"{type(error).__name__}{said}{remedy(error)}",
+        f"{described(error)}{remedy(error)}",
         *_lines(one for one in entries if not is_host(one.filename)),
     ]
     if isinstance(error, SyntaxError) and error.filename:

@@ -6,20 +6,26 @@ Nothing here runs a plugin's code: its source is read, and its classes and funct
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.abc
 import importlib.machinery
 import inspect
 import re
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any
 
 import pluggy
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from realtime import hookspecs
 from realtime.blame import defined
 from realtime.channel import TRANSPORTS, Channel
 from realtime.errors import did_you_mean
+from realtime.values import Model
 from realtime.version import API_VERSION
+from realtime.wording import nearest, wanted
 
 #: The methods of a channel that the host awaits.
 _AWAITED = ("on_connect", "on_join", "on_message", "on_leave")
@@ -121,6 +127,80 @@ def _check_settings(label: str, kind: type[Channel]) -> None:
         if model.model_fields[key].annotation is not Channel.Settings.model_fields[key].annotation:
             wrong = "is a key of every channel, which the host reads: give yours another name"
             raise PluginProblem(f"{label}.Settings.{key} {wrong}{line_of(model, key)}")
+    check_defaults(f"{label}.Settings", model)
+    # A key that the host reads has a value of its own, however a subclass may have annotated it.
+    check_defaults(f"{label}.Settings", model, Channel.Settings)
+
+
+def check_defaults(label: str, settings: type[Model], model: type[Model] | None = None) -> None:
+    """Refuse a default that its setting could not have: pydantic takes defaults as they are.
+
+    ``model``: what they are checked by, if not by the settings themselves.
+    """
+    model = model or settings
+    made = settings.model_construct()
+    defaults = {
+        key: getattr(made, key)
+        for key, field in settings.model_fields.items()
+        if key in model.model_fields and not (field.is_required() or _validates(settings, field))
+    }
+    # In a config it would stand as it is written there, which is text for some.
+    made = model.model_construct(**defaults)
+    written: dict[str, object] = {}
+    for key in defaults:
+        with contextlib.suppress(PydanticSerializationError):
+            written |= made.model_dump(mode="json", include={key}, warnings=False)
+    try:
+        as_it_is, as_written = _refused(model, defaults), _refused(model, defaults | written)
+    except Exception:  # a validator of the plugin's own that wants more than defaults
+        return
+    for key, default in defaults.items():
+        field, said = model.model_fields[key], ""
+        item = as_written.get(key) if key in as_it_is else None
+        if item is None and (key not in written or isinstance(default, str)):
+            meant = _meant(field, default)
+            if type(meant) is not type(default) or (key not in written and meant != default):
+                said = f"{default!r} is how a config has it; a default is what that means: {meant!r}"
+        elif item is not None:
+            at = "".join(f"[{part}]" for part in item["loc"][1:] if isinstance(part, int))
+            value = item["input"] if at else default
+            near = nearest(item, str(value))
+            said = f"its default is refused{at and f' at {at}'}: {wanted(item)}, not {value!r}{near}"
+        if said:
+            raise PluginProblem(f"{label}.{key}: {said}{line_of(settings, key)}")
+
+
+def _validates(settings: type[Model], field: FieldInfo) -> bool:
+    """Whether pydantic looks at the default itself."""
+    return bool(
+        settings.model_config.get("validate_default")
+        if field.validate_default is None
+        else field.validate_default
+    )
+
+
+def _refused(model: type[Model], values: Mapping[str, object]) -> dict[str, ErrorDetails]:
+    """What is wrong with some values of a model, by their fields; that others are missing is nothing."""
+    names = {str(field.validation_alias or key): key for key, field in model.model_fields.items()}
+    try:
+        model.model_validate({alias: values[key] for alias, key in names.items() if key in values})
+    except ValidationError as error:
+        items = [item for item in error.errors() if item["loc"] and item["type"] != "missing"]
+        return {names[key]: item for item in reversed(items) if (key := str(item["loc"][0])) in names}
+    return {}
+
+
+def _meant(field: FieldInfo, value: object) -> object:
+    """What a config means by a value; the value itself, where nobody can tell."""
+    if value is None or field.annotation is str:
+        return value
+    try:
+        annotation: Any = field.annotation
+        for more in field.metadata:
+            annotation = Annotated[annotation, more]
+        return TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+    except Exception:
+        return value
 
 
 def _check_transports(label: str, kind: type[Channel]) -> None:

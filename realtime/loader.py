@@ -25,6 +25,7 @@ from realtime.channel import Channel
 from realtime.checks import (
     PluginProblem,
     check_call,
+    check_defaults,
     check_hooks,
     check_type,
     deprecations,
@@ -104,6 +105,7 @@ class Plugins:
         if not (isinstance(model, type) and issubclass(model, Model)):
             wrong = "is no subclass of Model: write class Settings(Model)"
             raise PluginProblem(f"{name}: Plugin.Settings {wrong}{line_of(kind, 'Settings')}")
+        check_defaults(f"{name}: Plugin.Settings", model)
         if beside := [key for key, value in vars(module).items() if is_marked(value)]:
             wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
             raise PluginProblem(f"{name}.{beside[0]} {wrong}{line_of(getattr(module, beside[0]))}")
@@ -335,9 +337,10 @@ def _steps(
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), (*path, "plugin")))
         label = f"the channel type {wanted!r} could not be made"
+        checked = f"a validator of the channel type {wanted!r} is to raise ValueError, and raised another"
         try:
             settings = guarded(
-                label, partial(source.validate, kind.Settings, values, path), ValidationError
+                checked, partial(source.validate, kind.Settings, values, path), ValidationError
             )
             if kind is not _Unknown:
                 channel: Channel = guarded(label, partial(kind, name, settings, bus))

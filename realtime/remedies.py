@@ -11,6 +11,8 @@ import re
 import traceback
 from pathlib import Path
 
+from pydantic import PydanticUserError
+
 from realtime.errors import did_you_mean
 from realtime.values import Model
 
@@ -88,6 +90,19 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         "what is marked @asynccontextmanager yields once, on every way",
     ),
 )
+
+
+def described(error: BaseException) -> str:
+    """``KeyError: 'alice'``; what pydantic says of a class at greater length is said shortly."""
+    try:
+        text = str(error)
+    except Exception:  # of what the plugin does wrong this is the least
+        return type(error).__name__
+    if isinstance(error, PydanticUserError):
+        text = text.partition("\n")[0]
+        if bare := re.match(r"A non-annotated attribute was detected: `(\w+) = (.*?)`\.", text):
+            text = f"the setting {bare[1]!r} has no type: write {bare[1]}: TYPE = {bare[2]}"
+    return f"{type(error).__name__}: {text}"
 
 
 def remedy(error: BaseException) -> str:

@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from realtime.errors import ConfigError, Problem, did_you_mean
+from realtime.wording import TAGS, as_written, nearest, wanted, yaml_problem
 
 #: A config is a page; what is larger than this, in bytes, is something else.
 MAX_FILE = 1024 * 1024
@@ -41,42 +42,14 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]{0,255})(?::-([^}]{0,1
 _UNSPEAKABLE = re.compile("[\0\ud800-\udfff]")
 #: Keys and environment variables whose value is a secret by their name.
 SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASS|CREDENTIAL", re.IGNORECASE)
-_TAGS = "tag:yaml.org,2002:"
-#: What a YAML author calls the kinds of values, by the types of pydantic's errors.
-_EXPECTED = {
-    "model_type": "expected a section of keys",
-    "dict_type": "expected a section of keys",
-    "list_type": "expected a list",
-    "string_type": "expected text",
-    "int_type": "expected a whole number",
-    "bool_type": "expected true or false",
-}
 #: How a text from the environment is read where another type is wanted, by pydantic's errors.
 _FROM_TEXT: dict[str, tuple[str, Callable[[str], object]]] = {
     "int_type": ("[+-]?[0-9]{1,18}", int),
     "float_type": (r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", float),
     "bool_type": ("true|false", "true".__eq__),
 }
-#: What YAML 1.1 reads from words that look like text, by the tags of its nodes.
-_READ_AS = {
-    f"{_TAGS}bool": "true or false",
-    f"{_TAGS}timestamp": "a date",
-    f"{_TAGS}int": "a number",
-    f"{_TAGS}float": "a number",
-    f"{_TAGS}null": "nothing",
-}
 #: Numbers of YAML 1.1 that few people mean: sexagesimal 12:30, octal 010.
 _MISREAD = re.compile(r"[^:]+:|[+-]?0[0-9_]")
-#: What YAML says of a text, and what that means to somebody who does not know its grammar.
-_IN_WORDS = {
-    "expected <block end>": "the indentation does not fit that of the lines above",
-    "mapping values are not allowed": "a second colon: put the text in quotes, or begin a new line",
-    "could not find expected ':'": "a key is followed by a colon and a space",
-    "expected a single document": "a second document begins here (---), and a config is one",
-    "cannot start any token": "no text begins with this character; put it in quotes",
-    "expected the node content": 'a text with brackets or colons needs quotes here: "[::1]:8080"',
-    "expected alphabetic or numeric": "* and & begin aliases and anchors; put the text in quotes",
-}
 
 
 class _Loader(yaml.SafeLoader):
@@ -175,19 +148,14 @@ class Source:
                     f"the key {item['loc'][-1]!r} is missing{_meaning(model, (*below, item['loc'][-1]))}"
                 )
             else:
-                message = _EXPECTED.get(kind, str(item["msg"]).removeprefix("Value error, "))
-                message = re.sub("^Input should be (?=greater|less)", "expected a number ", message)
-                message = re.sub("^Input should be", "expected", message)
-                message = message[:1].lower() + message[1:]
+                message = wanted(item)
                 if _is_secret(model, below):
                     message += " (in quotes, if it looks like a number)" * (kind == "string_type")
                 elif names := self.variables.get(path):
-                    message += _as_written(node, message) + self._of_environment(names)
+                    message += as_written(node, message) + self._of_environment(names)
                 else:
-                    message += _as_written(node, message)
-                    if kind == "literal_error" and node is not None:
-                        words = re.findall("'([^']+)'", item["ctx"]["expected"])
-                        message += did_you_mean(str(node.value), words)
+                    message += as_written(node, message)
+                    message += nearest(item, str(node.value)) if node is not None else ""
             problems[self.problem(message, path, key=kind == "extra_forbidden")] = None
         # What could not even be read is told already.
         return [problem for problem in problems if problem.path not in self._refused]
@@ -254,7 +222,7 @@ class Source:
             finally:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
-            wrong, mark = _yaml_problem(error, text)
+            wrong, mark = yaml_problem(error, text)
             problem = self._at(mark, wrong)
         except yaml.reader.ReaderError as error:
             wrong = f"the character U+{ord(text[error.position]):04X} is not allowed here"
@@ -273,16 +241,16 @@ class Source:
             wrong = "with its aliases (&name, *name) followed, it is too large"
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=node.start_mark)
         above = (*above, id(node))
-        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAGS}map":
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{TAGS}map":
             return self._mapping(loader, node, path, above)
-        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAGS}seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{TAGS}seq":
             return [self._value(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         try:
             if not isinstance(node, yaml.ScalarNode):
                 raise ValueError
             value = loader.construct_object(node)
         except Exception:  # PyYAML raises whatever its constructors do: of `!!int ""` an IndexError
-            tag = node.tag.replace(_TAGS, "!!")[:60]
+            tag = node.tag.replace(TAGS, "!!")[:60]
             return self._refuse(f"a value of the kind {tag} is not allowed here", path)
         if isinstance(value, int) and abs(value) >= 2**63:
             return self._refuse("a number has at most 64 bits", path)
@@ -305,7 +273,7 @@ class Source:
         lines: dict[str, int] = {}
         for key, value in node.value:
             name = key.value
-            if key.tag == f"{_TAGS}merge":
+            if key.tag == f"{TAGS}merge":
                 wrong = "merging (<<) is not supported: write the keys themselves"
                 self.problems.append(self._at(key.start_mark, wrong, _spell(path)))
             elif not isinstance(key, yaml.ScalarNode) or _UNSPEAKABLE.search(name):
@@ -387,30 +355,6 @@ def _is_secret(model: type[BaseModel], path: KeyPath) -> bool:
     return False
 
 
-def _as_written(node: yaml.Node | None, message: str) -> str:
-    """How a value is written; what came from the environment may be a secret and is not shown."""
-    if isinstance(node, yaml.SequenceNode) and message.startswith("expected a section"):
-        return ", not a list: begin its parts with a name and a colon, not with a dash"
-    if not isinstance(node, yaml.ScalarNode):
-        return ""
-    value, read_as = node.value, _READ_AS.get(node.tag)
-    if not value and read_as:
-        return ", but nothing is there"
-    shown = f"{', not' if message.startswith('expected') else ':'} {value!r}" if len(value) <= 60 else ""
-    if message.startswith("expected a list"):
-        return f"{shown}: write [{value}]" if shown else ""
-    plain = {"expected a whole number": "[0-9]+", "expected true or false": "true|false|yes|no|on|off"}
-    if node.style and re.fullmatch(plain.get(message, ""), value):
-        return f"{shown}: write it without the quotes"
-    if message == "expected a whole number" and read_as is None and re.fullmatch("[0-9.]+e[0-9]+", value):
-        return f"{shown} (YAML reads this as text)"
-    if message.startswith("expected a section"):
-        return shown + (" (a key is followed by a colon and a space)" if re.match(r"\w+:\S", value) else "")
-    if read_as in ("true or false", "a date") or (read_as and message.startswith("expected text")):
-        return f"{shown} (YAML reads this as {read_as}; put it in quotes to mean text)"
-    return shown
-
-
 def _spell(path: KeyPath) -> str:
     text = ""
     for part in path:
@@ -418,49 +362,3 @@ def _spell(path: KeyPath) -> str:
             part = repr(part)  # a problem is one line
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def _yaml_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark | None]:
-    """What is wrong with the YAML, for somebody who does not know its grammar, and where."""
-    problem, context, mark = str(error.problem), error.context or "", error.problem_mark
-    if "quoted scalar" in context and "end of stream" in problem:
-        return "the quote that begins here does not end", error.context_mark
-    lines = text.splitlines()
-    line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    if mark:
-        line = line[max(mark.column - 200, 0) : mark.column + 200]
-    if "\t" in line and "token" in problem:
-        return "a tab indents here; YAML takes spaces only", mark
-    said = f"{context}, {problem}" if context and not context.startswith("while") else problem
-    said = next((words for phrase, words in _IN_WORDS.items() if phrase in said), said)
-    if re.search(r"[:\[,]\s*[^\"'\s][^\"']*\{\w+(\.\.\.)?\}", line):
-        said = 'inside braces a value with a {variable} needs quotes: "/rooms/{room}"'
-    elif "while parsing a flow" in context and "expected ',' or" in problem:
-        return "the bracket that begins here does not end, or lacks a comma", error.context_mark
-    elif mark and "mapping values" in problem and line[: mark.column].count(":") == 0:
-        return _before(lines, mark) or (said, mark)
-    return said, mark
-
-
-def _before(lines: list[str], mark: yaml.Mark) -> tuple[str, yaml.Mark] | None:
-    """A key that YAML takes for the rest of the text before it: what is wrong there, and where."""
-    number = next((n for n in range(mark.line - 1, -1, -1) if lines[n].partition("#")[0].strip()), None)
-    if number is None:
-        return None
-    line = lines[number].partition("#")[0].rstrip()
-    indent = len(line) - len(line.lstrip(" "))
-
-    def there(column: int, row: int = number) -> yaml.Mark:
-        return yaml.Mark(mark.name, 0, row, column, None, 0)
-
-    for row in (number, mark.line):
-        if "\u00a0" in lines[row]:
-            wrong = "a no-break space (U+00A0); YAML takes plain spaces only"
-            return wrong, there(lines[row].index("\u00a0"), row)
-    if glued := re.fullmatch(r"\s*[\w.-]+:(?=[^\s:])\S.*", line):
-        return "a space is missing after the colon", there(glued[0].index(":"))
-    if ":" not in line:
-        return f"a colon is missing after {line.strip()[:60]!r}", there(indent)
-    if len(lines[mark.line]) - len(lines[mark.line].lstrip(" ")) > indent:
-        return "this line is indented deeper than the one above", mark
-    return None

@@ -14,6 +14,12 @@ from typing import Literal, NamedTuple
 
 CONFIG = "channels:\n  table: {plugin: dice, path: /dice}\n"
 ALONE = "plugins: [dice]\n"
+TABLE = "channels:\n  table:\n    plugin: dice\n    path: /dice\n"
+PYDANTIC = """
+from typing import Annotated
+from pydantic import AfterValidator, PositiveInt
+from realtime import Duration
+"""
 
 #: What is done to a server with the plugin: it is started; a client connects by WebSocket, says ``x`` (and
 #: leaves); there is a POST, or a GET; it is stopped.
@@ -408,8 +414,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a setting without a type",
-            "dice: PydanticUserError: A non-annotated attribute was detected: `sides = 6`. "
-            "All model fields require a type annotation",
+            "dice: PydanticUserError: the setting 'sides' has no type: write sides: TYPE = 6",
             "`sides: int = 6`",
             dice("class Settings(Channel.Settings):  # here\n    sides = 6"),
         ),
@@ -419,6 +424,25 @@ GROUPS: dict[str, list[Mistake]] = {
             "<class 'random.Random'>…; a setting is of a type that YAML has; what it stands for is made in __init__",
             "a type that YAML has; make of it what you need in `__init__`",
             dice("class Settings(Channel.Settings):  # here\n    luck: random.Random", top="import random"),
+        ),
+        Mistake(
+            "the default of a duration as a config would have it",
+            "dice: Dice.Settings.pause: '30s' is how a config has it; a default is what that means: 30.0",
+            "`pause: Duration = 30.0`: a `Duration` is a number of seconds, a `Size` one of bytes",
+            dice("class Settings(Channel.Settings):\n    pause: Duration = '30s'  # here", top=PYDANTIC),
+        ),
+        Mistake(
+            "a default beyond the bounds of its setting",
+            "dice: Dice.Settings.sides: its default is refused: expected a number greater than 0, not 0",
+            "a default that the config could have, too",
+            dice("class Settings(Channel.Settings):\n    sides: PositiveInt = 0  # here", top=PYDANTIC),
+        ),
+        Mistake(
+            "a default for a key of every channel that it does not take",
+            "dice: Dice.Settings.overflow: its default is refused: expected 'disconnect', 'skip' or 'latest', "
+            "not 'skp', did you mean 'skip'?",
+            '`overflow: Overflow = "skip"`, and `mypy` tells it, too',
+            dice("class Settings(Channel.Settings):\n    overflow: str = 'skp'  # here"),
         ),
         Mistake(
             "a required setting that the config does not have",
@@ -432,14 +456,47 @@ GROUPS: dict[str, list[Mistake]] = {
             "channels.table.side: unknown key, did you mean 'sides'?",
             "the key that it has",
             dice("class Settings(Channel.Settings):\n    sides: int = 6"),
-            config="channels:\n  table:\n    plugin: dice\n    path: /dice\n    side: 6  # here\n",
+            config=TABLE + "    side: 6  # here\n",
         ),
         Mistake(
             "a value of the wrong type",
             "channels.table.sides: expected a whole number, not 'six'",
             "a value of the type: nothing is converted",
             dice("class Settings(Channel.Settings):\n    sides: int = 6"),
-            config="channels:\n  table:\n    plugin: dice\n    path: /dice\n    sides: six  # here\n",
+            config=TABLE + "    sides: six  # here\n",
+        ),
+        Mistake(
+            "a value beyond the bounds of the setting",
+            "channels.table.sides: expected a number greater than 0, not -6",
+            "a value within the bounds",
+            dice("class Settings(Channel.Settings):\n    sides: PositiveInt = 6", top=PYDANTIC),
+            config=TABLE + "    sides: -6  # here\n",
+        ),
+        Mistake(
+            "a text that YAML takes for a comment",
+            "channels.table.colors[0]: expected text, but nothing is there; '#ff0000' begins a comment: "
+            "put the text in quotes",
+            '`"#ff0000"`',
+            dice("class Settings(Channel.Settings):\n    colors: list[str] = []"),
+            config=TABLE + "    colors:\n      - #ff0000  # here\n",
+        ),
+        Mistake(
+            "one text where a list is wanted",
+            "channels.table.colors: expected a list, not '#ff0000': write ['#ff0000']",
+            "what the message says: it has the quotes that YAML needs",
+            dice("class Settings(Channel.Settings):\n    colors: list[str] = []"),
+            config=TABLE + "    colors: '#ff0000'  # here\n",
+        ),
+        Mistake(
+            "a validator that raises another error than `ValueError`",
+            "channels.table: a validator of the channel type 'dice' is to raise ValueError, and raised another: "
+            "KeyError: 'red'",
+            '`raise ValueError("expected blue")`',
+            dice(
+                "class Settings(Channel.Settings):\n    color: Annotated[str, AfterValidator(known)] = 'blue'",
+                top=PYDANTIC + "\ndef known(color):\n    return {'blue': color}[color]  # here\n",
+            ),
+            config=TABLE + "    color: red\n",
         ),
         Mistake(
             "a plugin that wants settings and has none",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, create_model
 from test_loader import Install, Write, channel_type, install, problem, write
 
 from realtime import hookspecs
 from realtime.channel import Channel
-from realtime.checks import HOOKS, PluginProblem
+from realtime.checks import HOOKS, PluginProblem, check_defaults
 from realtime.loader import Plugins
+from realtime.values import Duration, Model, Secret, Size
 
 __all__ = ["install", "write"]
 
@@ -118,6 +123,90 @@ def test_authenticate_may_be_async(write: Write) -> None:
     """The one hook that the host awaits may be an ``async def``."""
     source = HOOK + "@hookimpl\nasync def authenticate(request): ...\n"
     Plugins(write({"dice.py": source})).load("dice")
+
+
+# The defaults of settings
+
+
+def settings(kind: Any, default: object, name: str = "rolls") -> type[Model]:
+    """Settings with this default."""
+    fields: dict[str, Any] = {name: (kind, default)}
+    return create_model("Settings", __base__=Channel.Settings, **fields)
+
+
+class Face(Model):
+    """A section of settings."""
+
+    dots: int = 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (Duration, 10.0),
+        (Duration, 10),
+        (Duration | None, None),
+        (list[Duration], [1.0]),
+        (Size, 1024),
+        (Secret, SecretStr("x")),
+        (Annotated[Secret, Field(min_length=16)], SecretStr("x" * 16)),
+        (Face, Face()),
+        (dict[str, Face], {"six": Face()}),
+        (tuple[int, int], (1, 2)),
+        (date, date(2026, 11, 23)),
+        (Path, Path("x")),
+        (Literal["a", "b"], "b"),
+        (int | str, "a"),
+        (float, 6),
+        (Annotated[int, AfterValidator(lambda number: number + 1)], 1),
+        (Annotated[str, AfterValidator(str.lower)], "ABC"),
+        (Annotated[str, AfterValidator({}.__getitem__)], "fails for whoever it asks"),
+        (Annotated[int, Field(validate_default=True)], "pydantic looks at it"),
+        (Any, object()),
+    ],
+)
+def test_default_that_is_right(kind: Any, default: object) -> None:
+    """A default that a config can have is let through, and so is what no YAML could write."""
+    check_defaults("Dice.Settings", settings(kind, default))
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "said"),
+    [
+        (Duration, "30s", "'30s' is how a config has it; a default is what that means: 30.0"),
+        (Size, "1KiB", "'1KiB' is how a config has it; a default is what that means: 1024"),
+        (list[Duration], ["5s"], "['5s'] is how a config has it; a default is what that means: [5.0]"),
+        (Secret, "x", "'x' is how a config has it; a default is what that means: SecretStr('**********')"),
+        (Duration, None, "its default is refused: expected a duration such as 500ms, 10s or 5m, not None"),
+        (
+            Annotated[Duration, Field(le=60)],
+            99,
+            "its default is refused: expected a number of at most 60, not 99",
+        ),
+        (
+            list[Annotated[str, Field(pattern="^#")]],
+            ["#1", "orange"],
+            "its default is refused at [1]: expected text of the pattern ^#, not 'orange'",
+        ),
+        (PositiveInt, 0, "its default is refused: expected a number greater than 0, not 0"),
+        (int, "6", "its default is refused: expected a whole number, not '6'"),
+        (int, None, "its default is refused: expected a whole number, not None"),
+    ],
+)
+def test_default_that_is_wrong(kind: Any, default: object, said: str) -> None:
+    """A default that its setting could not have is told, with what it is to be."""
+    with pytest.raises(PluginProblem) as caught:
+        check_defaults("Dice.Settings", settings(kind, default))
+    assert str(caught.value).partition("\n")[0] == f"Dice.Settings.rolls: {said}"
+
+
+def test_default_of_a_plugin_that_is_no_channel(write: Write) -> None:
+    """The settings of a class ``Plugin`` are looked at, too, and the line is named."""
+    source = "from realtime import Duration, Model\n\n\nclass Plugin:\n    class Settings(Model):\n"
+    source += "        pause: Duration = '1m'\n\n    def __init__(self, settings): ...\n"
+    said = problem(write({"dice.py": source}), "dice")
+    assert said.startswith("dice: Plugin.Settings.pause: '1m' is how a config has it; ")
+    assert said.endswith("60.0\n    plugins/dice.py:6: pause: Duration = '1m'")
 
 
 # The version of the API

@@ -52,7 +52,7 @@ INNER = (
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
 #: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
-CONFIG = ("config", "source", "values")
+CONFIG = ("config", "source", "values", "wording")
 #: What stands guard: who may come in, what is let through, who is told when somebody hangs. A message is
 #: followed from client to client without them.
 GUARDS = (

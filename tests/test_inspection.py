@@ -129,7 +129,7 @@ def test_check_for_a_script(tmp_path: Path) -> None:
             "ok": False,
             "problems": [
                 {
-                    "message": "expected a duration such as 500ms, 10s or 5m, not '10'",
+                    "message": "expected a duration such as 500ms, 10s or 5m, not 10",
                     "path": "server.drain",
                     "source": "config.yaml",
                     "line": 1,
@@ -321,6 +321,20 @@ def test_secret_in_a_url_is_not_shown(tmp_path: Path) -> None:
     config = CONFIG.replace("${REDIS_PASSWORD}", "hunter2")
     write(tmp_path, config, {"poll.py": POLL})
     assert "redis://user:***@somewhere/0" in printed(tmp_path, "config")
+
+
+def test_config_with_a_value_that_no_config_can_have(tmp_path: Path) -> None:
+    """What a plugin's settings have and YAML has not is shown as Python shows it, and secrets are not."""
+    settings = "\n        luck: Any = object()\n        word: Secret = SecretStr('hunter2')\n"
+    source = POLL.replace(
+        "class Settings(Channel.Settings):\n", f"class Settings(Channel.Settings):{settings}"
+    )
+    source = (
+        "from typing import Any\nfrom pydantic import SecretStr\nfrom realtime import Secret\n" + source
+    )
+    write(tmp_path, CONFIG, {"poll.py": source})
+    shown = printed(tmp_path, "config", REDIS_PASSWORD="hunter2")
+    assert ("luck: <object object at 0x" in shown, "hunter2" in shown) == (True, False)
 
 
 def test_config_is_a_config(tmp_path: Path) -> None:

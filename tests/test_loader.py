@@ -419,7 +419,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         "c.yaml:4:5: channels.a: the key 'key' is missing",
         "c.yaml:5:11: channels.a.path: expected a path that begins with a slash, such as /chat, not 'dice'",
         "c.yaml:6:12: channels.a.sides: expected a whole number, not 'six'",
-        "c.yaml:7:18: channels.a.faces[1]: expected text, not '2' (YAML reads this as a number; "
+        "c.yaml:7:18: channels.a.faces[1]: expected text, not 2 (YAML reads this as a number; "
         "put it in quotes to mean text)",
         "c.yaml:8:5: channels.a.side: unknown key, did you mean 'sides'?",
     ]
@@ -435,7 +435,7 @@ async def test_settings_of_a_strangers_plugin_are_told_in_their_place(mistakes: 
         ),
         (
             "{plugin: 7, path: /a}",
-            "c.yaml:1:24: channels.a.plugin: expected text, not '7' "
+            "c.yaml:1:24: channels.a.plugin: expected text, not 7 "
             "(YAML reads this as a number; put it in quotes to mean text)",
         ),
         (
@@ -734,13 +734,13 @@ async def test_plugin_with_settings(serve: Serve, entry: str, greeting: str) -> 
             "{plugin: greeter, greting: hi}",
             "plugins[0].greting: unknown key, did you mean 'greeting'?",
         ),
-        (GREETER, "{plugin: greeter, greeting: 5}", "plugins[0].greeting: expected text, not '5'"),
+        (GREETER, "{plugin: greeter, greeting: 5}", "plugins[0].greeting: expected text, not 5"),
         (
             GREETER,
             "{greeting: hi}",
             "plugins[0]: expected the name of a plugin, or its settings with the key",
         ),
-        (GREETER, "5", "plugins[0]: expected text, not '5'"),
+        (GREETER, "5", "plugins[0]: expected text, not 5"),
         ("X = 1", "{plugin: greeter, greeting: hi}", "plugins[0].greeting: unknown key"),
         (
             "class Plugin:\n    Settings = int",

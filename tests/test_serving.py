@@ -350,7 +350,7 @@ async def test_standard_error_closed_from_the_start(tmp_path: Path) -> None:
         ("chanels: {}\n", "c.yaml:1:1: chanels: unknown key, did you mean 'channels'?\n"),
         (
             "server: {drain: 1}\nplugin: []\n",
-            "c.yaml:1:17: server.drain: expected a duration such as 500ms, 10s or 5m, not '1'\n"
+            "c.yaml:1:17: server.drain: expected a duration such as 500ms, 10s or 5m, not 1\n"
             "c.yaml:2:1: plugin: unknown key, did you mean 'plugins'?\n",
         ),
     ],

@@ -82,7 +82,7 @@ def test_settings(quiz: Path) -> None:
     ended = run(
         quiz, "plugins", "test", "quiz", "--set", "answer=42", "--set", "limits.max_message=1KiB", "--json"
     )
-    assert "answer: expected text, not '42' (YAML reads this as a number;" in ended.stderr
+    assert "answer: expected text, not 42 (YAML reads this as a number;" in ended.stderr
     ended = run(quiz, "plugins", "test", "quiz", "--set", "answer=x", "--set", "limits.max_message=1KiB",
                 "--only", "oversized")  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr

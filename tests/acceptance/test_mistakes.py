@@ -51,17 +51,17 @@ sever: 1                             #> 1 sever | unknown key, did you mean 'ser
 server:
   lisen: []                          #> 3 server.lisen | unknown key, did you mean 'listen'?
   listen:
-    - 8080                           #> 7 server.listen[0] | expected HOST:PORT, [IPV6]:PORT or unix:/PATH, not '8080'
+    - 8080                           #> 7 server.listen[0] | expected HOST:PORT, [IPV6]:PORT or unix:/PATH, not 8080
     - localhost                      #> 7 server.listen[1] | expected HOST:PORT
     - 127.0.0.1:70000                #> 7 server.listen[2] | expected a port between 0 and 65535
     - 12:30                          #> 7 server.listen[3] | YAML reads 12:30 as the number 750
     - ${{NO_SUCH_ADDRESS}}              #> 7 server.listen[4] | the environment variable NO_SUCH_ADDRESS is not set
   origins: [app.example]             #> 13 server.origins[0] | expected an origin, a scheme and a host
-  drain: 10                          #> 10 server.drain | expected a duration such as 500ms, 10s or 5m, not '10'
+  drain: 10                          #> 10 server.drain | expected a duration such as 500ms, 10s or 5m, not 10
   drain: 10s                         #> 3 server.drain | the key is there twice, first in line 11
   limits:
     max_message: 64KB                #> 18 server.limits.max_message | expected a size such as
-    max_clients: -1                  #> 18 server.limits.max_clients | expected a number greater than or equal to 0
+    max_clients: -1                  #> 18 server.limits.max_clients | expected a number of at least 0
     topics: 010                      #> 13 server.limits.topics | YAML reads 010 as the number 8
     memory: 0B                       #> 13 server.limits.memory | expected a size between 1B and 1024GiB
     max_mesage: 1KiB                 #> 5 server.limits.max_mesage | did you mean 'max_message'?
@@ -99,11 +99,11 @@ channels:
     path: /i
     sides: 1e3                       #> 12 channels.i.sides | expected a whole number, not '1e3' (YAML reads this as text)
     colour: gren                     #> 13 channels.i.colour | did you mean 'green'?
-    title: 1.10                      #> 12 channels.i.title | expected text, not '1.10' (YAML reads this as a number
+    title: 1.10                      #> 12 channels.i.title | expected text, not 1.10 (YAML reads this as a number
     every: 1 minute                  #> 12 channels.i.every | expected a duration
     room: big                        #> 11 channels.i.room | expected a size
-    weight: heavy                    #> 13 channels.i.weight | a valid number, not 'heavy'
-    loud: 1                          #> 11 channels.i.loud | expected true or false, not '1'
+    weight: heavy                    #> 13 channels.i.weight | expected a number, not 'heavy'
+    loud: 1                          #> 11 channels.i.loud | expected true or false, not 1
     pool: {{sise: 2}}                  #> 12 channels.i.pool.sise | unknown key, did you mean 'size'?
     pools: [{{size: 1}}, {{siz: 2}}]     #> 25 channels.i.pools[1].siz | unknown key, did you mean 'size'?
     key: 12345678                    #> 10 channels.i.key | expected text
