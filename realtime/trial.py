@@ -63,9 +63,7 @@ class Do:
     CLOSE = "close what was opened: in on_leave if it is for a client, or with a with statement"
     END = "lifespan() must end soon after its yield: cancel its tasks there, and wait for nobody"
     FORGET = "forget in on_leave what belongs to a client; or bound it, as deque(maxlen=…) does"
-    FREE = (
-        "free in on_leave what was claimed, and claim nothing before on_join: who goes earlier never leaves"
-    )
+    FREE = "free it in on_leave, and claim nothing before on_join: who goes earlier never leaves"
     GREET = "if a client says something first, give it: --say TEXT, or --query NAME=VALUE"
     GROUP = "a task of the channel belongs into a TaskGroup in lifespan(), and is cancelled there"
     JOIN = "end and join() a thread after the yield of lifespan(), or begin it with daemon=True"
