@@ -60,6 +60,8 @@ LIFE = {
                 wish = client.query.get("connect")
                 if wish == "receive":
                     client.name = (await client.receive(timeout=30)).data
+                    if "tell" in client.query:
+                        await client.send("on_connect")
                 elif wish == "hurry":
                     await client.receive(timeout=0.02)
                 elif wish == "close":
@@ -78,6 +80,8 @@ LIFE = {
 
             async def on_join(self, client):
                 self.seen.put_nowait("join")
+                if "tell" in client.query:
+                    await client.send("on_join")
                 if client.query.get("join") == "raise":
                     raise RuntimeError("a bug in on_join")
                 if client.query.get("join") == "close":
@@ -386,6 +390,21 @@ async def test_published_while_on_connect_waits(serve: Serve) -> None:
         await seen(serving, 1)
         await bus.publish("life", "3")
         assert [await wire.text() for _ in range(4)] == ["0", "1", "2", "3"]
+
+
+async def test_what_a_newcomer_is_told(serve: Serve) -> None:
+    """What ``on_connect`` sends comes before what was published meanwhile, what ``on_join`` sends after."""
+    async with (
+        serve(CONFIG, LIFE) as serving,
+        websocket(serving.port, "/life?connect=receive&tell=") as wire,
+    ):
+        await seen(serving, 1)
+        await serving.server.bus.publish("life", "meanwhile")
+        await wire.send(text("alice"))
+        await seen(serving, 1)
+        await serving.server.bus.publish("life", "later")
+        told = [await wire.text() for _ in range(4)]
+        assert told == ["on_connect", "meanwhile", "on_join", "later"]
 
 
 async def test_direct_frames_keep_their_place(serve: Serve) -> None:
