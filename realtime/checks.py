@@ -85,11 +85,13 @@ def check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) ->
         if any(isinstance(target, ast.Name) and target.id == "API_VERSION" for target in targets):
             wanted = node.value.value if isinstance(node.value, ast.Constant) else None
             if wanted != API_VERSION:
-                raise PluginProblem(
-                    f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
-                    "; install a release of one that is for the other\n"
-                    f"    {spec.origin}:{node.lineno}: {source.splitlines()[node.lineno - 1]}"
-                )
+                wrong = f" is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
+                wrong += "; install a release of one that is for the other"
+                if isinstance(wanted, str):
+                    wrong = f": API_VERSION is the text {wanted!r} and is to be a number"
+                    wrong += f": write API_VERSION = {API_VERSION}"
+                line = source.splitlines()[node.lineno - 1]
+                raise PluginProblem(f"{name}{wrong}\n    {spec.origin}:{node.lineno}: {line}")
 
 
 def check_type(label: str, kind: type[Channel]) -> None:
