@@ -847,7 +847,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "an error in a task that nobody waits for",
-            "Task exception was never retrieved…; await it, or start it in an asyncio.TaskGroup "
+            "Task exception was never retrieved in 'dice'; await it, or start it in an asyncio.TaskGroup "
             "in lifespan()",
             "`tasks.create_task(…)` of a `TaskGroup` in `lifespan`",
             dice(
