@@ -103,6 +103,15 @@ GROUPS: dict[str, list[Mistake]] = {
             config="channels:\n  table:\n    plugin: dise  # here\n    path: /dice\n",
         ),
         Mistake(
+            "a package of your own that is not installed",
+            "there is no plugin 'rolls': …pyproject.toml offers it, and is not installed: "
+            "python -m pip install -e …",
+            "install it where the server runs; with `-e` it is what you edit",
+            dice("pass"),
+            config="plugins: [dice]\nchannels:\n  table:\n    plugin: rolls  # here\n    path: /dice\n",
+            files={"../pyproject.toml": "[project.entry-points.realtime]\nrolls = 'rolls'\n"},
+        ),
+        Mistake(
             "an import of a name that `realtime` does not have",
             "dice: ImportError: cannot import name 'Chanel' from 'realtime' …, did you mean 'Channel'?",
             "a name of the reference; what is not exported is the server's own",
