@@ -145,9 +145,8 @@ class Assembly:
 
     def path_of(self, route: Route) -> str:
         """The path as its owner wrote it."""
-        kind, _, name = route.owner.partition(":")
-        if kind == "channel" and route.definition.path == route_pattern(self.channels[name].settings.path):
-            return self.channels[name].settings.path
+        if self._is_of_channel(route):
+            return self.channels[route.owner.partition(":")[2]].settings.path
         return route.definition.path
 
     def problem(self, owner: str, message: str, key: str = "path") -> Problem:
@@ -185,9 +184,27 @@ class Assembly:
             taken = f"{path} is already served by {spell(first.owner)}"
             spelled = f", as {other}" if other != path else ""
             place = self.problem(first.owner, "").place
-            wrong = f"{taken}{spelled} ({place}); give one of them another path"
+            wrong = f"{taken}{spelled} ({place}); {self._instead(first, second)}"
             problems.append(self.problem(second.owner, wrong))
         return routes
+
+    def _instead(self, first: Route, second: Route) -> str:
+        """What to do about two routes that meet, and where the handler of a plugin's own is."""
+        how, where = "give one of them another path", ""
+        if not self._is_of_channel(second):
+            where = line_of(second.definition.handler)
+            types = {type(self.channels.get(one.owner.removeprefix("channel:"))) for one in (first, second)}
+            if len(types) == 1 and first.owner != second.owner and types != {type(None)}:
+                below = f'f"{{self.settings.path}}/{second.definition.path.rpartition("/")[2]}"'
+                of = self._plugin_of(second.owner)
+                how = f"a route of plugin {of!r} belongs below the channel's own path, as in {below}"
+        return how + where
+
+    def _is_of_channel(self, route: Route) -> bool:
+        """Whether it is the channel's own path, and no route beside it."""
+        kind, _, name = route.owner.partition(":")
+        own = route_pattern(self.channels[name].settings.path) if kind == "channel" else None
+        return route.definition.path == own
 
     def _plugin_of(self, owner: str) -> str:
         kind, _, name = owner.partition(":")
@@ -206,8 +223,12 @@ def _mistake_in(definition: web.RouteDef) -> str:
         where = line_of(definition.handler)
         return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
     handler = definition.handler
-    if inspect.isfunction(handler) and not inspect.iscoroutinefunction(handler):
+    plain = inspect.isfunction(handler) or inspect.ismethod(handler)
+    if plain and not inspect.iscoroutinefunction(handler):
         return f"{definition.path}: its handler must be an 'async def'{line_of(handler)}"
+    if not definition.path.startswith("/") and definition.path:
+        wrong = f"a path begins with a slash: write {f'/{definition.path}'!r}"
+        return f"{definition.path!r} cannot be served: {wrong}{line_of(handler)}"
     try:
         web.UrlDispatcher().add_routes([definition])
     except Exception as error:

@@ -11,7 +11,9 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import re
+import tomllib
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import pluggy
@@ -85,11 +87,30 @@ def check_api_version(name: str, spec: importlib.machinery.ModuleSpec | None) ->
         if any(isinstance(target, ast.Name) and target.id == "API_VERSION" for target in targets):
             wanted = node.value.value if isinstance(node.value, ast.Constant) else None
             if wanted != API_VERSION:
-                raise PluginProblem(
-                    f"{name} is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
-                    "; install a release of one that is for the other\n"
-                    f"    {spec.origin}:{node.lineno}: {source.splitlines()[node.lineno - 1]}"
-                )
+                wrong = f" is written for API version {wanted!r} of Realtime, which is {API_VERSION} here"
+                wrong += "; install a release of one that is for the other"
+                if isinstance(wanted, str):
+                    wrong = f": API_VERSION is the text {wanted!r} and is to be a number"
+                    wrong += f": write API_VERSION = {API_VERSION}"
+                line = source.splitlines()[node.lineno - 1]
+                raise PluginProblem(f"{name}{wrong}\n    {spec.origin}:{node.lineno}: {line}")
+
+
+def not_installed(name: str, beside: Path | None) -> str:
+    """What to do where a plugin is that of a package which stands here, and is not installed.
+
+    It is looked for in the working directory, and where the config is.
+    """
+    for directory in filter(None, (Path(), beside)):
+        file = directory / "pyproject.toml"
+        try:
+            project = tomllib.loads(file.read_text())
+            offered = project["project"]["entry-points"][hookspecs.PROJECT]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(offered, dict) and name in offered:
+            return f": {file} offers it, and is not installed: python -m pip install -e {directory}"
+    return ""
 
 
 def check_type(label: str, kind: type[Channel]) -> None:

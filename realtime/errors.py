@@ -99,6 +99,7 @@ class Rejected(RealtimeError):
         if not 400 <= status <= 599:
             raise ValueError(f"{status} is no status of an error: they are 400 to 599")
         self.status = status
+        sentence = sentence or "the channel does not take this"
         # A lone surrogate can be said nowhere.
         super().__init__(sentence.encode(errors="replace").decode())
 

@@ -86,6 +86,7 @@ class Lifespans:
         entered: asyncio.Future[None],
         stop: asyncio.Event,
     ) -> None:
+        failed: BaseException | None = None
         try:
             async with manager:
                 entered.set_result(None)
@@ -94,16 +95,20 @@ class Lifespans:
             asked = self._stopping or stop.is_set()
             if not entered.done() or asked or isinstance(error, KeyboardInterrupt):
                 raise
-            log.exception("the lifespan of %s failed%s", owner, _place(plugin, manager))
+            failed = error
         except BaseException as error:
             if not entered.done():
                 if isinstance(error, Exception):
                     raise
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
-            log.exception("the lifespan of %s failed%s%s", owner, remedy(error), _place(plugin, manager))
-        if not (self._stopping or stop.is_set()):
+            failed = error
+        early = not (self._stopping or stop.is_set())
+        if early:
             self.dead.append(owner)
-            log.error("%s is no longer healthy: its lifespan has ended%s", owner, _place(plugin, manager))
+        if early or failed:
+            how = "has ended" if failed is None else f"failed{remedy(failed)}"
+            how += ", and it is no longer healthy" if early else ""
+            log.error("the lifespan of %s %s%s", owner, how, _place(plugin, manager), exc_info=failed)
 
     async def stop(self, grace: float) -> None:
         """Leave them all within ``grace`` seconds; see :meth:`leave`."""

@@ -1,8 +1,8 @@
 """The log on standard error: a line for each event, for people (``text``) or for machines (``json``).
 
 What clients send gets into it: names, close reasons, addresses that a proxy hands on. So a line stays one
-line and drives no terminal: whatever cannot be printed is escaped, and the lines of a traceback are
-indented. What looks like a token or a password is left out.
+line and drives no terminal: whatever cannot be printed is escaped, and the lines of a traceback, and of
+what asyncio says, are indented. What looks like a token or a password is left out.
 
 A record's ``fields``, a dict given as ``extra={"fields": {…}}``, become keys of the JSON object; its
 ``stack``, a list of lines, is shown like a traceback.
@@ -80,7 +80,10 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line of text, and those of a traceback (``logging.Formatter``)."""
         head = f"{_time(record)} {record.levelname:7} {_name(record)[1]}: {_message(record)}"
-        trace = [f"    {printable(line)}" for line in _trace(record).splitlines()]
+        below: list[str] = []
+        if record.name == "asyncio":  # Python's own words, each line of which begins with what it tells
+            head, *below = head.split("\n")
+        trace = [f"    {printable(line)}" for line in (*below, *_trace(record).splitlines())]
         return "\n".join([printable(head), *trace])
 
 
@@ -188,10 +191,22 @@ def _message(record: logging.LogRecord) -> str:
         text = record.getMessage()
     except Exception as error:  # its arguments do not fit: a mistake that is not to cost the line
         text = f"{record.msg} {_spell(record.args)} ({type(error).__name__} in the log call)"
+    more = ""
     if record.name == "asyncio" and text.startswith(("Task exception was never", "Task was destroyed")):
-        text += "; await it, or start it in an asyncio.TaskGroup in lifespan()"
-    repeats = getattr(record, "repeats", 0)
-    return redact(text) + (f" (and {repeats} like it before)" if repeats else "")
+        more = f"{_of_frames(record)}; await it, or start it in an asyncio.TaskGroup in lifespan()"
+    if repeats := getattr(record, "repeats", 0):
+        more += f" (and {repeats} like it before)"
+    first, *rest = text.split("\n") if record.name == "asyncio" else [text]
+    return redact("\n".join([first + more, *rest]))
+
+
+def _of_frames(record: logging.LogRecord) -> str:
+    """The plugin in whose lines an error was raised, if it was in any."""
+    from realtime.blame import theirs
+
+    trace = record.exc_info[1].__traceback__ if record.exc_info and record.exc_info[1] else None
+    places = theirs(traceback.walk_tb(trace))
+    return _of_module(places[-1][0].f_code.co_filename) if places else ""
 
 
 def _trace(record: logging.LogRecord) -> str:

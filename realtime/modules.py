@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from realtime import hookspecs
 from realtime.blame import lines, of_thread, theirs
-from realtime.checks import PluginProblem, check_api_version
+from realtime.checks import PluginProblem, check_api_version, not_installed
 from realtime.errors import did_you_mean
 
 log = logging.getLogger("realtime.loader")
@@ -106,6 +106,7 @@ class Modules:
         self._directories = [first_party()]
         if directory is not None and (directory / "plugins").resolve() != first_party():
             self._directories.insert(0, directory / "plugins")
+        self._beside = directory
         self._before = before
         self._anew = anew
         self._generation = next(_generations) if before else 0
@@ -158,7 +159,8 @@ class Modules:
         ]
         installed = f"entry points of group {hookspecs.PROJECT!r} of installed packages"
         places.append((installed, [f.name for f in found if f.directory is None]))
-        return did_you_mean(name, [f.name for f in found]) + "".join(
+        near = not_installed(name, self._beside) or did_you_mean(name, [f.name for f in found])
+        return near + "".join(
             f"\n    searched: {place} ({', '.join(names) or 'none'})" for place, names in places
         )
 

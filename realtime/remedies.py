@@ -11,6 +11,7 @@ import re
 import traceback
 from pathlib import Path
 
+from aiohttp import web
 from pydantic import PydanticUserError
 
 from realtime.errors import did_you_mean
@@ -65,6 +66,11 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         TypeError,
         r"__init__\(\) missing 3 required",
         "the host makes channels: offer the class, not an instance",
+    ),
+    (
+        TypeError,
+        r"^Rejected.__init__\(\) missing",
+        "the client is told why: raise Rejected(sentence, status)",
     ),
     (TypeError, r"^'RouteDef' object is not iterable", "return a list of them: [web.get(path, handler)]"),
     (
@@ -125,6 +131,8 @@ def remedy(error: BaseException) -> str:
         files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
         if files[-1].with_name(f"{error.name}.py").is_file():
             return f"; it stands beside the plugin: from . import {error.name}"
+    if isinstance(error, web.HTTPException):
+        return f"; a client is refused by raise Rejected(sentence, {error.status})"
     for kind, like, what in _KNOWN:
         if isinstance(error, kind) and (match := re.search(like, text)):
             return f"; {what.format(*match.groups())}"

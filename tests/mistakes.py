@@ -66,7 +66,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
-from realtime import Channel, Identity, Model, hookimpl"""
+from realtime import Channel, Identity, Model, Rejected, hookimpl"""
 OFFER = """\
 @hookimpl
 def register_channels():
@@ -101,6 +101,15 @@ GROUPS: dict[str, list[Mistake]] = {
             "the name of the file, of the package or of the entry point; the message has all that there are",
             dice("pass"),
             config="channels:\n  table:\n    plugin: dise  # here\n    path: /dice\n",
+        ),
+        Mistake(
+            "a package of your own that is not installed",
+            "there is no plugin 'rolls': …pyproject.toml offers it, and is not installed: "
+            "python -m pip install -e …",
+            "install it where the server runs; with `-e` it is what you edit",
+            dice("pass"),
+            config="plugins: [dice]\nchannels:\n  table:\n    plugin: rolls  # here\n    path: /dice\n",
+            files={"../pyproject.toml": "[project.entry-points.realtime]\nrolls = 'rolls'\n"},
         ),
         Mistake(
             "an import of a name that `realtime` does not have",
@@ -141,6 +150,12 @@ GROUPS: dict[str, list[Mistake]] = {
             "install a release of one that is for the other",
             "`API_VERSION = 1`, or a release of the server that has the other",
             f"API_VERSION = 2  # here\n{dice('pass')}",
+        ),
+        Mistake(
+            "an `API_VERSION` that is a text",
+            "dice: API_VERSION is the text '1' and is to be a number: write API_VERSION = 1",
+            "`API_VERSION = 1`, without quotes",
+            f"API_VERSION = '1'  # here\n{dice('pass')}",
         ),
         Mistake(
             "`sys.exit` while it is imported",
@@ -579,8 +594,8 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a task of `lifespan` that ends with an error",
-            "the lifespan of channel:table failed; a task that fails ends its TaskGroup: catch in it what it can go on after"
-            "…channel:table is no longer healthy: its lifespan has ended; it is of plugin 'dice', in …dice.py:",
+            "the lifespan of channel:table failed; a task that fails ends its TaskGroup: catch in it what it can go on after, "
+            "and it is no longer healthy; it is of plugin 'dice', in …dice.py:",
             "a task that catches what it can go on after",
             dice(
                 "@asynccontextmanager\nasync def lifespan(self):\n"
@@ -636,6 +651,23 @@ GROUPS: dict[str, list[Mistake]] = {
             files={"other.py": routes('[web.get("/dice", roll)]')},
         ),
         Mistake(
+            "a route of a channel type that two channels serve at one path",
+            "channels.other.path: /summary is already served by channel 'table' (…); a route of plugin 'dice' "
+            'belongs below the channel\'s own path, as in f"{self.settings.path}/summary"',
+            '`f"{self.settings.path}/summary"`',
+            dice(
+                """
+                @hookimpl
+                def register_routes(self, bus):
+                    return [*super().register_routes(bus), web.get("/summary", self.summary)]
+
+                async def summary(self, request):  # here
+                    return web.Response()
+                """
+            ),
+            config=CONFIG + "  other: {plugin: dice, path: /other}\n",
+        ),
+        Mistake(
             "a path of the server's own",
             "plugin 'dice': /-/roll: paths under /-/ are the server's own; choose another",
             "another path",
@@ -644,7 +676,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "a path without its slash",
-            "plugin 'dice': 'roll' cannot be served: ValueError: path should be started with / or be empty",
+            "plugin 'dice': 'roll' cannot be served: a path begins with a slash: write '/roll'",
             "`/roll`",
             routes('[web.get("roll", roll)]', handler="  # here"),
             config=ALONE,
@@ -712,6 +744,22 @@ GROUPS: dict[str, list[Mistake]] = {
             "what the error says; `raise Rejected(…)` for what is the client's mistake",
             dice("async def on_message(self, client, message):\n    int(message.data)  # here"),
             "post",
+        ),
+        Mistake(
+            "aiohttp's errors in a method of a channel",
+            "a bug of plugin 'dice' fails <Client …>: the channel has a bug; a client is refused by raise Rejected(sentence, 409)"
+            "…HTTPConflict: Conflict",
+            '`raise Rejected("somebody was faster", 409)`; `web.HTTPConflict` is for handlers of routes',
+            dice("async def on_message(self, client, message):\n    raise web.HTTPConflict  # here"),
+            "post",
+        ),
+        Mistake(
+            "`raise Rejected` without a sentence",
+            "a bug of plugin 'dice' closes <Client …>; the client is told why: raise Rejected(sentence, status)…"
+            "TypeError: Rejected.__init__() missing 1 required positional argument: 'sentence'",
+            '`raise Rejected("it is not your turn")`',
+            dice("async def on_message(self, client, message):\n    raise Rejected  # here"),
+            "text",
         ),
         Mistake(
             "an `on_leave` that raises",
@@ -808,7 +856,7 @@ GROUPS: dict[str, list[Mistake]] = {
         ),
         Mistake(
             "an error in a task that nobody waits for",
-            "Task exception was never retrieved…; await it, or start it in an asyncio.TaskGroup "
+            "Task exception was never retrieved in 'dice'; await it, or start it in an asyncio.TaskGroup "
             "in lifespan()",
             "`tasks.create_task(…)` of a `TaskGroup` in `lifespan`",
             dice(

@@ -31,6 +31,11 @@ def test_tree_is_drawn() -> None:
             assert kind.__doc__
 
 
+def test_rejected_without_a_sentence() -> None:
+    """Whoever is refused is told so, though the channel has no word for it."""
+    assert str(Rejected("", 409)) == "the channel does not take this"
+
+
 @pytest.mark.parametrize("kind", [ConfigError, StartError, BusError, Disconnected, Rejected])
 def test_one_base(kind: type[Exception]) -> None:
     """Whoever catches RealtimeError catches every one of them."""

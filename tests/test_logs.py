@@ -394,12 +394,21 @@ async def test_repeats_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         if repeats.filter(made):
             shown.append(as_text(made).split("asyncio: ")[1])
     assert shown == [
-        r"a\nsocket: 0",
-        r"b\nsocket: 0.5",
-        r"a\nsocket: 1.1 (and 2 like it before)",
-        r"a\nsocket: 9",
-        r"a\nsocket: 5",
+        "a\n    socket: 0",
+        "b\n    socket: 0.5",
+        "a (and 2 like it before)\n    socket: 1.1",
+        "a\n    socket: 9",
+        "a\n    socket: 5",
     ]
+
+
+def test_lines_of_asyncio() -> None:
+    """What asyncio says in lines is shown in lines, which are indented and escaped; others say one."""
+    said = "Task was destroyed but it is pending!\ntask: <Task 'x\x1b'>\r2026 forged"
+    first, *more = as_text(record(said, name="asyncio")).split("\n")
+    assert first.endswith("it is pending!; await it, or start it in an asyncio.TaskGroup in lifespan()")
+    assert more == [r"    task: <Task 'x\x1b'>\r2026 forged"]
+    assert as_text(record("a\nb", name="py.warnings")).endswith(r"py.warnings: a\nb")
 
 
 def test_plugins_may_repeat_themselves() -> None:
