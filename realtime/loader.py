@@ -318,6 +318,10 @@ def _steps(
             asked.append(model)
             return source.validate(model, config.plugin_settings[index], ("plugins", index))
 
+        if name in config.plugins[:index]:
+            wrong = f"the plugin {name!r} is there already: with all its settings it stands here once"
+            problems.append(source.problem(wrong, at))
+            continue
         try:
             plugins.load(name, validate)
         except ValidationError as error:

@@ -90,6 +90,14 @@ class Found(NamedTuple):
         return [Path(place) for place in spec.submodule_search_locations or filter(None, [spec.origin])]
 
 
+class _Imported(NamedTuple):
+    """What was imported: a module or what an entry point names in it, and its files as they were."""
+
+    found: Found
+    plugin: object
+    files: dict[Path, bytes]
+
+
 class Modules:
     """Finds and imports the plugins of one server.
 
@@ -110,7 +118,12 @@ class Modules:
         self._before = before
         self._anew = anew
         self._generation = next(_generations) if before else 0
-        self._imported: dict[str, tuple[Found, object, dict[Path, bytes]]] = {}
+        self._imported: dict[str, _Imported] = {}
+        # What was imported of packages, also of those that no config has named since: it is there still.
+        self._once: dict[Found, _Imported] = dict(before._once) if before else {}
+        for known in before._imported.values() if before else ():
+            if known.found.directory is None:
+                self._once[known.found] = known
         # The plugin of each module, and of each package installed.
         self._owners: dict[str, str] = dict(before._owners) if before else {}
         self._replaced: dict[str, ModuleType] = {}  # the modules of packages that were imported anew
@@ -177,14 +190,14 @@ class Modules:
         first, before = self._find(name), self._before
         if before and (known := before._unchanged(first)):
             self._imported[name] = known
-            return known[1]
+            return known.plugin
         module, _, attribute = first.module.partition(":")
         if first.directory is not None:
             package = _package_for(first.directory, self._generation)
             module, attribute = f"{package}.{first.name}", ""
             if self._generation:
                 self._packages.add(package)
-        elif before and any(first.top == other.top for other, _, _ in before._imported.values()):
+        elif any(first.top == other.top for other in self._once):
             if not self._anew:
                 wrong = "has changed since it was imported: that needs a restart of the process"
                 raise PluginProblem(f"the package of the plugin {name!r} {wrong}")
@@ -205,18 +218,18 @@ class Modules:
         if first.directory is not None:
             then |= _contents(self._neighbours(first, module.rpartition(".")[0], then))
         plugin = operator.attrgetter(attribute)(plugin) if attribute else plugin
-        self._imported[name] = first, plugin, then
+        self._imported[name] = _Imported(first, plugin, then)
         return plugin
 
     def files(self) -> list[Path]:
         """The files of all plugins that were imported, and the directories where others may be put."""
-        return [*self._directories, *(file for _, _, then in self._imported.values() for file in then)]
+        return [*self._directories, *(file for known in self._imported.values() for file in known.files)]
 
-    def _unchanged(self, found: Found) -> tuple[Found, object, dict[Path, bytes]] | None:
+    def _unchanged(self, found: Found) -> _Imported | None:
         """What was imported for this plugin, if its files are as they were."""
-        for known in self._imported.values():
-            first, _, then = known
-            if first == found:
+        for known in (*self._imported.values(), *self._once.values()):
+            if known.found == found:
+                then = known.files
                 same = then == _contents(then) and then.keys() >= set(files_in(found.places()))
                 return known if same else None
         return None
@@ -249,7 +262,7 @@ class Modules:
         """What was before is used no more; what of it is left, other than what was imported once, goes."""
         self._before = None
         self._replaced.clear()
-        names = [getattr(plugin, "__name__", "") for _, plugin, _ in self._imported.values()]
+        names = [getattr(known.plugin, "__name__", "") for known in self._imported.values()]
         unused = self._packages.difference(name.rpartition(".")[0] for name in names)
         _taken_out(unused)
         self._packages -= unused

@@ -494,6 +494,15 @@ async def test_two_plugins_offer_one_type(mistakes: Mistakes) -> None:
 # Routes
 
 
+async def test_plugin_that_is_there_twice(mistakes: Mistakes) -> None:
+    """A plugin stands once under ``plugins``: which settings were meant nobody could tell."""
+    source = "from realtime import Model\nclass Plugin:\n    class Settings(Model):\n        a: int = 1\n"
+    source += "    def __init__(self, settings):\n        pass\n"
+    config = "plugins: [one, {plugin: one, a: 2}]\nchannels: {}\n"
+    [said] = await mistakes(config, {"one.py": source})
+    assert said.startswith("c.yaml:1:16: plugins[1]: the plugin 'one' is there already")
+
+
 async def test_two_channels_on_one_path(mistakes: Mistakes) -> None:
     """Two channels on one path are both named, each with its place."""
     config = """

@@ -117,6 +117,18 @@ def test_package_that_has_changed(write: Write, install: Install) -> None:
         Modules(write({}), first).get("one")
 
 
+def test_package_that_was_not_named_meanwhile(write: Write, install: Install) -> None:
+    """What was imported once is known to be there, though no config has named it since."""
+    install("realtime-one", "one", "realtime_one_e", ONE)
+    first = Modules(write({}))
+    first.get("one")
+    without = Modules(write({}), first)
+    without.settle()
+    rewrite(Path(str(sys.modules["realtime_one_e"].__file__)), ONE.replace("1", "2"))
+    with pytest.raises(PluginProblem, match="needs a restart of the process"):
+        Modules(write({}), without).get("one")
+
+
 def test_package_that_is_imported_anew(write: Write, install: Install) -> None:
     """For authors it is imported again all the same."""
     install("realtime-one", "one", "realtime_one_c", ONE)
