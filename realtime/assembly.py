@@ -92,10 +92,20 @@ class Assembly:
         mine = self.plugins.manager.get_plugin(owner)
         return mine is not None and mine is other.plugins.manager.get_plugin(owner)
 
-    def keeps(self, channel: Channel) -> Channel:
-        """The channel that is here, if it can go on in the place of another of its name; else that."""
-        old = self.channels.get(channel.name)
-        return old if old is not None and stays(old, channel) else channel
+    @property
+    def guards(self) -> list[object]:
+        """The plugins that say who somebody is, or what that one may do."""
+        manager = self.plugins.manager
+        return [
+            impl.plugin
+            for hook in ("authenticate", "authorize")
+            for impl in getattr(manager.hook, hook).get_hookimpls()
+        ]
+
+    def keeps(self, name: str, kind: type[Channel], settings: Channel.Settings) -> Channel | None:
+        """The channel of a name, if it can go on with these settings as one of this type."""
+        old = self.channels.get(name)
+        return old if old is not None and stays(old, kind, settings) else None
 
     async def begin(self, lifespans: Lifespans, owners: Collection[str]) -> None:
         """Begin the lifespans and services of these. Raises :exc:`ConfigError` if one cannot begin."""
@@ -121,18 +131,10 @@ class Assembly:
                     wrong = f"{spell(owner)} of plugin {self._plugin_of(owner)!r}: {wrong}"
                 raise ConfigError(self.problem(owner, wrong, "plugin")) from None
 
-    def discard(self) -> None:
-        """It is not to be served after all: what was imported for it is put away."""
-        self.plugins.modules.undo()
-
     def take_over(self) -> None:
         """It is served from now on: what it has of the one before goes by what the config says now."""
         before, self._before = self._before, None
         assert before is not None
-        if before.tls is not None and self.tls is not None:
-            # The sockets go on with the context that they have.
-            tls.renew(before.tls, self.config)
-            self.tls = before.tls
         self.gate.succeed(before.gate)
         settings = self.config.server
         for name, channel in self.channels.items():
@@ -141,7 +143,8 @@ class Assembly:
             if old is not None and old is not endpoint:
                 endpoint.succeed(old)
             endpoint.configure(self.gate, origins=settings.origins, url=settings.url)
-        self.plugins.settle()
+        for name, endpoint in before.endpoints.items():
+            endpoint.retired = self.endpoints.get(name) is not endpoint
 
     def path_of(self, route: Route) -> str:
         """The path as its owner wrote it."""
@@ -186,6 +189,10 @@ class Assembly:
             place = self.problem(first.owner, "").place
             wrong = f"{taken}{spelled} ({place}); {self._instead(first, second)}"
             problems.append(self.problem(second.owner, wrong))
+        dispatcher = web.UrlDispatcher()
+        for route in [] if problems else routes:  # each can be served; can all of them together?
+            if wrong := _mistake_in(route.definition, dispatcher):
+                problems.append(self.problem(route.owner, wrong))
         return routes
 
     def _instead(self, first: Route, second: Route) -> str:
@@ -217,8 +224,8 @@ class Assembly:
         return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
 
 
-def _mistake_in(definition: web.RouteDef) -> str:
-    """Why a plugin's route cannot be served; nothing if it can."""
+def _mistake_in(definition: web.RouteDef, dispatcher: web.UrlDispatcher | None = None) -> str:
+    """Why a plugin's route cannot be served, beside those that there are; nothing if it can."""
     if is_reserved(definition.path):
         where = line_of(definition.handler)
         return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
@@ -230,7 +237,7 @@ def _mistake_in(definition: web.RouteDef) -> str:
         wrong = f"a path begins with a slash: write {f'/{definition.path}'!r}"
         return f"{definition.path!r} cannot be served: {wrong}{line_of(handler)}"
     try:
-        web.UrlDispatcher().add_routes([definition])
+        (web.UrlDispatcher() if dispatcher is None else dispatcher).add_routes([definition])
     except Exception as error:
         return f"{definition.path!r} cannot be served: {own_frames(error)}{line_of(definition.handler)}"
     return ""

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode, End
 from realtime.config import Config
-from realtime.errors import ConfigError
+from realtime.errors import ConfigError, Problem
+from realtime.modules import NEEDS_RESTART
 from realtime.transports.connections import Open
 
 if TYPE_CHECKING:
@@ -84,21 +85,26 @@ def differences(old: BaseModel, new: BaseModel) -> tuple[str, ...]:
     return tuple(_differing(old.model_dump(), new.model_dump(), ""))
 
 
-def stays(old: Channel, new: Channel) -> bool:
-    """Whether a channel can go on as it is, with the settings of the one that would take its place."""
-    changed = {key.partition(".")[0] for key in differences(old.settings, new.settings)}
-    return type(old) is type(new) and changed <= LIVE
+def stays(old: Channel, kind: type[Channel], settings: BaseModel) -> bool:
+    """Whether a channel can go on as it is, with these settings, in the place of one of this type."""
+    changed = {key.partition(".")[0] for key in differences(old.settings, settings)}
+    return type(old) is kind and changed <= LIVE
 
 
-def check_fixed(old: Config, new: Config) -> None:
-    """Raises :exc:`NeedsRestart` for what can only be had by another process."""
+def fixed(old: Config, new: Config) -> list[Problem]:
+    """What is new and can only be had by another process."""
     before, after = old.server, new.server
-    fixed = [key for key in FIXED if getattr(before, key) != getattr(after, key)]
+    keys = [key for key in FIXED if getattr(before, key) != getattr(after, key)]
     if (before.tls is None) is not (after.tls is None):
-        fixed.append("tls")
-    wrong = "this is new, and needs a restart of the process"
-    if fixed:
-        raise NeedsRestart(*(new.source.problem(wrong, ("server", key)) for key in fixed))
+        keys.append("tls")
+    return [new.source.problem(f"this is new, and {NEEDS_RESTART}", ("server", key)) for key in keys]
+
+
+def check(problems: Sequence[Problem]) -> None:
+    """Raises :exc:`ConfigError` if there are any; :exc:`NeedsRestart` where that is all that is wrong."""
+    if problems:
+        only = all(NEEDS_RESTART in problem.message for problem in problems)
+        raise (NeedsRestart if only else ConfigError)(*problems)
 
 
 def changes(before: Assembly, after: Assembly, connections: Iterable[Open]) -> list[Change]:
@@ -116,7 +122,8 @@ def changes(before: Assembly, after: Assembly, connections: Iterable[Open]) -> l
             found.append(Change(f"plugin {name}", "new"))
         elif not after.has(owner, before):
             found.append(Change(f"plugin {name}", "restarted"))
-    who = any(change.name != "server" for change in found)  # may be somebody else now, or may not
+    tokens = differences(before.config.auth, after.config.auth)  # whoever has a token may be nobody now, …
+    guards = before.guards != after.guards  # … and anybody somebody, or not allowed
     for name in dict.fromkeys((*before.channels, *after.channels)):
         old, new = before.channels.get(name), after.channels.get(name)
         theirs = clients.get(old, []) if old is not None else []
@@ -129,8 +136,8 @@ def changes(before: Assembly, after: Assembly, connections: Iterable[Open]) -> l
             if old is not new:
                 found.append(Change(name, "restarted", keys or ("its plugin",), theirs))
                 continue
-            told = any(key.partition(".")[0] in TOLD for key in keys)
-            back = [one for one in theirs if told or (who and one.client.identity is not None)]
+            told = guards or any(key.partition(".")[0] in TOLD for key in keys)
+            back = [one for one in theirs if told or (tokens and one.client.identity is not None)]
             found.append(Change(name, "applied" if keys else "unchanged", keys, back))
     return found
 

@@ -45,8 +45,11 @@ class Lifespans:
     def __init__(self) -> None:
         self._running: list[Lifespan] = []
         self._stopping = False
-        #: The owners whose lifespan ended although nobody asked it to.
-        self.dead: list[str] = []
+
+    @property
+    def dead(self) -> list[str]:
+        """The owners whose lifespan ended although nobody asked it to."""
+        return [one.owner for one in self._running if one.task.done() and not one.stop.is_set()]
 
     def of(self, owners: Collection[str]) -> list[Lifespan]:
         """Those of some owners that run, in the order in which they began."""
@@ -74,7 +77,8 @@ class Lifespans:
             if not entered.done():
                 log.warning("%s is still starting%s", owner, running.place)
         if not entered.done():
-            self._running.remove(running)
+            if running in self._running:  # else it has been left meanwhile
+                self._running.remove(running)
             await task
             raise RuntimeError("the lifespan ended before it yielded")
 
@@ -103,8 +107,6 @@ class Lifespans:
                 raise RuntimeError(f"it raised {type(error).__name__}") from error  # or the loop would end
             failed = error
         early = not (self._stopping or stop.is_set())
-        if early:
-            self.dead.append(owner)
         if early or failed:
             how = "has ended" if failed is None else f"failed{remedy(failed)}"
             how += ", and it is no longer healthy" if early else ""
@@ -131,8 +133,6 @@ class Lifespans:
             _, pending = await asyncio.wait([task], timeout=0.8 * share)
             if one in self._running:  # else somebody else has left it meanwhile
                 self._running.remove(one)
-            if owner in self.dead and not self._stopping:
-                self.dead.remove(owner)
             if pending:
                 wrong = "the lifespan of %s did not end in time and is cancelled; cancel what it began%s"
                 log.error(wrong, owner, one.place)

@@ -7,10 +7,11 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -274,42 +275,24 @@ class Built(NamedTuple):
 
 def build(config: Config, bus: Bus) -> Built:
     """Load every plugin that a config names and make its channels; each problem has its place."""
-    steps = building(config, bus)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            built: Built = end.value
-            return built
+    built = Built(Plugins(config.directory), {}, {}, {}, [])
+    for _ in building(config, bus, built):
+        pass
+    return built
 
 
 def building(
     config: Config,
     bus: Bus,
-    before: Plugins | None = None,
-    kept: Callable[[Channel], Channel] = lambda channel: channel,
-    *,
-    anew: bool = False,
-) -> Generator[None, None, Built]:
+    built: Built,
+    kept: Callable[[str, type[Channel], Channel.Settings], Channel | None] = lambda *_: None,
+) -> Iterator[None]:
     """The same step by step, so that others have their turn in between.
 
-    ``before`` is what is loaded already, and ``kept`` has a channel's place taken by one that is there;
-    ``anew``: see :class:`Modules`.
+    A channel that is ``kept`` is not made; it is to have these settings.
     """
-    plugins = Plugins(config.directory, before, anew=anew)
-    try:
-        return (yield from _steps(config, bus, plugins, kept))
-    except BaseException:  # whoever does not want to go on included
-        plugins.modules.undo()
-        raise
-
-
-def _steps(
-    config: Config, bus: Bus, plugins: Plugins, kept: Callable[[Channel], Channel]
-) -> Generator[None, None, Built]:
+    plugins, problems = built.plugins, built.problems
     source = config.source
-    problems: list[Problem] = []
-    built = Built(plugins, {}, {}, {}, problems)
     for index, name in enumerate(config.plugins):
         at = ("plugins", index)
         asked: list[type[Model]] = [Model]
@@ -347,21 +330,30 @@ def _steps(
                 checked, partial(source.validate, kind.Settings, values, path), ValidationError
             )
             if kind is not _Unknown:
-                channel: Channel = guarded(label, partial(kind, name, settings, bus))
+                old = kept(name, kind, settings)
+                # For what it says of topics by other settings; nobody else sees this one.
+                channel = copy.copy(old) if old else guarded(label, partial(kind, name, settings, bus))
+                if old:
+                    channel.settings = settings
                 if not hasattr(channel, "settings") or not hasattr(channel, "_clients"):
                     wrong = "__init__ is to begin with super().__init__(name, settings, bus)"
                     raise PluginProblem(f"{label}: {wrong}{line_of(kind, '__init__')}")
                 largest = channel.settings.limits.max_message or config.server.limits.max_message
                 built.settings[name] = channel.settings
-                built.options[name] = guarded(label, channel.topic_options).holding(largest)
-                channel = kept(channel)
-                guarded(label, partial(plugins.add_channel, channel))
-                built.channels[name] = channel
+                built.options[name] = guarded(label, partial(_options, channel, largest))
+                guarded(label, partial(plugins.add_channel, old or channel))
+                built.channels[name] = old or channel
         except ValidationError as error:
             problems.extend(source.explain(error, kind.Settings, path))
         except PluginProblem as problem:
             problems.append(source.problem(str(problem), path))
-    return built
+
+
+def _options(channel: Channel, largest: int) -> TopicOptions:
+    options: object = channel.topic_options()
+    if not isinstance(options, TopicOptions):
+        raise PluginProblem(f"topic_options() returned {options!r}, which is no TopicOptions")
+    return options.holding(largest)
 
 
 def guarded(label: str, action: Callable[[], T], passing: type[BaseException] = PluginProblem) -> T:

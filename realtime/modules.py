@@ -8,6 +8,7 @@ anew when the files have changed, while the old modules go on for whoever still 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -34,6 +35,8 @@ log = logging.getLogger("realtime.loader")
 
 #: After so many seconds a plugin that is still being imported is named in the log.
 SLOW_IMPORT = 5.0
+#: What is said of what is new, and cannot be had by this process.
+NEEDS_RESTART = "needs a restart of the process"
 
 
 _PLUGIN_NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
@@ -126,7 +129,8 @@ class Modules:
                 self._once[known.found] = known
         # The plugin of each module, and of each package installed.
         self._owners: dict[str, str] = dict(before._owners) if before else {}
-        self._replaced: dict[str, ModuleType] = {}  # the modules of packages that were imported anew
+        self._tops: set[str] = set()  # the packages that are imported here
+        self._replaced: dict[str, ModuleType] = {}  # the modules that were in their place
         # The packages that directories were imported as again.
         self._packages: set[str] = set(before._packages) if before else set()
 
@@ -199,9 +203,12 @@ class Modules:
                 self._packages.add(package)
         elif any(first.top == other.top for other in self._once):
             if not self._anew:
-                wrong = "has changed since it was imported: that needs a restart of the process"
+                wrong = f"has changed since it was imported: that {NEEDS_RESTART}"
                 raise PluginProblem(f"the package of the plugin {name!r} {wrong}")
-            self._put_away(first.top)
+            if first.top not in self._tops:  # another plugin of the same package may have been here
+                self._replaced.update(_taken_out({first.top}))
+        if first.directory is None and first.top not in sys.modules:
+            self._tops.add(first.top)
         importlib.invalidate_caches()
         then = _contents(files_in(first.places()))
         if before:
@@ -248,15 +255,11 @@ class Modules:
             if name not in self._owners or re.search(rf"\b{re.escape(below)}\b", text):
                 yield Path(file)
 
-    def _put_away(self, top: str) -> None:
-        self._replaced.update(_taken_out({top}))
-
     def undo(self) -> None:
-        """What was imported anew was for nothing: what was before is what others import again."""
-        _taken_out({name.partition(".")[0] for name in self._replaced})
+        """What was imported was for nothing: what was before is what others import again."""
+        _taken_out(self._tops | self._packages - (self._before._packages if self._before else set()))
         sys.modules.update(self._replaced)
         self._replaced.clear()
-        _taken_out(self._packages - (self._before._packages if self._before else set()))
 
     def settle(self) -> None:
         """What was before is used no more; what of it is left, other than what was imported once, goes."""
@@ -264,7 +267,8 @@ class Modules:
         self._replaced.clear()
         names = [getattr(known.plugin, "__name__", "") for known in self._imported.values()]
         unused = self._packages.difference(name.rpartition(".")[0] for name in names)
-        _taken_out(unused)
+        for name in _taken_out(unused):
+            self._owners.pop(name, None)
         self._packages -= unused
 
 
@@ -312,7 +316,8 @@ def files_in(places: Iterable[Path]) -> Iterator[Path]:
     """Files as they are, and of a directory all Python files in it, however deep."""
     for place in places:
         if place.is_dir():
-            yield from place.rglob("*.py")
+            with contextlib.suppress(OSError):  # what is there comes and goes
+                yield from sorted(place.rglob("*.py"))
         else:
             yield place
 
@@ -331,7 +336,8 @@ def _contents(files: Iterable[Path]) -> dict[Path, bytes]:
 def _forget_compiled(files: Iterable[Path]) -> None:
     """Python compares whole seconds, and within one a file may be written twice."""
     for file in files:
-        Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # whoever may not write there has not written it
+            Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
     linecache.checkcache()
 
 

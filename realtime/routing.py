@@ -45,10 +45,18 @@ class RouteTable(AbstractResource):
 
     def replace(self, routes: Iterable[Route]) -> None:
         """Serve these routes from now on; requests under way are not touched."""
+        self.use(self.dispatcher(routes))
+
+    def dispatcher(self, routes: Iterable[Route]) -> web.UrlDispatcher:
+        """These routes ready to be used; raises what aiohttp does where they cannot be."""
         dispatcher = web.UrlDispatcher()
         dispatcher.add_routes([_contained(route) for route in routes])
         if self.prefix:
             _add_prefix(dispatcher, self.prefix)
+        return dispatcher
+
+    def use(self, dispatcher: web.UrlDispatcher) -> None:
+        """Serve what is ready."""
         self._dispatcher = dispatcher
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:

@@ -19,13 +19,13 @@ from realtime import about, assets, tls
 from realtime.assembly import Assembly, spell
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
-from realtime.changes import Change, changes, check_fixed
+from realtime.changes import Change, changes, check, fixed
 from realtime.channel import Channel
 from realtime.close_codes import CloseCode, retry_after
 from realtime.config import Config, ServerLimits
 from realtime.door import Hosts, Http, TurnedAway, Waiting, last, well_formed
-from realtime.errors import ConfigError
-from realtime.lifespans import Lifespan, Lifespans
+from realtime.errors import ConfigError, StartError
+from realtime.lifespans import Lifespans
 from realtime.loader import Built, Plugins, build, building
 from realtime.paths import is_reserved
 from realtime.proxies import Proxies
@@ -74,6 +74,7 @@ class Server:
         self._table = RouteTable()
         self._around: list[Middleware] = []
         self._reloading = asyncio.Lock()
+        self._reloads: dict[asyncio.Task[list[Change]], bool] = {}  # whether each has given way
         self._loaded = False
         self._runner: web.AppRunner | None = None
         self._listeners: list[asyncio.Server] = []
@@ -97,7 +98,9 @@ class Server:
             raise ConfigError(*self.assembly.problems)
         for name, options in self.assembly.options.items():
             self.bus.declare(name, options)
-        self._serve(self.assembly)
+        self.routes, dispatcher = self._prepare(self.assembly)
+        self._table.use(dispatcher)
+        self._guard()
         self._loaded = True
 
     @property
@@ -189,12 +192,52 @@ class Server:
         ``anew`` installed packages too.
 
         Raises :exc:`ConfigError` with all that is wrong with it, and :exc:`NeedsRestart`, one of them, for
-        what only another process can have; then everything goes on as it was.
+        what only another process can have; then everything goes on as it was. So it does when this is
+        cancelled, unless the server goes by the new config already: then the rest is still done.
         """
+        if self._connections.draining:
+            raise StartError("the server is shutting down")
+        task = asyncio.create_task(self._reload(config, anew), name="reload")
+        self._reloads[task] = False
+        task.add_done_callback(self._reloads.pop)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise StartError("the server is shutting down") from None
+            if not self._reloads.get(task):
+                task.cancel()
+                await asyncio.wait([task])
+            raise
+
+    async def _reload(self, config: Config, anew: bool) -> list[Change]:
         async with self._reloading:
-            before, after, leaving = await self._prepare(config, anew)
-            told = changes(before, after, self._connections)
+            before = self.assembly
+            assert before is not None
+            after = await self._build(config, before, anew)
+            fresh = [owner for owner in after.owners if not after.has(owner, before)]
+            gone = [owner for owner in before.owners if not after.has(owner, before)]
+            leaving = self.lifespans.of(gone)
+            topics = after.channels.keys() - before.channels.keys()
+            try:
+                check([*after.problems, *fixed(before.config, config)])
+                for name in topics:
+                    self.bus.declare(name, after.options[name])
+                await after.begin(self.lifespans, fresh)
+                told = changes(before, after, self._connections)
+                routes, dispatcher = self._prepare(after)
+            except BaseException:
+                begun = [one for one in self.lifespans.of(fresh) if one not in leaving]
+                await self.lifespans.leave(begun, LIFESPANS * self.config.server.drain)
+                for name in topics:
+                    self.bus.forget(name)
+                after.plugins.modules.undo()
+                raise
             self._give_way(after)
+            self.routes = routes
+            self._table.use(dispatcher)
+            if (task := asyncio.current_task()) is not None:
+                self._reloads[task] = True
             grace = self.config.server.drain
             ended = [old for name, old in before.channels.items() if after.channels.get(name) is not old]
             ends = {client: change.end for change in told for client in change.clients}
@@ -202,48 +245,23 @@ class Server:
             await self.lifespans.leave(leaving, LIFESPANS * grace)
             for name in before.channels.keys() - after.channels.keys():
                 self.bus.forget(name)
+            after.plugins.settle()
             return told
 
-    async def _prepare(self, config: Config, anew: bool) -> tuple[Assembly, Assembly, list[Lifespan]]:
-        """What is served, what is to be served instead and has begun, and the lifespans that go with it."""
-        before = self.assembly
-        assert before is not None
-        built = await self._build(config, before, anew)
-        prefix = self._table.prefix
-        after = Assembly(config, self.bus, self._connections, built, before, prefix=prefix)
-        fresh = [owner for owner in after.owners if not after.has(owner, before)]
-        leaving = self.lifespans.of([owner for owner in before.owners if not after.has(owner, before)])
-        topics = after.channels.keys() - before.channels.keys()
+    async def _build(self, config: Config, before: Assembly, anew: bool) -> Assembly:
+        """What a config makes, step by step: clients have their turn in between."""
+        built = Built(Plugins(config.directory, before.plugins, anew=anew), {}, {}, {}, [])
         try:
-            if after.problems:
-                raise ConfigError(*after.problems)
-            check_fixed(before.config, config)
-            for name in topics:
-                self.bus.declare(name, after.options[name])
-            await after.begin(self.lifespans, fresh)
-        except BaseException:
-            begun = [one for one in self.lifespans.of(fresh) if one not in leaving]
-            await self.lifespans.leave(begun, LIFESPANS * self.config.server.drain)
-            for name in topics:
-                self.bus.forget(name)
-            after.discard()
-            raise
-        return before, after, leaving
-
-    async def _build(self, config: Config, before: Assembly, anew: bool) -> Built:
-        """What the loader makes of a config, step by step: clients have their turn in between."""
-        steps = building(config, self.bus, before.plugins, before.keeps, anew=anew)
-        with contextlib.closing(steps):
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    built: Built = end.value
-                    return built
+            for _ in building(config, self.bus, built, before.keeps):
                 await asyncio.sleep(0)
+            prefix = self._table.prefix
+            return Assembly(config, self.bus, self._connections, built, before, prefix=prefix)
+        except BaseException:
+            built.plugins.modules.undo()
+            raise
 
     def _give_way(self, after: Assembly) -> None:
-        """Serve it; what it has of the one before goes by what it says now."""
+        """Go by it; nothing of this waits, and nothing is to fail."""
         before, self.assembly, self.config = self.assembly, after, after.config
         assert before is not None
         settings = self.config.server
@@ -253,7 +271,7 @@ class Server:
         for name, options in after.options.items():
             self.bus.declare(name, options)
         after.take_over()
-        self._serve(after)
+        self._guard()
         if settings.watchdog != before.config.server.watchdog:
             self._watch()
 
@@ -289,6 +307,10 @@ class Server:
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
         begun = now()
         self._connections.draining = True
+        if self._reloads:
+            for task in self._reloads:
+                task.cancel()
+            await asyncio.wait(list(self._reloads))
         # On connections that are open already it says so, and closes them.
         refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
         own = [route for route in self.routes if is_reserved(route.definition.path)]
@@ -331,8 +353,15 @@ class Server:
             return TurnedAway()
         return Http(http, self._waiting, loop, self._connections.patience)
 
+    def _encrypt(self, connection: ssl.SSLObject, *_: object) -> None:
+        """The next handshake has the certificate of the config as it is now."""
+        if self._tls is not None:
+            connection.context = self._tls
+
     async def _listen(self, sock: socket.socket) -> None:
         """Accept connections, over TLS unless it is a unix socket."""
+        if self._tls is not None:
+            self._tls.sni_callback = self._encrypt  # called whether or not the client says a name
         # Not aiohttp's sites: these leave a client a whole minute for its handshake.
         loop, over_tls = asyncio.get_running_loop(), self._tls and sock.family != socket.AF_UNIX
         listener = await loop.create_server(
@@ -356,20 +385,24 @@ class Server:
         most = min(limits.max_clients, max(1, self._descriptors - waiting))
         return limits.model_copy(update={"max_clients": most, "max_waiting": waiting})
 
-    def _serve(self, assembly: Assembly) -> None:
-        """Answer requests by what this one is made of, from now on."""
-        settings, routes = self.config.server, list(assembly.routes)
+    def _prepare(self, assembly: Assembly) -> tuple[list[Route], web.UrlDispatcher]:
+        """All that is served by what this one is made of, and what finds it."""
+        routes = list(assembly.routes)
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
         own += [*about.routes(assembly), *assets.routes()]
-        self.routes = routes + [Route("server", definition) for definition in own]
+        routes += [Route("server", definition) for definition in own]
+        return routes, self._table.dispatcher(routes)
+
+    def _guard(self) -> None:
+        """Let in whom the config lets in."""
+        settings = self.config.server
         self._around = []
         if settings.hosts:
             self._around.append(Hosts(settings.hosts, settings.url, self._table).middleware)
         if settings.trusted_proxies:
             self._around.append(Proxies(settings.trusted_proxies).middleware)
-        self._table.replace(self.routes)
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -107,18 +107,6 @@ def context(config: Config) -> tuple[ssl.SSLContext | None, list[Problem]]:
     return made, []
 
 
-def renew(made: ssl.SSLContext, config: Config) -> None:
-    """Have a context that is in use go by the files as they are now; :func:`context` has looked at them."""
-    settings, directory = config.server.tls, config.directory or Path()
-    assert settings is not None
-    password = settings.password
-    made.load_cert_chain(
-        directory / settings.cert,
-        directory / settings.key if settings.key else None,
-        password.get_secret_value() if password else None,
-    )
-
-
 def _is_certificate(blocks: list[str]) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(blocks))

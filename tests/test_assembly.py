@@ -16,7 +16,7 @@ from wire import ask, eventually, posting, stream, websocket
 
 from realtime.changes import Change, NeedsRestart
 from realtime.config import Config, parse
-from realtime.errors import ConfigError
+from realtime.errors import ConfigError, StartError
 from realtime.source import Source
 from realtime.transports import connection
 
@@ -463,3 +463,187 @@ async def test_others_have_their_turn_while_it_reloads(serve: Serve, again: Agai
         assert await talker.text() == "Echo: a"
         assert not reloading.done()
         assert len(await reloading) == 42
+
+
+GATE = '''
+"""Lets in, or not."""
+from realtime import hookimpl
+
+
+@hookimpl
+def authorize(identity, action, topic):
+    return action == "subscribe"
+'''
+SLOW_GATE = '''
+"""Takes its time."""
+import asyncio
+from realtime import hookimpl
+
+ASKED, GO = asyncio.Event(), asyncio.Event()
+
+
+@hookimpl
+async def authenticate(request):
+    ASKED.set()
+    await GO.wait()
+'''
+
+
+async def test_new_rules_of_a_plugin_have_everybody_come_back(serve: Serve, again: Again) -> None:
+    """Where a plugin is asked from now on, whoever is here comes back: nobody is left unasked."""
+    async with (
+        serve(CONFIG, {"dice.py": DICE, "gate.py": GATE}) as serving,
+        websocket(serving.port, "/ws") as unknown,
+    ):
+        changes = await serving.server.reload(again(f"{CONFIG}plugins: [gate]\n"))
+        assert "echo: unchanged, 1 client told to come back" in told(changes)
+        assert await unknown.close_code() == 1012
+
+
+async def test_plugin_that_lets_nobody_in_sends_nobody_away(serve: Serve, again: Again) -> None:
+    """A plugin that only does its own work concerns no client."""
+    jwt = f"auth: {{jwt: {{key: '{SECRET}'}}}}\n"
+    async with (
+        serve(f"{SERVER}{jwt}{CONFIG}", {"dice.py": DICE, "counter.py": SERVICE}) as serving,
+        websocket(serving.port, f"/ws?token={token(sub='alice')}") as known,
+    ):
+        await serving.server.reload(again(f"{SERVER}{jwt}{CONFIG}plugins: [counter]\n"))
+        await known.send(wire.text("hi"))
+        assert await known.text() == "Echo: hi"
+
+
+def asked(serving: Serving) -> tuple[asyncio.Event, asyncio.Event]:
+    """That the slow gate was asked, and that it may answer."""
+    module = serving.server.plugins.manager.get_plugin("plugin:gate")
+    return vars(module)["ASKED"], vars(module)["GO"]
+
+
+@pytest.mark.parametrize("new", ["/dice, sides: 8}", "/else}"])
+async def test_who_is_coming_in_comes_in_by_what_is_served(serve: Serve, again: Again, new: str) -> None:
+    """A client that was still being asked about is not let in to a channel that is served no more."""
+    config = f"{CONFIG}plugins: [gate]\n"
+    async with serve(config, {"dice.py": DICE, "gate.py": SLOW_GATE}) as serving:
+        came, go = asked(serving)
+        async with wire.dial(serving.port, wire.request("/dice", wire.UPGRADE)) as newcomer:
+            await came.wait()
+            await serving.server.reload(again(config.replace("/dice}", new)))
+            go.set()
+            assert (await newcomer.head()).status == 503
+        assert len(serving.server.bus.topic("dice").members) == 0
+
+
+async def test_who_is_coming_in_is_asked_about_anew(serve: Serve, again: Again) -> None:
+    """A client that was still being asked about by other rules is asked about by those that hold."""
+    config = f"{CONFIG}plugins: [gate]\n"
+    async with serve(config, {"dice.py": DICE, "gate.py": SLOW_GATE}) as serving:
+        came, go = asked(serving)
+        async with wire.dial(serving.port, wire.request("/dice", wire.UPGRADE)) as newcomer:
+            await came.wait()
+            await serving.server.reload(
+                again(CONFIG.replace("/dice}", "/dice, allow: {subscribe: nobody}}"))
+            )
+            go.set()
+            assert (await newcomer.head()).status == 403
+
+
+async def test_message_whose_body_was_late(serve: Serve, again: Again) -> None:
+    """A POST whose channel was restarted while it came is told to come back, and is heard by nobody."""
+    async with serve(CONFIG, {"dice.py": DICE}) as serving:
+        head, _, body = posting("/dice", b"roll").partition(b"\r\n\r\n")
+        async with wire.dial(serving.port, head + b"\r\n\r\n" + body[:1]) as poster:
+            await eventually(lambda: serving.server._connections.open["dice"] == 1)
+            await serving.server.reload(again(CONFIG.replace("/dice}", "/dice, sides: 8}")))
+            await poster.send(body[1:])
+            answer, text = await poster.response()
+            assert (answer.status, text) == (503, "the channel has just been restarted, come back\n")
+
+
+NAMED = '''
+"""Two routes of one name."""
+from aiohttp import web
+from realtime import hookimpl
+
+
+async def handle(request):
+    return web.Response()
+
+
+@hookimpl
+def register_routes(bus):
+    return [web.get("/a", handle, name="a"), web.get("/b", handle, name="a")]
+'''
+
+
+async def test_routes_that_cannot_be_served_together(serve: Serve, again: Again) -> None:
+    """What the router would not take is found before anything has changed."""
+    async with serve(CONFIG, {"dice.py": DICE, "named.py": NAMED}) as serving:
+        with pytest.raises(ConfigError, match=r"plugin 'named': '/b' cannot be served"):
+            await serving.server.reload(again(CONFIG.replace("/dice}", "/x}") + "plugins: [named]\n"))
+        assert serving.server.channels["dice"].settings.path == "/dice"
+
+
+async def test_reload_that_is_given_up_late_is_done_all_the_same(serve: Serve, again: Again) -> None:
+    """Who gives up a reload that has given way does not leave two lifespans behind."""
+    async with serve(CONFIG, {"dice.py": DICE}) as serving, stream(serving.port, "/dice"):
+        server = serving.server
+        new = again(CONFIG.replace("/dice}", "/dice, sides: 8}"))
+        reloading = asyncio.create_task(server.reload(new))
+        await eventually(lambda: server.config is new)
+        reloading.cancel()
+        await asyncio.wait([reloading])
+        await eventually(lambda: len(server.lifespans.of(["channel:dice"])) == 1)
+        assert log_of(serving) == ["begin 6", "begin 8", "leave", "end 6"]
+
+
+async def test_stop_ends_a_reload(serve: Serve, again: Again) -> None:
+    """A server that is stopped goes by no new config any more."""
+    begin = 'LOG.append("begin'
+    slow = DICE.replace(begin, f"await asyncio.sleep(self.settings.sides - 6)\n        {begin}")
+    async with serve(CONFIG, {"dice.py": slow}) as serving:
+        new = again(CONFIG.replace("/dice}", "/dice, sides: 3600}"))
+        reloading = asyncio.create_task(serving.server.reload(new))
+        await eventually(lambda: serving.server.lifespans.of(["channel:dice"])[1:] != [])
+        log = log_of(serving)
+        await serving.server.stop()
+        with pytest.raises(StartError, match="shutting down"):
+            await reloading
+    assert log == ["begin 6", "end 6"]
+
+
+async def test_channels_that_stay_are_not_made_again(serve: Serve, again: Again) -> None:
+    """What a channel opens when it is made is opened once, however often the config is read."""
+    making = DICE.replace(
+        "    class Settings",
+        """    def __init__(self, name, settings, bus):
+        super().__init__(name, settings, bus)
+        LOG.append("made")
+
+    class Settings""",
+        1,
+    )
+    async with serve(CONFIG, {"dice.py": making}) as serving:
+        await serving.server.reload(again(CONFIG.replace("/dice}", "/dice, history: 5}")))
+        assert log_of(serving) == ["made", "begin 6"]
+
+
+async def test_who_has_used_up_a_rate_has_done_so(serve: Serve, again: Again) -> None:
+    """A reload gives nobody more messages than the limit says."""
+    config = CONFIG.replace("/dice}", "/dice, limits: {inbound_rate: 1, inbound_burst: 1}}")
+    async with serve(config, {"dice.py": DICE}) as serving:
+        assert (await wire.post(serving.port, "/dice", b"roll"))[0].status == 202
+        await serving.server.reload(again(config))
+        assert (await wire.post(serving.port, "/dice", b"roll"))[0].status == 429
+
+
+async def test_lifespan_that_needs_its_neighbour_at_the_end(serve: Serve, again: Again) -> None:
+    """The old module is there until the last of it has ended."""
+    late = DICE.replace(
+        'LOG.append("end %d"', 'from .word import WORD as word\n        LOG.append(word + " %d"'
+    )
+    words = {"dice.py": late, "word.py": 'WORD = "ended"\n'}
+    async with serve(CONFIG, words) as serving:
+        first = again(CONFIG, dice=late.replace('"one"', '"two"'))
+        await serving.server.reload(first)
+        log = log_of(serving)
+        await serving.server.reload(again(CONFIG, dice=late.replace('"one"', '"three"')))
+        assert log == ["begin 6", "ended 6"]

@@ -6,10 +6,10 @@ import pytest
 from pydantic import BaseModel
 
 from realtime.bus import Bus
-from realtime.changes import LIVE, TOLD, Change, NeedsRestart, check_fixed, differences, stays
+from realtime.changes import LIVE, TOLD, Change, NeedsRestart, check, differences, fixed, stays
 from realtime.channel import Channel
 from realtime.config import parse
-from realtime.errors import ConfigError
+from realtime.errors import ConfigError, Problem
 from realtime.permissions import Allow
 
 
@@ -54,13 +54,13 @@ def test_differences_are_named_by_their_paths() -> None:
 @pytest.mark.parametrize("key", ["history", "lag", "handler_timeout", "idempotency_window"])
 def test_what_only_the_host_goes_by_is_live(key: str) -> None:
     """A channel goes on where only what the host looks up is new."""
-    assert stays(own(), own(**{key: 7 if key == "history" else "7s"}))
+    assert stays(own(), Own, own(**{key: 7 if key == "history" else "7s"}).settings)
 
 
 @pytest.mark.parametrize("settings", [{"sides": 8}, {"path": "/other"}, {"presence": "list"}])
 def test_what_the_channel_may_know_is_not(settings: dict[str, object]) -> None:
     """A channel is made again for a key of its own, its path, and its presence."""
-    assert not stays(own(), own(**settings))
+    assert not stays(own(), Own, own(**settings).settings)
 
 
 def test_another_class_does_not_stay() -> None:
@@ -69,8 +69,7 @@ def test_another_class_does_not_stay() -> None:
     class Again(Own):
         pass
 
-    again = Again("own", own().settings, own().bus)
-    assert not stays(own(), again)
+    assert not stays(own(), Again, own().settings)
 
 
 def test_every_live_key_is_a_setting_of_all_channels() -> None:
@@ -105,14 +104,19 @@ def test_what_only_another_process_can_have(new: str) -> None:
     key, _, value = new.partition(": ")
     rest = "" if key == "listen" else "  listen: [127.0.0.1:2]\n"
     with pytest.raises(NeedsRestart, match=rf"config:2:\d+: server.{key}: .*needs a restart") as caught:
-        check_fixed(old, parse(f"server:\n  {key}: {value}\n{rest}channels: {{}}\n"))
+        check(fixed(old, parse(f"server:\n  {key}: {value}\n{rest}channels: {{}}\n")))
     assert isinstance(caught.value, ConfigError)
 
 
 def test_the_rest_is_no_reason() -> None:
     """Other keys of the server need no other process."""
-    old, new = (
-        parse("channels: {}\n"),
-        parse("server: {drain: 3s, watchdog: off, hosts: [a]}\nchannels: {}\n"),
-    )
-    check_fixed(old, new)
+    new = parse("server: {drain: 3s, watchdog: off, hosts: [a]}\nchannels: {}\n")
+    assert fixed(parse("channels: {}\n"), new) == []
+
+
+def test_what_is_wrong_besides_is_no_restart() -> None:
+    """A config with other mistakes is wrong, whatever else it needs."""
+    needs = fixed(parse("channels: {}\n"), parse("server: {loop: asyncio}\nchannels: {}\n"))
+    with pytest.raises(ConfigError) as caught:
+        check([Problem("it is wrong"), *needs])
+    assert not isinstance(caught.value, NeedsRestart)

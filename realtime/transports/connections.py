@@ -87,6 +87,7 @@ class Connections:
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.heartbeat = Heartbeat(loop)
         self._now = loop.time
+        self._connect_rate = Rate(0, 0)
         self.limit(limits)
         #: How many bytes of messages that have not come whole all clients together have sent.
         self.unfinished = 0
@@ -121,7 +122,9 @@ class Connections:
     def limit(self, limits: Limits) -> None:
         """Set the bounds: for whoever comes from now on."""
         self.limits = limits
-        self._connecting = Bucket(Rate(limits.connect_rate, limits.connect_burst), self._now())
+        connecting = Rate(limits.connect_rate, limits.connect_burst)
+        if connecting != self._connect_rate:
+            self._connect_rate, self._connecting = connecting, Bucket(connecting, self._now())
 
     def patience(self) -> float:
         """For how long a client may take nothing of its answer, in seconds."""

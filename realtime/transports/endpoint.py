@@ -62,6 +62,9 @@ class Endpoint:
         self._plain = _GuardedFrames(channel)
         self._deflated = DeflatedFrames(self._plain)
         self._answers = Answers(channel)
+        #: Whether the channel is served no more: another has its place, or none.
+        self.retired = False
+        self._inbound = Rate(0, 0)
         self.configure(gate, origins=origins, url=url)
 
     def configure(self, gate: Gate, *, origins: str | list[str], url: str | None) -> None:
@@ -71,10 +74,9 @@ class Endpoint:
         self._url = url
         own, limits = self._channel.settings.limits, self._connections.limits
         self._max_message = own.max_message or limits.max_message
-        self._inbound = Rate(
-            own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst
-        )
-        self._posting = Buckets(self._inbound)
+        inbound = Rate(own.inbound_rate or limits.inbound_rate, own.inbound_burst or limits.inbound_burst)
+        if inbound != self._inbound:  # else who has used up what may be said has done so
+            self._inbound, self._posting = inbound, Buckets(inbound)
 
     def succeed(self, other: Endpoint) -> None:
         """Stand where another did: what was answered under a key stays so."""
@@ -121,7 +123,7 @@ class Endpoint:
         response: web.StreamResponse | None = None
         if wanted == "websocket":
             response = handshake.accept(request, compress=self._channel.settings.compress)
-        identity = await self._gate.authenticate(request)
+        identity = await self._identify(request)
         action, allow = _ACTIONS.get(wanted, "subscribe"), self._channel.settings.allow
         refusal = self._gate.refusal(request, allow, action, identity, topic)
         if refusal := refusal or self._gate.denied(identity, action, topic):
@@ -147,6 +149,19 @@ class Endpoint:
                 connection.on_message = self._asking_first(connection.on_message, refusal)
         await self._open(request, connection, response, since)
         return response
+
+    async def _identify(self, request: web.Request) -> Identity | None:
+        """Who it is, by the rules that hold when that is known."""
+        while True:
+            gate = self._gate
+            identity = await gate.authenticate(request)
+            self._check_retired()
+            if gate is self._gate:
+                return identity
+
+    def _check_retired(self) -> None:
+        if self.retired:
+            raise _Overloaded(Full("restarted", "the channel has just been restarted, come back"), 1)
 
     def _connection(
         self, request: web.Request, name: str, transport: Transport, response: web.StreamResponse
@@ -222,6 +237,7 @@ class Endpoint:
         self._connections.count(self._channel, client, 1)
         try:
             message = await post.read(request, self._max_message, self._connections)
+            self._check_retired()
             with self._connections.answering(self._channel):
                 return await self._answers.respond(request, link, client, message)
         finally:
