@@ -214,6 +214,11 @@ class Gate:
         self._failures = Buckets(FAILURES)
         self._bus = bus  # which knows the time
 
+    def believes_what(self, other: Gate) -> bool:
+        """Whether the keys are the same: a file may have another now."""
+        mine, others = self._tokens, other._tokens
+        return bool((mine and mine.key) == (others and others.key))
+
     def succeed(self, other: Gate) -> None:
         """Stand where another did: who has guessed there has guessed here."""
         self._failures = other._failures

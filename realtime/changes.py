@@ -36,6 +36,8 @@ LIVE = frozenset(
 )
 #: Those of them by which a client was let in, or that it was told: it has to come back.
 TOLD = frozenset(("allow", "keep_alive"))
+#: Of the server those by which a client was let in.
+GUARDING = frozenset(("origins", "hosts", "trusted_proxies", "url"))
 #: What the process has been given at its start, under ``server``.
 FIXED = ("listen", "socket_mode", "loop")
 
@@ -122,8 +124,11 @@ def changes(before: Assembly, after: Assembly, connections: Iterable[Open]) -> l
             found.append(Change(f"plugin {name}", "new"))
         elif not after.has(owner, before):
             found.append(Change(f"plugin {name}", "restarted"))
-    tokens = differences(before.config.auth, after.config.auth)  # whoever has a token may be nobody now, …
-    guards = before.guards != after.guards  # … and anybody somebody, or not allowed
+    # Whoever has a token may be nobody now, …
+    tokens = differences(before.config.auth, after.config.auth) or not after.gate.believes_what(before.gate)
+    # … and anybody somebody, or not allowed.
+    server = differences(before.config.server, after.config.server)
+    guards = before.guards != after.guards or any(key.partition(".")[0] in GUARDING for key in server)
     for name in dict.fromkeys((*before.channels, *after.channels)):
         old, new = before.channels.get(name), after.channels.get(name)
         theirs = clients.get(old, []) if old is not None else []

@@ -103,6 +103,8 @@ def _run(arguments: argparse.Namespace) -> int:
     # A link that leads nowhere is there, too: it is no reason to serve something else.
     file = given or (Path("config.yaml") if os.path.lexists("config.yaml") else None)
     if command == "serve":
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: None)  # nothing has been read yet
         with _undisturbed():
             from realtime.serving import serve
 

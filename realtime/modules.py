@@ -327,7 +327,7 @@ def _contents(files: Iterable[Path]) -> dict[Path, bytes]:
     found = {}
     for file in files:
         try:
-            found[file] = hashlib.sha256(file.read_bytes()).digest()
+            found[file] = hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest()
         except OSError:
             found[file] = b""
     return found

@@ -35,28 +35,28 @@ class Reloading:
         # Before anything is read, or what changes while it is would never be seen.
         self._before = _stamps(self.files(None)) if watching else {}
         self._wanted = asyncio.Event()
-
-    def listen(self, end: Callable[[], object]) -> None:
-        """Hear SIGHUP, in the running event loop; ``end`` is called if the terminal is gone."""
-        if self._watching:  # where a call was made that nobody awaits; it takes time to remember that
-            sys.set_coroutine_origin_tracking_depth(1)
-        loop = asyncio.get_running_loop()
+        self._heard = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         # nohup has it ignored: then it is nothing that a terminal says.
-        had_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
+        self._had_terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
+        signal.signal(signal.SIGHUP, self._hang_up)
 
-        def on_hangup(*_: object) -> None:
-            if had_terminal and not _has_terminal():
-                end()
-            else:
-                loop.call_soon_threadsafe(self._wanted.set)
-
-        signal.signal(signal.SIGHUP, on_hangup)
+    def _hang_up(self, *_: object) -> None:
+        if self._had_terminal and not _has_terminal():
+            signal.raise_signal(signal.SIGTERM)
+        elif self._loop is None:
+            self._heard = True  # nothing has been read, or not all: it is read again when it runs
+        else:
+            self._loop.call_soon_threadsafe(self._wanted.set)
 
     async def follow(self, server: Server) -> None:
         """Reload the server, which runs, each time that it is wanted.
 
         Raises :exc:`NeedsRestart` while files are watched; else what cannot be had is only said.
         """
+        self._loop = asyncio.get_running_loop()
+        if self._heard:
+            self._wanted.set()
         watching = asyncio.create_task(self._watch(server), name="watching files")
         try:
             while True:
@@ -71,12 +71,11 @@ class Reloading:
                     await asyncio.wait([reloading])
                 finally:
                     wanted.cancel()
-                    if not reloading.done():  # it is the end: first is undone what has begun
-                        reloading.cancel()
-                        await asyncio.wait([reloading])
+                    reloading.cancel()  # if it is the end; the server undoes what has begun
                 if not reloading.cancelled():
                     reloading.result()
         finally:
+            self._loop = None
             watching.cancel()
 
     async def _reload(self, server: Server) -> None:
@@ -98,6 +97,8 @@ class Reloading:
     async def _watch(self, server: Server) -> None:
         if not self._watching:
             return
+        # Where a call was made that nobody awaits; it takes time to remember that.
+        sys.set_coroutine_origin_tracking_depth(1)
         seen = before = await asyncio.to_thread(_stamps, self.files(server)) | self._before
         while True:
             await asyncio.sleep(LOOK)

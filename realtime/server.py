@@ -195,8 +195,8 @@ class Server:
         what only another process can have; then everything goes on as it was. So it does when this is
         cancelled, unless the server goes by the new config already: then the rest is still done.
         """
-        if self._connections.draining:
-            raise StartError("the server is shutting down")
+        if not self._loaded or self._connections.draining:
+            raise StartError("only a server that runs can be reloaded")
         task = asyncio.create_task(self._reload(config, anew), name="reload")
         self._reloads[task] = False
         task.add_done_callback(self._reloads.pop)
@@ -307,10 +307,9 @@ class Server:
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
         begun = now()
         self._connections.draining = True
-        if self._reloads:
-            for task in self._reloads:
-                task.cancel()
-            await asyncio.wait(list(self._reloads))
+        reloads = list(self._reloads)
+        for task in reloads:  # what they have begun is ended like the rest
+            task.cancel()
         # On connections that are open already it says so, and closes them.
         refused = Route("server", web.route("*", "/{path:.*}", self._refuse))
         own = [route for route in self.routes if is_reserved(route.definition.path)]
@@ -320,6 +319,8 @@ class Server:
         left = begun + CLIENTS * drain - now()
         await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
         self._connections.heartbeat.stop()
+        if reloads:
+            await asyncio.wait(reloads, timeout=SHUTDOWN)
 
     @property
     def site(self) -> str:

@@ -74,7 +74,7 @@ def _serve(server: Server, reloading: Reloading) -> ExitCode:
             return runner.run(_run(server, reloading))
     finally:
         # What was a second signal to the loop is none to the interpreter that ends.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -83,7 +83,6 @@ async def _run(server: Server, reloading: Reloading) -> ExitCode:
     # A plugin that is being imported holds the event loop, so signals interrupt it themselves.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    reloading.listen(lambda: signal.raise_signal(signal.SIGTERM))
     server.load()
     asked, stopped = threading.Event(), threading.Event()
 
@@ -110,8 +109,6 @@ async def _run(server: Server, reloading: Reloading) -> ExitCode:
     logs.say(*_banner(server))
     following = asyncio.create_task(reloading.follow(server), name="reloading")
     await asyncio.wait([stopping, following], return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():  # it cannot be reloaded any further
-        asked.set()
     following.cancel()
     await asyncio.wait([following])
     logs.say("stopping; a second signal stops at once")

@@ -17,6 +17,7 @@ from wire import ask, eventually, posting, stream, websocket
 from realtime.changes import Change, NeedsRestart
 from realtime.config import Config, parse
 from realtime.errors import ConfigError, StartError
+from realtime.server import Server
 from realtime.source import Source
 from realtime.transports import connection
 
@@ -555,7 +556,7 @@ async def test_message_whose_body_was_late(serve: Serve, again: Again) -> None:
             await serving.server.reload(again(CONFIG.replace("/dice}", "/dice, sides: 8}")))
             await poster.send(body[1:])
             answer, text = await poster.response()
-            assert (answer.status, text) == (503, "the channel has just been restarted, come back\n")
+            assert (answer.status, text) == (503, "the config has just been read again, come back\n")
 
 
 NAMED = '''
@@ -647,3 +648,43 @@ async def test_lifespan_that_needs_its_neighbour_at_the_end(serve: Serve, again:
         log = log_of(serving)
         await serving.server.reload(again(CONFIG, dice=late.replace('"one"', '"three"')))
         assert log == ["begin 6", "ended 6"]
+
+
+async def test_other_key_in_the_same_file(serve: Serve, again: Again, tmp_path: Path) -> None:
+    """Whoever came with a token comes back when the file of its key has another."""
+    (tmp_path / "key").write_text(SECRET)
+    config = f"{SERVER}auth: {{jwt: {{key_file: key}}}}\n{CONFIG}"
+    async with (
+        serve(config, {"dice.py": DICE}) as serving,
+        websocket(serving.port, f"/ws?token={token(sub='alice')}") as known,
+    ):
+        (tmp_path / "key").write_text(SECRET[::-1])
+        await serving.server.reload(again(config))
+        assert await known.close_code() == 1012
+
+
+@pytest.mark.parametrize("rule", ["origins: ['https://a.example']", "hosts: [a.example, '127.0.0.1']"])
+async def test_other_pages_have_everybody_come_back(serve: Serve, again: Again, rule: str) -> None:
+    """Who may connect from where is asked anew when that has changed."""
+    async with serve(CONFIG, {"dice.py": DICE}) as serving, websocket(serving.port, "/ws") as unknown:
+        await serving.server.reload(again(f"{SERVER.replace('watchdog', f'{rule}, watchdog')}{CONFIG}"))
+        assert await unknown.close_code() == 1012
+
+
+async def test_failed_reload_mends_no_lifespan(serve: Serve, again: Again) -> None:
+    """A reload that fails leaves a channel as unhealthy as it was."""
+    die = "asyncio.get_running_loop().call_later(0.01, asyncio.current_task().cancel)"
+    dying = DICE.replace("        yield", f"        {die}\n        yield")
+    async with serve(CONFIG, {"dice.py": dying}) as serving:
+        await eventually(lambda: bool(serving.server.lifespans.dead))
+        with pytest.raises(ConfigError):
+            await serving.server.reload(again(CONFIG.replace("/dice}", "/dice, fails: true}")))
+        assert (await ask(serving.port, "/-/ready"))[0].status == 503
+
+
+async def test_server_that_does_not_run(serve: Serve, again: Again, tmp_path: Path) -> None:
+    """What has not begun cannot be reloaded, and says so."""
+    (tmp_path / "plugins").mkdir()
+    server = Server(again("channels: {}"))
+    with pytest.raises(StartError, match="only a server that runs"):
+        await server.reload(again("channels: {}"))

@@ -51,8 +51,9 @@ INNER = (
 )
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
-#: What reads a config file and finds its mistakes; a server needs no more of it than what comes out.
-CONFIG = ("config", "source", "values", "wording")
+#: What reads a config file, finds its mistakes, and tells what is new in it; a server needs no more of it than what
+#: comes out.
+CONFIG = ("changes", "config", "source", "values")
 #: What stands guard: who may come in, what is let through, who is told when somebody hangs. A message is
 #: followed from client to client without them.
 GUARDS = (
@@ -152,7 +153,21 @@ def test_inner_modules_know_no_web(module: str) -> None:
 def test_transports_do_not_know_who_runs_them(module: str) -> None:
     """A transport knows no server, command line, loader or config file."""
     assert own(MODULES[module]).isdisjoint(
-        {"cli", "client", "config", "lifespans", "loader", "server", "source"}
+        {
+            "assembly",
+            "changes",
+            "cli",
+            "client",
+            "config",
+            "embedding",
+            "lifespans",
+            "loader",
+            "modules",
+            "reloading",
+            "server",
+            "serving",
+            "source",
+        }  # fmt: skip
     )
 
 
@@ -323,8 +338,8 @@ def test_guards_are_read_in_an_hour() -> None:
 
 
 def test_config_is_read_in_an_hour() -> None:
-    """What reads a config stays under 800 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in CONFIG) < 800
+    """What reads a config stays under 900 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in CONFIG) < 900
 
 
 def test_plugins_are_read_as_documentation() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import pty
 import signal
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import wire
-from command import Running, running
+from command import ENVIRONMENT, Running, running
 from test_modules import rewrite
 from wire import soon, websocket
 
@@ -211,3 +213,58 @@ async def test_restarts_itself(tmp_path: Path, start: Start) -> None:
         await server.until("restarting")
         assert await server.ready() != before
         assert await server.end(signal.SIGTERM) == 0
+
+
+async def test_hangup_while_it_ends(tmp_path: Path, start: Start) -> None:
+    """SIGHUP does not end a server another way that is ending, however late it comes."""
+    async with start() as server:
+        await server.ready()
+        server.process.send_signal(signal.SIGTERM)
+        while server.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                server.process.send_signal(signal.SIGHUP)
+            await asyncio.wait([asyncio.create_task(server.process.wait())], timeout=0.002)
+        assert server.process.returncode == 0
+
+
+async def test_hangup_while_it_waits_for_a_change(tmp_path: Path, start: Start) -> None:
+    """A server that waits for a mistake to be mended heeds no SIGHUP, and waits on."""
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("path", "paht"))
+    async with start("serve", "--reload") as server:
+        await server.until("waiting for a change")
+        server.process.send_signal(signal.SIGHUP)
+        (tmp_path / "config.yaml").write_text(CONFIG)
+        await server.ready()
+
+
+async def test_hangup_before_anything_is_imported(tmp_path: Path, start: Start) -> None:
+    """SIGHUP does not end a server that has hardly begun."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, signal, sys, threading\n"
+        "def late():\n"
+        "    while signal.getsignal(signal.SIGHUP) == signal.SIG_DFL: pass\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "threading.Thread(target=late, daemon=True).start()\n"
+    )
+    async with start(PYTHONPATH=f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}") as server:
+        await server.ready()
+
+
+async def test_lifespan_that_does_not_begin_gives_way(tmp_path: Path, start: Start) -> None:
+    """With ``--reload`` a plugin that never begins is given up as soon as it is mended."""
+    stuck = WORD.replace(
+        "class Word(Channel):\n",
+        "import asyncio\nfrom contextlib import asynccontextmanager\n\nclass Word(Channel):\n"
+        "    @asynccontextmanager\n    async def lifespan(self):\n"
+        "        await asyncio.Event().wait()\n        yield\n\n",
+    )
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "word.py").write_text(WORD)
+    (tmp_path / "config.yaml").write_text(WORDS)
+    async with start("serve", "--reload") as server:
+        address = await server.ready()
+        (tmp_path / "plugins" / "word.py").write_text(stuck)
+        await server.until("is still starting; plugin 'word' waits in ")
+        (tmp_path / "plugins" / "word.py").write_text(WORD.replace("one", "two"))
+        await server.until("restarted (its plugin)")
+        assert await word(address) == "two"

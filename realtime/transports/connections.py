@@ -230,7 +230,8 @@ class Connections:
             connection.close(*end)
 
     def _cut(self, those: Collection[Open], grace: float) -> None:
-        log.warning("%d connections did not end within %gs and are cut", len(those), grace)
+        if those:
+            log.warning("%d connections did not end within %gs and are cut", len(those), grace)
         for connection in those:
             connection.cut()
 
@@ -265,7 +266,11 @@ def log_bug(channel: Channel, what: str, client: Client, more: str = "") -> None
 
 def no_position(channel: Channel, returned: object) -> TypeError:
     """What is wrong with an ``on_message`` that returned this."""
-    what, how = repr(returned), "return what publish() returned, or None"
+    how = "return what publish() returned, or None"
+    try:
+        what = repr(returned)
+    except Exception:  # it is told of all the same
+        what = object.__repr__(returned)
     if inspect.iscoroutine(returned):
         returned.close()  # or it would warn, of a line of ours, that nobody has awaited it
         what, how = f"the coroutine {returned.__qualname__!r}", "write 'return await …'"

@@ -159,9 +159,10 @@ class Endpoint:
             if gate is self._gate:
                 return identity
 
-    def _check_retired(self) -> None:
-        if self.retired:
-            raise _Overloaded(Full("restarted", "the channel has just been restarted, come back"), 1)
+    def _check_retired(self, gate: Gate | None = None) -> None:
+        """Raises 503 if what the request was let in by holds no more."""
+        if self.retired or gate not in (None, self._gate):
+            raise _Overloaded(Full("reloaded", "the config has just been read again, come back"), 1)
 
     def _connection(
         self, request: web.Request, name: str, transport: Transport, response: web.StreamResponse
@@ -236,8 +237,9 @@ class Endpoint:
         client = self._client(request, link, topic, "post", identity)
         self._connections.count(self._channel, client, 1)
         try:
+            gate = self._gate
             message = await post.read(request, self._max_message, self._connections)
-            self._check_retired()
+            self._check_retired(gate)
             with self._connections.answering(self._channel):
                 return await self._answers.respond(request, link, client, message)
         finally:
