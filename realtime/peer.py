@@ -7,12 +7,13 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 from realtime.client import Connection
 from realtime.clockwork import Clock
 from realtime.envelope import V1_JSON
-from realtime.errors import Closed, RealtimeError
+from realtime.errors import Closed, RealtimeError, Refused
 from realtime.links import EventSource
 from realtime.message import Message, Position
 from realtime.transcript import WIDTH, Transcript
@@ -141,13 +142,16 @@ class Peer(Generic[T]):
             self._end = self._end or Closed(1000)
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Peer[T]]:
+    async def _opened(self, nearest: Callable[[], str]) -> AsyncIterator[Peer[T]]:
+        """Open it for a while; ``nearest`` says what there is instead, where there is nothing."""
         what = f"{self.name}: the server did not answer"
         async with contextlib.AsyncExitStack() as stack:
             try:
                 await self._clock.within(self._connection.__aenter__(), self._timeout, what)
             except RealtimeError as error:
                 self._record.add(self.name, f"< {error}")
+                if isinstance(error, Refused) and error.status == HTTPStatus.NOT_FOUND:
+                    error.args = (f"{error}{nearest()}",)
                 raise
             stack.push_async_exit(self._connection)
             self._record.add(self.name, "open")

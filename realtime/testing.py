@@ -10,11 +10,13 @@ a conftest may import from here what it annotates with.)
 from __future__ import annotations
 
 import asyncio
+import difflib
 import itertools
 import textwrap
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -27,6 +29,7 @@ try:
 except ImportError:
     raise ImportError("realtime.testing is a plugin of pytest: pip install pytest") from None
 
+from realtime.blame import is_host
 from realtime.bus import Bus
 from realtime.channel import Channel
 from realtime.client import Connection
@@ -36,6 +39,7 @@ from realtime.envelope import V1_JSON
 from realtime.errors import did_you_mean
 from realtime.message import Message, Since
 from realtime.modules import first_party
+from realtime.paths import shape
 from realtime.peer import NEVER, Peer
 from realtime.server import Server
 from realtime.source import Source
@@ -52,13 +56,30 @@ _TRANSCRIPT = pytest.StashKey[Transcript]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the transcript to the report of a test that failed."""
-    report = yield
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the transcript to the report of a test that failed; its traceback has the lines of the test."""
     record = item.stash.get(_TRANSCRIPT, None)
+    if record is not None and call.excinfo is not None and not item.config.getoption("fulltrace", False):
+        _leave_own_lines(call.excinfo.value)
+        call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value)
+    report = yield
     if report.failed and record is not None and (text := str(record)):
         report.sections.append(("realtime: seconds, who, > said, < heard", text))
     return report
+
+
+def _leave_own_lines(error: BaseException) -> None:
+    """Take the lines of the host out of a traceback; with ``--full-trace`` pytest shows them all."""
+    entries, trace = [], error.__traceback__
+    while trace is not None:
+        if not is_host(trace.tb_frame.f_code.co_filename):
+            entries.append(trace)
+        trace = trace.tb_next
+    for one, following in zip(entries, [*entries[1:], None], strict=True):
+        one.tb_next = following
+    error.__traceback__ = entries[0] if entries else error.__traceback__
 
 
 @dataclass(frozen=True)
@@ -182,10 +203,11 @@ class Harness:
             ping=NEVER,
             slack=NEVER,
         )
+        paths = [channel.settings.path for channel in self.server.channels.values()]
         name = f"{kind} {next(self._numbers)} {path.partition('?')[0]}"
         limit = self._timeout if timeout is None else timeout
         peer: Peer[Any] = Peer(name, connection, plain, limit, self._record, self.clock)
-        return peer._opened()
+        return peer._opened(partial(_nearest, path.partition("?")[0], paths))
 
     async def post(
         self,
@@ -234,6 +256,13 @@ class Harness:
         """
         self._record.expected.append(Expected(words))
         yield
+
+
+def _nearest(path: str, paths: Iterable[str]) -> str:
+    """What to ask instead of a path that nobody serves."""
+    shapes = {shape(one): one for one in paths}
+    near = [f", did you mean {shapes[one]}?" for one in difflib.get_close_matches(path, shapes, 1)]
+    return f"{''.join(near)}; there are: {', '.join(shapes.values()) or 'none'}"
 
 
 class Serve:

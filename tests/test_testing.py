@@ -15,7 +15,7 @@ from project import ANYIO, AUTO, CONFTEST, run
 from puppet import PULLED, PUPPET
 from tree import ROOT
 
-from realtime import ConfigError
+from realtime import ConfigError, Refused
 from realtime.testing import Answer, Harness, Peer, Serve
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
@@ -108,6 +108,22 @@ async def test_time_out_of_a_request(serve: Serve) -> None:
             await server.request("GET", "/events", timeout=0.05)
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/tt/a", "404 Not Found, did you mean /t/{topic...}?; there are: /t/{topic...}"),
+        ("/far/from/it", "404 Not Found; there are: /t/{topic...}"),
+    ],
+)
+async def test_path_that_nobody_serves(serve: Serve, path: str, said: str) -> None:
+    """A client of a path that nobody serves is told those that there are."""
+    async with serve(TOPICS) as server:
+        for client in (server.ws(path), server.sse(path)):
+            with pytest.raises(Refused) as refused:
+                await client.__aenter__()
+            assert str(refused.value).endswith(said)
+
+
 # As pytest runs it
 
 
@@ -147,6 +163,25 @@ def test_modes(tmp_path: Path, mark: str, options: list[str]) -> None:
     files = {"conftest.py": f"import pytest\n{IMPORT}{CONFTEST}\n{backend}", "test_own.py": OWN % mark}
     done = run(tmp_path, files, *options)
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+
+
+WRONG = """
+    from realtime.testing import Serve
+
+    async def test_wrong(serve: Serve) -> None:
+        async with serve("channels: {echo: {plugin: echo, path: /ws}}") as server:
+            async with server.ws("/sw"):
+                pass
+"""
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("--full-trace",), True)])
+def test_traceback_has_the_lines_of_the_test(tmp_path: Path, options: tuple[str, ...], shown: bool) -> None:
+    """A test that fails shows its own lines, and those of the harness and of aiohttp if asked."""
+    done = run(tmp_path, {"conftest.py": CONFTEST, "test_wrong.py": WRONG}, *AUTO, *options)
+    assert '>           async with server.ws("/sw"):' in done.stdout
+    files = ("peer.py:", "contextlib.py:", "client.py:")
+    assert [file in done.stdout for file in files] == [shown] * 3, done.stdout
 
 
 def test_trio(tmp_path: Path) -> None:
