@@ -6,7 +6,6 @@ what has not changed, and only when all of it is right is it served.
 
 from __future__ import annotations
 
-import inspect
 import ssl
 from collections.abc import Callable, Collection
 from functools import partial
@@ -19,12 +18,12 @@ from realtime.blame import not_the_plugins, own_frames
 from realtime.bus import Bus
 from realtime.changes import stays
 from realtime.channel import Channel
-from realtime.checks import PluginProblem, line_of
+from realtime.checks import PluginProblem, line_of, mistake_in
 from realtime.config import Config
 from realtime.errors import ConfigError, Problem
 from realtime.lifespans import Lifespans
 from realtime.loader import Built, Plugins, guarded
-from realtime.paths import is_reserved, route_pattern
+from realtime.paths import route_pattern
 from realtime.routing import Route, conflicts
 from realtime.transports.connections import Connections
 from realtime.transports.endpoint import Endpoint
@@ -178,7 +177,7 @@ class Assembly:
                     wrong = f"register_routes() returned {definition!r}, which is no web.RouteDef: "
                     wrong += f"return a list of web.get(path, handler){self._hook_of_routes(owner)}"
                     problems.append(self.problem(owner, wrong))
-                elif wrong := _mistake_in(definition):
+                elif wrong := mistake_in(definition):
                     problems.append(self.problem(owner, wrong))
                 else:
                     routes.append(Route(owner, definition))
@@ -191,7 +190,7 @@ class Assembly:
             problems.append(self.problem(second.owner, wrong))
         dispatcher = web.UrlDispatcher()
         for route in [] if problems else routes:  # each can be served; can all of them together?
-            if wrong := _mistake_in(route.definition, dispatcher):
+            if wrong := mistake_in(route.definition, dispatcher):
                 problems.append(self.problem(route.owner, wrong))
         return routes
 
@@ -222,25 +221,6 @@ class Assembly:
 
     def _routes_of(self, owner: str) -> list[object]:
         return list(self.plugins.call(owner, "register_routes", bus=self.bus) or ())
-
-
-def _mistake_in(definition: web.RouteDef, dispatcher: web.UrlDispatcher | None = None) -> str:
-    """Why a plugin's route cannot be served, beside those that there are; nothing if it can."""
-    if is_reserved(definition.path):
-        where = line_of(definition.handler)
-        return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
-    handler = definition.handler
-    plain = inspect.isfunction(handler) or inspect.ismethod(handler)
-    if plain and not inspect.iscoroutinefunction(handler):
-        return f"{definition.path}: its handler must be an 'async def'{line_of(handler)}"
-    if not definition.path.startswith("/") and definition.path:
-        wrong = f"a path begins with a slash: write {f'/{definition.path}'!r}"
-        return f"{definition.path!r} cannot be served: {wrong}{line_of(handler)}"
-    try:
-        (web.UrlDispatcher() if dispatcher is None else dispatcher).add_routes([definition])
-    except Exception as error:
-        return f"{definition.path!r} cannot be served: {own_frames(error)}{line_of(definition.handler)}"
-    return ""
 
 
 def spell(owner: str) -> str:

@@ -64,6 +64,12 @@ def lines(places: Iterable[Place]) -> list[str]:
     return _lines(traceback.StackSummary.extract(iter(places)))
 
 
+def file_of(error: BaseException) -> str:
+    """The file of the innermost line of a plugin that led to an error; nothing if none did."""
+    places = theirs(traceback.walk_tb(error.__traceback__))
+    return places[-1][0].f_code.co_filename if places else ""
+
+
 def own_frames(error: BaseException) -> str:
     """An error and the lines of the plugin that led to it, without those of the host."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pluggy
+from aiohttp import web
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from realtime import hookspecs
-from realtime.blame import defined
+from realtime.blame import defined, own_frames
 from realtime.channel import TRANSPORTS, Channel
 from realtime.errors import did_you_mean
+from realtime.paths import is_reserved
 from realtime.values import Model
 from realtime.version import API_VERSION
 from realtime.wording import nearest, wanted
@@ -295,6 +297,25 @@ def check_hooks(label: str, plugin: object) -> None:
                 near = did_you_mean(argument, known) or f"; it has: {', '.join(known) or 'no arguments'}"
                 wrong = f"takes {argument!r}, which this hook does not have{near}"
                 raise PluginProblem(f"{label}.{name} {wrong}{where}")
+
+
+def mistake_in(definition: web.RouteDef, dispatcher: web.UrlDispatcher | None = None) -> str:
+    """Why a plugin's route cannot be served, beside those that there are; nothing if it can."""
+    if is_reserved(definition.path):
+        where = line_of(definition.handler)
+        return f"{definition.path}: paths under /-/ are the server's own; choose another{where}"
+    handler = definition.handler
+    plain = inspect.isfunction(handler) or inspect.ismethod(handler)
+    if plain and not inspect.iscoroutinefunction(handler):
+        return f"{definition.path}: its handler must be an 'async def'{line_of(handler)}"
+    if not definition.path.startswith("/") and definition.path:
+        wrong = f"a path begins with a slash: write {f'/{definition.path}'!r}"
+        return f"{definition.path!r} cannot be served: {wrong}{line_of(handler)}"
+    try:
+        (web.UrlDispatcher() if dispatcher is None else dispatcher).add_routes([definition])
+    except Exception as error:
+        return f"{definition.path!r} cannot be served: {own_frames(error)}{line_of(definition.handler)}"
+    return ""
 
 
 def deprecations(manager: pluggy.PluginManager, plugin: object) -> list[tuple[str, str, int]]:

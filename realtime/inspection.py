@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from realtime import logs, portrait
 from realtime.checks import PluginProblem
@@ -31,7 +30,7 @@ from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
 from realtime.source import SECRET_NAME, KeyPath, Source
-from realtime.values import Model
+from realtime.values import as_yaml
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -151,17 +150,17 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     source = server.config.source
     effective: dict[str, Any] = {
-        "server": _written(server.config.server),
-        "auth": _written(server.config.auth),
+        "server": as_yaml(server.config.server),
+        "auth": as_yaml(server.config.auth),
         "plugins": [
-            {"plugin": name, **_written(server.plugins.settings[name])}
+            {"plugin": name, **as_yaml(server.plugins.settings[name])}
             if name in server.plugins.settings
             else name
             for name in server.config.plugins
         ],
         "channels": {
             # One that is off is not validated, so nobody knows what else in it is a secret.
-            name: _written(server.channels[name].settings)
+            name: as_yaml(server.channels[name].settings)
             if name in server.channels
             else {**{key: values[key] for key in ("plugin", "path") if key in values}, "enabled": False}
             for name, values in server.config.channels.items()
@@ -177,15 +176,6 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
         for line, origin in lines:
             print(f"{line:{width}}  # {origin}" if origin else line)
     return ExitCode.OK
-
-
-def _written(settings: Model) -> dict[str, Any]:
-    """Settings as they would stand in a config; what cannot stand there, as Python shows it."""
-    try:
-        return settings.model_dump(mode="json", by_alias=True)
-    except PydanticSerializationError:
-        shown: dict[str, Any] = to_jsonable_python(settings.model_dump(by_alias=True), fallback=repr)
-        return shown
 
 
 def schema(file: Path | None) -> ExitCode:

@@ -202,11 +202,11 @@ def _message(record: logging.LogRecord) -> str:
 
 def _of_frames(record: logging.LogRecord) -> str:
     """The plugin in whose lines an error was raised, if it was in any."""
-    from realtime.blame import theirs
+    from realtime.blame import file_of
 
-    trace = record.exc_info[1].__traceback__ if record.exc_info and record.exc_info[1] else None
-    places = theirs(traceback.walk_tb(trace))
-    return _of_module(places[-1][0].f_code.co_filename) if places else ""
+    error = record.exc_info[1] if record.exc_info else None
+    file = file_of(error) if error else ""
+    return _of_module(file) if file else ""
 
 
 def _trace(record: logging.LogRecord) -> str:

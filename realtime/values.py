@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     WithJsonSchema,
 )
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from realtime.paths import check_path
 
@@ -109,6 +110,15 @@ class Model(BaseModel):
             if meaning := next(filter(None, described), None):
                 value["description"] = meaning
         return schema
+
+
+def as_yaml(settings: Model) -> dict[str, Any]:
+    """Settings as they would stand in a config; what cannot stand there, as Python shows it."""
+    try:
+        return settings.model_dump(mode="json", by_alias=True)
+    except PydanticSerializationError:
+        shown: dict[str, Any] = to_jsonable_python(settings.model_dump(by_alias=True), fallback=repr)
+        return shown
 
 
 @dataclass(frozen=True)

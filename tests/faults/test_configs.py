@@ -435,7 +435,7 @@ def register_routes(bus):
         ({"one": ("get", "/-/x")}, {}, "plugin 'one': /-/x: paths under /-/ are the server's own"),
         ({"one": ("get", "/-/live")}, {}, "plugin 'one': /-/live: paths under /-/ are the server's own"),
         ({}, {"a": "/-/x"}, "channels.a.path: paths under /-/ are the server's own"),
-        ({"one": ("get", "x")}, {}, "plugin 'one': 'x' cannot be served: ValueError"),
+        ({"one": ("get", "x")}, {}, "plugin 'one': 'x' cannot be served: a path begins with a slash"),
         ({"one": ("get", "/{x")}, {}, "plugin 'one': '/{x' cannot be served: ValueError"),
     ],
 )
