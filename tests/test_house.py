@@ -53,7 +53,7 @@ INNER = (
 CLIENTS = ("client", "links", "terminal")
 #: What reads a config file, finds its mistakes, and tells what is new in it; a server needs no more of it than what
 #: comes out.
-CONFIG = ("changes", "config", "source", "values")
+CONFIG = ("changes", "config", "source", "values", "wording")
 #: What stands guard: who may come in, what is let through, who is told when somebody hangs. A message is
 #: followed from client to client without them.
 GUARDS = (
