@@ -13,6 +13,7 @@ from realtime.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from realtime.bus import Bus as Bus, Subscription as Subscription
+    from realtime.changes import Change as Change, NeedsRestart as NeedsRestart
     from realtime.channel import (
         Channel as Channel,
         Client as Client,
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     from realtime.message import Message as Message, Position as Position, Since as Since
     from realtime.observing import Observation as Observation
     from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
+    from realtime.proxies import is_local as is_local
     from realtime.server import Server as Server
     from realtime.topic import Overflow as Overflow, Topic as Topic
     from realtime.values import Duration as Duration, Model as Model, Secret as Secret, Size as Size
 
 _EXPORTS = {
     "bus": "Bus Subscription",
+    "changes": "Change NeedsRestart",
     "channel": "Channel Client Limits Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
@@ -57,6 +60,7 @@ _EXPORTS = {
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "observing": "Observation",
+    "proxies": "is_local",
     "permissions": "Allow Identity Permission",
     "server": "Server",
     "topic": "Overflow Topic",

@@ -13,7 +13,7 @@ import asyncio
 import difflib
 import itertools
 import textwrap
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,7 @@ except ImportError:
 
 from realtime.blame import is_host
 from realtime.bus import Bus
+from realtime.changes import Change
 from realtime.channel import Channel
 from realtime.client import Connection
 from realtime.clockwork import Clock
@@ -102,8 +103,16 @@ class Answer:
 class Harness:
     """A running server, and what a test does with it."""
 
-    def __init__(self, server: Server, clock: Clock, record: Transcript, timeout: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        clock: Clock,
+        record: Transcript,
+        timeout: float,
+        read: Callable[[str | Mapping[str, Any] | Path, Mapping[str, str]], Config],
+    ) -> None:
         self.server = server
+        self._read = read
         self.clock = clock
         self._record = record
         self._timeout = timeout
@@ -123,6 +132,13 @@ class Harness:
         if name not in channels:
             raise LookupError(f"no channel is called {name!r}{did_you_mean(name, channels)}")
         return channels[name]
+
+    async def reload(
+        self, config: str | Mapping[str, Any] | Path, files: Mapping[str, str] | None = None
+    ) -> list[Change]:
+        """Have the server go by another config, as SIGHUP does; see :meth:`Server.reload`."""
+        again = self._read(config, files or {}).listening_on(self.server.config.server.listen)
+        return await self.clock.within(self.server.reload(again), START, "the server was not reloaded")
 
     @property
     def port(self) -> int:
@@ -304,7 +320,7 @@ class Serve:
             server.load()
             server.bus.wall_time = clock.wall_time
             await clock.within(server.start(), START, "the server did not start")
-            harness = Harness(server, clock, self._record, timeout)
+            harness = Harness(server, clock, self._record, timeout, self._config)
             try:
                 yield harness
             finally:

@@ -108,9 +108,12 @@ Other pages explain and show: [Hooks](hooks.md), [Channels and clients](channel.
 _SECTIONS = {
     "Channels and clients": ("channel", "[Channels and clients](channel.md) says when each is called."),
     "The bus": ("bus topic message observing", "[Bus](bus.md) says what a topic keeps, and for whom."),
-    "Who may do what": ("permissions", "[Who may do what](channel.md#who-may-do-what) has an example."),
+    "Who may do what": (
+        "permissions proxies",
+        "[Who may do what](channel.md#who-may-do-what) has an example.",
+    ),
     "Settings": ("values config", "[Every channel](config.md#every-channel) lists the keys that all have."),
-    "The server": ("server embedding", "[In a program](channel.md#in-a-program) has an example."),
+    "The server": ("server changes embedding", "[In a program](channel.md#in-a-program) has an example."),
     "The client for applications": ("client", "[Client](client.md) says when it comes back, and how."),
     "Ends": ("close_codes", "[Close codes](close-codes.md) says what each means."),
     "Errors": ("errors", "[Errors](channel.md#errors) says when each is raised."),

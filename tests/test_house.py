@@ -51,8 +51,8 @@ INNER = (
 )
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
-#: What reads a config file, finds its mistakes, and tells what is new in it; a server needs no more of it than what
-#: comes out.
+#: What reads a config file, finds its mistakes, and tells what is new in it; a server needs no more of it
+#: than what comes out.
 CONFIG = ("changes", "config", "source", "values", "wording")
 #: What stands guard: who may come in, what is let through, who is told when somebody hangs. A message is
 #: followed from client to client without them.
@@ -167,7 +167,7 @@ def test_transports_do_not_know_who_runs_them(module: str) -> None:
             "server",
             "serving",
             "source",
-        }  # fmt: skip
+        }
     )
 
 

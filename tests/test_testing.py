@@ -210,3 +210,14 @@ def test_members_are_documented(kind: type) -> None:
         if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
             assert re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", page), name
             assert inspect.getdoc(value), name
+
+
+async def test_reload(serve: Serve) -> None:
+    """A test may have its server go by another config, on the port that it has."""
+    config = "channels: {echo: {plugin: echo, path: /ws}}"
+    async with serve(config) as server:
+        changes = await server.reload(config.replace("/ws}", "/ws, history: 3}"))
+        assert [str(change) for change in changes] == ["echo: applied (history)"]
+        async with server.ws("/ws") as talker:
+            await talker.send("a")
+            await talker.expect("Echo: a")
