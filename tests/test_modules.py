@@ -19,6 +19,12 @@ assert write
 ONE = '"""One."""\nNUMBER = 1\n'
 
 
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is imported is compiled and kept, as it is for a server."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
 def number(modules: Modules, name: str = "one") -> object:
     """The number in a plugin, as it is imported now."""
     return vars(modules.get(name))["NUMBER"]
