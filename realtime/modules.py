@@ -212,7 +212,7 @@ class Modules:
         importlib.invalidate_caches()
         then = _contents(files_in(first.places()))
         if before:
-            _forget_compiled(then)
+            _forget_compiled(files_in([first.directory] if first.directory else first.places()))
         check_api_version(name, importlib.util.find_spec(module))
         self._owners[module if first.directory is not None else first.top] = name
         slow = threading.Timer(SLOW_IMPORT, _tell_slow_import, [name, threading.get_ident()])
