@@ -78,7 +78,6 @@ COMMANDS = (
     "inspection",
     "logs",
     "reloading",
-    "schema",
     "serving",
     "token",
 )
@@ -87,7 +86,7 @@ AUTHORS = ("checks", "clockwork", "peer", "remedies", "scaffold", "testing", "tr
 #: What tries a plugin, as no author does.
 TRIALS = ("conformance", "findings", "leaks", "stranger", "trial", "verdicts")
 #: What tells people and their tools of the server; no message comes by.
-SHOWN = ("about", "assets", "portrait", "transports.page")
+SHOWN = ("about", "assets", "portrait", "schema", "transports.page")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",
