@@ -30,7 +30,7 @@ from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
 from realtime.source import SECRET_NAME, KeyPath, Source
-from realtime.values import as_yaml
+from realtime.values import Model, as_yaml
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
