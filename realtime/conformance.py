@@ -415,7 +415,7 @@ class Checks(Trial):
         """Others are served at once all along, and /-/ready is never red."""
         for late, doing in self.lateness[:3]:
             self.fail(f"it waited {late:.1f}s while {doing!r} was tried")
-        for owner in self.server.lifespans.dead:
+        for owner in self.dead:
             self.fail(f"the lifespan of {owner} has ended early", self.last_error(), Do.LAST)
 
     @check("the server's watchdog looked on")

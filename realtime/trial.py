@@ -84,6 +84,8 @@ class Trial:
         self.findings: list[Finding] = []
         #: The lines that a finding has named.
         self.told: set[str] = set()
+        #: Whose lifespan had ended before the server was stopped.
+        self.dead: list[str] = []
         #: What tells people at once of what makes the run slow; see ``blocking``.
         self.tell: Callable[[str], object] = lambda text: None
         self._bystander: asyncio.Task[None] | None = None
@@ -337,6 +339,7 @@ class Trial:
     async def stop(self) -> None:
         """Stop the server; whatever does not end is a finding."""
         await self.leave_beside()
+        self.dead = self.server.lifespans.dead
         begun, logged = time.monotonic(), len(self.log)
         stopping = asyncio.create_task(self.server.stop())
         where = ""
