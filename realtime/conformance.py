@@ -111,8 +111,6 @@ class Checks(Trial):
             answer = await self.post(self.manners.message)
             if answer.status >= 500:
                 self.fail(f"a POST was answered {answer.status}", self.last_error(), Do.CATCH)
-            elif answer.status in (401, 403):
-                self.fail(f"a POST was answered {answer.status}: {answer.text.strip()}", "", Do.LET_IN)
 
     @check(
         "clients that go before the first byte, in the middle of the handshake, of a frame and of a body"
@@ -214,8 +212,9 @@ class Checks(Trial):
             if peer.end and peer.end[0] == 1011:
                 raise Trouble(self.outside(peer))
             if tried is self.manners.message:
-                why = said(peer) or "rejected"
-                raise Skipped(f"its message is not taken, {why}; give one that is: --message TEXT")
+                denied = peer.end and peer.end[0] in (4401, 4403)
+                how = Do.LET_IN if denied else "give one that is: --message TEXT"
+                raise Skipped(f"its message is not taken, {said(peer) or 'rejected'}; {how}")
             peer = await self.join("websocket")
         return peer, text
 
@@ -388,7 +387,8 @@ class Checks(Trial):
         if first.status >= 500:
             self.fail(f"the first was answered {first.status}", self.last_error(), Do.CATCH)
         elif first.status >= 400:
-            raise Skipped(f"the POST was refused: {first.status} {first.text.strip()[:100]}")
+            how = f"; {Do.LET_IN}" if first.status in (401, 403) else ""
+            raise Skipped(f"the POST was refused: {first.status} {first.text.strip()[:100]}{how}")
         elif (first.status, first.text, 1) != (second.status, second.text, self.heard - before):
             heard, text = self.heard - before, second.text.strip()
             self.fail(f"it was heard {heard} times, and then answered {second.status} {text[:100]}")

@@ -217,6 +217,17 @@ def test_channel_that_nobody_gets_into(tmp_path: Path) -> None:
     assert "skipped  churn        no client gets in: see welcome\n" in ended.stdout
 
 
+def test_client_that_may_not_publish(tmp_path: Path) -> None:
+    """What is skipped because clients are not allowed to says how they are let in."""
+    options = ("--set", "allow.publish=nobody", "--only", "burst", "--only", "idempotency")
+    ended = run(tmp_path, "plugins", "test", "echo", *options)
+    assert ended.returncode == 0, ended.stdout
+    assert re.findall("(?m)^skipped +([a-z]+) .*; give its clients .* -H .*--query", ended.stdout) == [
+        "burst",
+        "idempotency",
+    ]
+
+
 def test_time_is_bounded(
     quiz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
