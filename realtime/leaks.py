@@ -59,7 +59,9 @@ def opened() -> str:
     """The line of a plugin that has opened the most files and sockets that are open, of those traced."""
     lines: Counter[tuple[str, int]] = Counter()
     for one in gc.get_objects():
-        if isinstance(one, (io.FileIO, socket.socket)) and one.fileno() >= 0:
+        kind = type(one)  # a proxy would say another
+        is_file = issubclass(kind, io.FileIO) and not one.closed
+        if is_file or (issubclass(kind, socket.socket) and one.fileno() >= 0):
             trace = tracemalloc.get_object_traceback(one) or ()
             lines.update([(at.filename, at.lineno) for at in trace if not is_host(at.filename)][-1:])
     file, number = max(lines, key=lines.__getitem__, default=("", 0))

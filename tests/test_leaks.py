@@ -109,3 +109,13 @@ async def test_opened(serve: Serve) -> None:
             with keeper.open():
                 assert opened().endswith("plugins/keeper.py:27: return open(__file__)")
             assert opened() == ""
+
+
+async def test_opened_elsewhere(serve: Serve) -> None:
+    """What somebody else has closed, and what was open before, is nobody's."""
+    async with serve(CONFIG, {"keeper.py": KEEPER}) as serving:
+        keeper: Any = serving.server.channels["keeper"]
+        with keeper.open(), traced():
+            closed = keeper.open()
+            closed.close()
+            assert opened() == ""
