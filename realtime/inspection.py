@@ -30,7 +30,7 @@ from realtime.routing import Route
 from realtime.schema import compose, of_model
 from realtime.server import Server
 from realtime.source import SECRET_NAME, KeyPath, Source
-from realtime.values import as_yaml
+from realtime.values import Model, as_yaml
 
 
 def check(file: Path | None, *, as_json: bool) -> ExitCode:
@@ -74,6 +74,7 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
                 "loaded": types is not None,
                 "channel_types": types,
                 "channels": [name for name in used if not config.is_off(name)],
+                "enabled": first is found and any(map(found.matches, config.plugins)),
                 "hidden_by": None if first is found else first.module,
                 "problem": broken,
             }
@@ -92,7 +93,12 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
         _print_table(
             ("NAME", "FROM", "CHANNELS", "ABOUT"),
             [
-                (row["name"], _from(row), ", ".join(row["channels"]) or "-", note)
+                (
+                    row["name"],
+                    _from(row),
+                    ", ".join([*row["channels"], *["plugins"] * row["enabled"]]) or "-",
+                    note,
+                )
                 for row, note in zip(rows, notes, strict=True)
             ],
         )
@@ -242,7 +248,17 @@ async def _load(server: Server) -> None:
 def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
     """The schema with every plugin that can be loaded, and a sentence for each that cannot."""
     known = Plugins(directory.absolute())
-    left_out = []
+    left_out: list[str] = []
+    plugins: dict[str, type[Model]] = {}
+
+    def has_schema(name: str, model: type[Model]) -> bool:
+        try:
+            of_model(model)
+        except Exception as error:  # of a type of the plugin's own, whatever its schema raises
+            left_out.append(f"left out: plugin {name!r}: its settings have no schema: {error}")
+            return False
+        return True
+
     with contextlib.redirect_stdout(sys.stderr):
         for found in known.found:
             try:
@@ -251,14 +267,12 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
                 pass  # which only a config has; it offers no channels without them
             except PluginProblem as problem:
                 left_out.append(f"left out: plugin {found.name!r}: {problem}")
-        types = dict(known.types)
-        for name, kind in known.types.items():
-            try:
-                of_model(kind.Settings)
-            except Exception as error:  # of a type of the plugin's own, whatever its schema raises
-                left_out.append(f"left out: plugin {name!r}: its settings have no schema: {error}")
-                del types[name]
-    return compose(types), list(dict.fromkeys(left_out))
+                continue
+            model = portrait.settings_of(known.modules.get(found.name))
+            if has_schema(found.name, model):
+                plugins[found.name] = model
+        types = {name: kind for name, kind in known.types.items() if has_schema(name, kind.Settings)}
+    return compose(types, plugins), list(dict.fromkeys(left_out))
 
 
 # Showing

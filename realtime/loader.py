@@ -134,6 +134,9 @@ class Plugins:
         if name not in self.types:
             offered = ", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})"
             where = self.line_of_hook(f"plugin:{name}", "register_channels")
+            if not where and self.manager.get_hookcallers(self.manager.get_plugin(f"plugin:{name}")):
+                wrong = "is no channel: it belongs under plugins:"
+                raise PluginProblem(f"the plugin {name!r} {wrong}\n    {self.modules.location[name]}")
             raise PluginProblem(
                 f"the plugin {name!r} offers no channel type of that name; it offers: {offered}"
                 + (where or f"\n    {self.modules.location[name]}")

@@ -146,7 +146,7 @@ def _warning(
 
     text, _, origin = str(message).partition("\nCoroutine created at")
     if made := re.findall(r'File "(.+)", line (\d+), in ', origin):
-        (filename, number), line = made[-1], None
+        (filename, number), line = next((at for at in made[::-1] if not is_host(at[0])), made[-1]), None
         lineno = int(number)
     if re.fullmatch("coroutine '.*' was never awaited", text):
         text += f": write 'await' before the call{_of_module(filename)}"

@@ -39,7 +39,7 @@ def of(known: Plugins, found: Found) -> dict[str, Any]:
     module = guarded(found.name, partial(known.modules.get, found.name))
     made = getattr(module, "Plugin", None)
     hooks = vars(made if isinstance(made, type) else module)
-    model = getattr(made, "Settings", None)
+    model = settings_of(module)
     with contextlib.suppress(WantsSettings):  # what it is can be told without making it
         known.load(found.name)
     common = [*keys_of(Channel.Settings)]
@@ -59,7 +59,7 @@ def of(known: Plugins, found: Found) -> dict[str, Any]:
         "version": found.version or getattr(module, "__version__", None),
         "description": inspect.cleandoc(getattr(module, "__doc__", None) or ""),
         "hooks": [name for name in HOOKS if is_marked(hooks.get(name))],
-        "settings": [*keys_of(model)] if isinstance(model, type) and issubclass(model, Model) else [],
+        "settings": [*keys_of(model)],
         "channel_types": types,
     }
     return {**shown, "snippet": "\n".join([*_snippet(shown), ""])}
@@ -112,6 +112,12 @@ def _settable(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 # Settings
+
+
+def settings_of(module: object) -> type[Model]:
+    """The model of what a plugin, loaded from this module, is told under ``plugins``."""
+    model = getattr(getattr(module, "Plugin", None), "Settings", None)
+    return model if isinstance(model, type) and issubclass(model, Model) else Model
 
 
 def keys_of(model: type[BaseModel]) -> Iterator[dict[str, Any]]:

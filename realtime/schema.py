@@ -1,4 +1,4 @@
-"""The JSON Schema of a config, for editors: the server's settings, and those of every channel type.
+"""The JSON Schema of a config, for editors: the settings of the server, of channel types and of plugins.
 
 JSON Schema, draft 2020-12. An editor that knows it completes keys, shows what they mean, and marks
 mistakes while they are made; ``python -m realtime check`` finds more of them.
@@ -6,6 +6,7 @@ mistakes while they are made; ``python -m realtime check`` finds more of them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic_core import PydanticSerializationError, SchemaError, SchemaSeriali
 
 from realtime.channel import Channel
 from realtime.config import Document
+from realtime.values import Model
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: A value may be taken from the environment wherever another is allowed.
@@ -29,6 +31,11 @@ class _Written(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         result = super().default_schema(schema)
+        if "default_factory" in schema and not schema.get("default_factory_takes_data"):
+            with contextlib.suppress(Exception):  # of the plugin's own
+                made: Any = schema["default_factory"]
+                result["default"] = made()
+                schema = {**schema, "default": result["default"]}
         if "default" in result:
             try:
                 inner = SchemaSerializer(schema["schema"])
@@ -46,23 +53,35 @@ def of_model(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return schema
 
 
-def compose(types: Mapping[str, type[Channel]]) -> dict[str, Any]:
-    """The schema of a config whose channels may be of these types.
+def compose(
+    types: Mapping[str, type[Channel]], plugins: Mapping[str, type[Model]] | None = None
+) -> dict[str, Any]:
+    """The schema of a config whose channels may be of these types, with plugins that have these settings.
 
     Raises what pydantic raises for settings that have no schema.
     """
     whole = {"$schema": DIALECT, **of_model(Document), "title": "The config of Realtime"}
     definitions: dict[str, Any] = whole.setdefault("$defs", {})
-    rules: list[dict[str, Any]] = []
-    for name, kind in sorted(types.items()):
-        key = f"plugin.{name}"
-        schema = of_model(kind.Settings, f"{key}.")
-        definitions |= schema.pop("$defs", {})
-        schema |= {"title": key, "description": (kind.__doc__ or "").partition("\n")[0]}
-        definitions[key] = schema
-        named = {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}
-        rules.append({"if": named, "then": {"$ref": f"#/$defs/{key}"}})
+
+    def rule(key: str, name: str, model: type[Model], about: str | None) -> dict[str, Any]:
+        schema = of_model(model, f"{key}.")
+        definitions.update(schema.pop("$defs", {}))
+        schema["properties"] = {"plugin": {"type": "string"}, **schema.get("properties", {})}
+        definitions[key] = {**schema, "title": key, "description": (about or "").partition("\n")[0]}
+        named = {"type": "object", "properties": {"plugin": {"const": name}}, "required": ["plugin"]}
+        return {"if": named, "then": {"$ref": f"#/$defs/{key}"}}
+
+    rules = [
+        rule(f"plugin.{name}", name, kind.Settings, kind.__doc__) for name, kind in sorted(types.items())
+    ]
+    beside = [
+        rule(f"plugins.{name}", name, model, model.__doc__ if model is not Model else "")
+        for name, model in sorted((plugins or {}).items())
+    ]
     _allow_variables(whole)
+    _, entry = whole["properties"]["plugins"]["items"]["anyOf"]
+    names = {"anyOf": [{"enum": sorted(plugins or ())}, {"type": "string"}], "description": "the plugin"}
+    entry |= {"properties": {"plugin": names}, "allOf": beside}
     whole["properties"]["channels"]["additionalProperties"] = {
         "type": "object",
         "required": ["plugin", "path"],

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -27,6 +27,7 @@ import orjson
 from realtime.blame import lines, of_task, of_thread, theirs
 from realtime.channel import Channel, Client
 from realtime.errors import Rejected
+from realtime.findings import Do, Finding, Trouble
 from realtime.message import Message, Position
 from realtime.server import Server
 from realtime.stranger import TEXT, UPGRADE, Stranger, frame, request
@@ -47,52 +48,6 @@ ACCEPT = {
     "json": "application/json",
 }
 V1 = {"Sec-WebSocket-Protocol": "realtime.v1.json"}
-
-
-class Do:
-    """Remedies: what an author can do about it."""
-
-    AWAIT = "await what takes long; for what cannot be awaited: await asyncio.to_thread(…)"
-    BEAR = "on_leave has to bear whatever state a client is in, and to end by itself"
-    BOUND = (
-        "publish() and client.send() keep what is needed, within a bound; a queue of your own needs one, "
-        "too: asyncio.Queue(maxsize=…), and close who does not keep up"
-    )
-    CANCEL = "cancel in on_leave what a client has begun; or keep it in a TaskGroup of lifespan()"
-    CATCH = "catch what a client may cause; for a message that is not taken: raise Rejected(sentence)"
-    CLOSE = "close what was opened: in on_leave if it is for a client, or with a with statement"
-    END = "lifespan() must end soon after its yield: cancel its tasks there, and wait for nobody"
-    FORGET = "forget in on_leave what belongs to a client; or bound it, as deque(maxlen=…) does"
-    FREE = "free it in on_leave, and claim nothing before on_join: who goes earlier never leaves"
-    GREET = "if a client says something first, give it: --say TEXT, or --query NAME=VALUE"
-    GROUP = "a task of the channel belongs into a TaskGroup in lifespan(), and is cancelled there"
-    JOIN = "end and join() a thread after the yield of lifespan(), or begin it with daemon=True"
-    LAST = "what lives as long as the channel stands before and after the yield of lifespan()"
-    LET_IN = "give its clients what they need: -H 'Authorization: Bearer TOKEN', --query NAME=VALUE"
-    LET_THROUGH = "let asyncio.CancelledError through: `except Exception` does, a bare `except` does not"
-    LIMIT = "a method waits for what a client that is gone will never do: put asyncio.timeout() around it"
-    SEND = "wait for no client while others want something: publish() and client.send() do not"
-    WRITE_AWAIT = "write await before it"
-
-
-class Finding(NamedTuple):
-    """What went wrong: what happened, at which line of the plugin, and what its author can do."""
-
-    happened: str
-    place: str = ""
-    remedy: str = ""
-
-
-class Trouble(Exception):
-    """A check cannot go on; ``finding`` says why."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.happened)
-        self.finding = finding
-
-
-class Skipped(Exception):
-    """A check does not apply to this channel, or cannot be made; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +84,10 @@ class Trial:
         self.findings: list[Finding] = []
         #: The lines that a finding has named.
         self.told: set[str] = set()
+        #: Whose lifespan had ended before the server was stopped.
+        self.dead: list[str] = []
+        #: What tells people at once of what makes the run slow; see ``blocking``.
+        self.tell: Callable[[str], object] = lambda text: None
         self._bystander: asyncio.Task[None] | None = None
         self._threads = threading.enumerate()
         self._watch()
@@ -261,7 +220,8 @@ class Trial:
     def outside(self, peer: Stranger) -> Finding:
         """Why a client did not get in."""
         if peer.end is not None and peer.end[0] != 1011:
-            return Finding(f"the client was closed before it had joined: {said(peer)}", "", Do.GREET)
+            remedy = Do.LET_IN if peer.end[0] in (4401, 4403) else Do.GREET
+            return Finding(f"the client was closed before it had joined: {said(peer)}", "", remedy)
         if peer.end is not None:
             return Finding(f"the client was closed: {said(peer)}", self.last_error(), Do.CATCH)
         return self.stuck(f"the client had not joined within {PATIENCE:g}s", Do.GREET)
@@ -356,6 +316,9 @@ class Trial:
         class Kept(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 record.doing = trial.doing
+                text = record.getMessage() if record.name == "realtime.watchdog" else ""
+                if "plugin '" in text and not any(one.name == record.name for one in trial.log):
+                    trial.tell(f"{trial.doing}: {text}; meanwhile all waits, so this may take long")
                 trial.log.append(record)
 
         before, root.handlers = root.handlers[:], [Kept(logging.WARNING)]
@@ -376,6 +339,7 @@ class Trial:
     async def stop(self) -> None:
         """Stop the server; whatever does not end is a finding."""
         await self.leave_beside()
+        self.dead = self.server.lifespans.dead
         begun, logged = time.monotonic(), len(self.log)
         stopping = asyncio.create_task(self.server.stop())
         where = ""
@@ -393,9 +357,12 @@ class Trial:
         if took > DRAIN and not hung:
             self.fail(f"it took {took:.1f}s")
         await until(lambda: not self.tasks(), 0.2)
-        for task, place in self.tasks().items():
+        left = self.tasks()
+        for task in left:
             task.cancel()
-            await asyncio.wait([task], timeout=0.5)
+        if left:
+            await asyncio.wait(left, timeout=0.5)
+        for task, place in left.items():
             how = "and does not end although it is cancelled" if not task.done() else "after the shutdown"
             remedy = Do.GROUP if task.done() else Do.LET_THROUGH
             self.fail(f"task {task.get_name()!r} runs on {how}", place, remedy)

@@ -22,10 +22,11 @@ from realtime.config import BUILT_IN, Config, parse
 from realtime.conformance import AT_LAST, CHECKS, Checks
 from realtime.errors import ConfigError, StartError, did_you_mean, printable
 from realtime.exit_codes import ExitCode
+from realtime.findings import Finding, Skipped, Trouble, gathered
 from realtime.modules import Modules
 from realtime.server import Server
 from realtime.source import Source
-from realtime.trial import DRAIN, Finding, Manners, Skipped, Trouble
+from realtime.trial import DRAIN, Manners
 from realtime.values import Address
 
 #: How long the whole run may take, in seconds.
@@ -127,22 +128,29 @@ def run(
         return ExitCode.USAGE
     logs.configure("warning", "text")
     manners = Manners(say, query, message, dict(headers))
-    channel = NOBODYS
+    channel, server = NOBODYS, None
     try:
-        config, channel = configured(file, name, set)
+        config, channel, beside = configured(file, name, set)
+        server = Server(config)
         with asyncio.Runner(loop_factory=loops.factory(config.server.loop)) as runner:
-            code = runner.run(_run(Server(config), channel, manners, only, as_json))
+            code = runner.run(_run(server, channel, beside, manners, only, as_json))
             if code is not None:
                 return code
             # What does not end although it is cancelled would hold up the end of the loop, too.
             sys.stdout.flush()
             os._exit(ExitCode.BAD_CONFIG)
     except ConfigError as error:
-        for problem in error.problems:
+        if channel == NOBODYS and server and server.assembly and server.plugins.offered(name) == []:
+            how = "name a channel of a config that has it under plugins:"
+            logs.say(f"{name} is no channel: {how} (python -m realtime plugins test CHANNEL -c FILE)")
+            return ExitCode.BAD_CONFIG
+        at = f"channels.{channel}"
+        own = [problem.path for problem in error.problems if problem.path.startswith(at)]
+        # What is wrong with what was asked for stands before what else is wrong with the config.
+        for problem in sorted(error.problems, key=lambda one: one.path not in own):
             made_up = problem.source == "plugins test" and problem.path
             logs.say(f"{problem.path}: {problem.message}" if made_up else str(problem))
-        own = [problem.path for problem in error.problems if problem.path.startswith(f"channels.{channel}")]
-        if any(path != f"channels.{channel}.plugin" for path in own):
+        if any(path != f"{at}.plugin" for path in own):
             logs.say(
                 "a setting is given with --set KEY=VALUE; "
                 f"`python -m realtime plugins show {name}` tells which there are"
@@ -150,8 +158,10 @@ def run(
         return ExitCode.BAD_CONFIG
 
 
-def configured(file: Path | None, name: str, settings: Sequence[tuple[str, str]]) -> tuple[Config, str]:
-    """The config with one channel alone, listening on a free port; and the name of that channel.
+def configured(
+    file: Path | None, name: str, settings: Sequence[tuple[str, str]]
+) -> tuple[Config, str, list[str]]:
+    """The config with one channel alone, listening on a free port; its name, and those of the others.
 
     It is the channel of this name, or the first of this type, or one that nobody has configured.
     """
@@ -194,18 +204,22 @@ def configured(file: Path | None, name: str, settings: Sequence[tuple[str, str]]
         # A channel type of another name than its plugin's is known once another channel has named that.
         others = [str(other.get("plugin")) for other in config.channels.values()]
         plugins += [name for name in dict.fromkeys(others) if any(found.matches(name) for found in known)]
-    return replace(
-        config,
-        source=source,
-        server=server,
-        plugins=plugins,
-        plugin_settings=[*config.plugin_settings, *({} for _ in plugins[len(config.plugins) :])],
-        channels={channel: values},
-    ), channel
+    return (
+        replace(
+            config,
+            source=source,
+            server=server,
+            plugins=plugins,
+            plugin_settings=[*config.plugin_settings, *({} for _ in plugins[len(config.plugins) :])],
+            channels={channel: values},
+        ),
+        channel,
+        [other for other in config.channels if other != channel and not config.is_off(other)],
+    )
 
 
 async def _run(
-    server: Server, name: str, manners: Manners, only: Sequence[str], as_json: bool
+    server: Server, name: str, beside: list[str], manners: Manners, only: Sequence[str], as_json: bool
 ) -> ExitCode | None:
     """Run the checks; None when something is left that does not end."""
     # A plugin that is being imported holds the event loop, so Ctrl-C interrupts it itself.
@@ -213,6 +227,8 @@ async def _run(
     with contextlib.redirect_stdout(sys.stderr):
         server.load()
     signal.signal(signal.SIGINT, ctrl_c)
+    for other in beside:  # which are not here, but plugins may observe their topics, and publish to them
+        server.bus.declare(other)
     checks = Checks(server, name, manners)
     found = server.channels[name].settings
     about = {
@@ -222,6 +238,7 @@ async def _run(
         "config": server.config.source.name,
     }
     report = Report(about, as_json)
+    checks.tell = logs.say
 
     def hang(finding: Finding) -> None:
         _, did = checks.doing, CHECKS.get(checks.doing, ("it was started", None))[0]
@@ -299,7 +316,7 @@ async def _checked(checks: Checks, report: Report, only: Sequence[str]) -> None:
                 await checks.calm()
         except Trouble as trouble:
             checks.findings.append(trouble.finding)
-        verdict.findings = checks.findings
+        verdict.findings = gathered(checks.findings)
         checks.told |= {finding.place for finding in verdict.findings if finding.place}
         if verdict.findings:
             verdict.status = "failed"

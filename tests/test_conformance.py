@@ -146,7 +146,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {
     "files that stay open": (
         "churn",
         "descriptors are left",
-        "",
+        "NAMES.append(open(__file__))",
         """
         async def on_join(self, client):
             NAMES.append(open(__file__))

@@ -78,16 +78,15 @@ COMMANDS = (
     "inspection",
     "logs",
     "reloading",
-    "schema",
     "serving",
     "token",
 )
 #: What only the author of a plugin needs: to begin one, to test it, to have it tried, to be told mistakes.
 AUTHORS = ("checks", "clockwork", "peer", "remedies", "scaffold", "testing", "transcript")
 #: What tries a plugin, as no author does.
-TRIALS = ("conformance", "leaks", "stranger", "trial", "verdicts")
+TRIALS = ("conformance", "findings", "leaks", "stranger", "trial", "verdicts")
 #: What tells people and their tools of the server; no message comes by.
-SHOWN = ("about", "assets", "portrait", "transports.page")
+SHOWN = ("about", "assets", "portrait", "schema", "transports.page")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",
@@ -366,8 +365,8 @@ def test_tools_for_authors_are_read_in_an_hour() -> None:
 
 
 def test_trials_are_read_in_an_hour() -> None:
-    """What tries a plugin stays under 1,250 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in TRIALS) < 1250
+    """What tries a plugin stays under 1,300 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in TRIALS) < 1300
 
 
 def test_what_is_shown_is_read_in_an_hour() -> None:

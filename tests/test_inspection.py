@@ -171,7 +171,7 @@ def test_what_cannot_be_shown(tmp_path: Path, command: str) -> None:
 def test_plugins(tmp_path: Path) -> None:
     """Every plugin that could be named is a row: its name, where it is, who uses it, what it is."""
     write(tmp_path, ECHO, {"poll.py": POLL, "echo.py": POLL})
-    write(tmp_path, "channels: {a: {plugin: poll, path: /a, question: why}}\n")
+    write(tmp_path, "plugins: [topics]\nchannels: {a: {plugin: poll, path: /a, question: why}}\n")
     rows = printed(tmp_path, "plugins").splitlines()
     assert rows[0].split() == ["NAME", "FROM", "CHANNELS", "ABOUT"]
     assert [" ".join(row.split()) for row in rows[1:]] == [
@@ -182,7 +182,7 @@ def test_plugins(tmp_path: Path) -> None:
         "chat built in - Chat: the first text is the name, every other is said to everybody in the room.",
         "clock built in - Clock: the time, to everybody at once and then with every interval.",
         "echo built in - hidden by plugins/echo.py",
-        "topics built in - "
+        "topics built in plugins "
         "Topics: publish and subscribe; whoever reads a topic gets what is published to it, as it is.",
     ]
 
@@ -201,6 +201,7 @@ def test_plugins_for_a_script(tmp_path: Path) -> None:
         "loaded": True,
         "channel_types": ["poll"],
         "channels": ["a"],
+        "enabled": False,
         "hidden_by": None,
         "problem": None,
     }
@@ -364,6 +365,13 @@ def test_schema_has_every_installed_plugin(tmp_path: Path) -> None:
     write(tmp_path, "", {"poll.py": POLL})
     schema = json.loads(printed(tmp_path, "schema"))
     assert {"plugin.poll", "plugin.chat", "plugin.echo", "plugin.clock"} <= schema["$defs"].keys()
+
+
+def test_schema_has_settings_under_plugins(tmp_path: Path) -> None:
+    """What a plugin is told under ``plugins`` is in the schema, too."""
+    definitions = json.loads(printed(tmp_path, "schema"))["$defs"]
+    assert definitions["plugins.api_keys"]["required"] == ["keys"]
+    assert [*definitions["plugins.echo"]["properties"]] == ["plugin"]
 
 
 def test_schema_leaves_out_what_is_broken(tmp_path: Path) -> None:

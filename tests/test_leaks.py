@@ -9,7 +9,7 @@ from typing import Any
 from conftest import Serve
 
 from realtime.channel import Channel, Client
-from realtime.leaks import filled, growth, holder, sizes
+from realtime.leaks import filled, growth, holder, opened, sizes, traced
 
 KEEPER = """
 from collections import deque
@@ -35,6 +35,9 @@ class Keeper(Channel):
 
     def take(self):
         return bytearray(100_000)
+
+    def open(self):
+        return open(__file__)
 
 
 @hookimpl
@@ -96,3 +99,23 @@ async def test_growth(serve: Serve) -> None:
             tracemalloc.stop()
         assert place.endswith("plugins/keeper.py:24")
         assert size >= len(taken)
+
+
+async def test_opened(serve: Serve) -> None:
+    """The line of the plugin that has opened what is open is named, and none when it is closed."""
+    async with serve(CONFIG, {"keeper.py": KEEPER}) as serving:
+        keeper: Any = serving.server.channels["keeper"]
+        with traced():
+            with keeper.open():
+                assert opened().endswith("plugins/keeper.py:27: return open(__file__)")
+            assert opened() == ""
+
+
+async def test_opened_elsewhere(serve: Serve) -> None:
+    """What somebody else has closed, and what was open before, is nobody's."""
+    async with serve(CONFIG, {"keeper.py": KEEPER}) as serving:
+        keeper: Any = serving.server.channels["keeper"]
+        with keeper.open(), traced():
+            closed = keeper.open()
+            closed.close()
+            assert opened() == ""

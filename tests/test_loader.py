@@ -242,6 +242,14 @@ def test_plugin_without_the_type(write: Write) -> None:
     assert str(caught.value).startswith(said)
 
 
+def test_plugin_that_is_no_channel(write: Write) -> None:
+    """A plugin with other hooks belongs elsewhere."""
+    source = "from realtime import hookimpl\n\n@hookimpl\ndef register_services(bus):\n    return []\n"
+    plugins = Plugins(write({"gate.py": source}))
+    with pytest.raises(PluginProblem, match="the plugin 'gate' is no channel: it belongs under plugins:\n"):
+        plugins.channel_type("gate")
+
+
 # Broken
 
 

@@ -16,8 +16,9 @@ POLL = '''\
 With the path `/polls/{poll}` each is a topic of its own.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from realtime import Channel, Duration, Model, Secret, hookimpl
 
 __version__ = "2.1"
@@ -47,6 +48,8 @@ class Poll(Channel):
         kind: Literal["open", "secret"] = "open"
         key: Secret | None = None
         colours: Colours = Colours()
+        topics: Annotated[list[str], Field(default_factory=lambda: ["*"])]
+        waits: Annotated[list[Duration], Field(default_factory=lambda: [90.0])]
 
     settings: Settings
     transports = ("sse", "post")
@@ -117,6 +120,8 @@ def test_settings(polls: Path) -> None:
         "kind",
         "key",
         "colours.front",
+        "topics",
+        "waits",
     }
     told = {key: tuple(rows[key].values())[1:] for key in ("question", "closes", "kind", "colours.front")}
     assert told == {
@@ -126,6 +131,14 @@ def test_settings(polls: Path) -> None:
         "colours.front": ("a text", False, "black", "the colour of the text", False),
     }
     assert rows["limits.max_message"]["common"]
+
+
+def test_default_that_is_made(polls: Path) -> None:
+    """A default that a function makes is told as it would be written, and so it is in what is pasted."""
+    told = shown(polls, "poll")
+    rows = {row["key"]: row for row in told["channel_types"][0]["settings"]}
+    assert (rows["topics"]["default"], rows["waits"]["default"]) == (["*"], ["90s"])
+    assert "    # topics: ['*']\n    # waits: [90s]\n" in told["snippet"]
 
 
 def test_snippet_is_a_config(polls: Path) -> None:

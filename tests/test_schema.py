@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from realtime.channel import Channel
 from realtime.config import BUILT_IN, ServerSettings
@@ -21,6 +21,13 @@ class Pool(Model):
     """A section inside a section."""
 
     size: int = 3
+
+
+class Audit(Model):
+    """What is written down, and where."""
+
+    file: str
+    pools: Annotated[list[Pool], Field(default_factory=list)]
 
 
 class Poll(Channel):
@@ -46,7 +53,7 @@ def first_party() -> dict[str, type[Channel]]:
     return plugins.types
 
 
-SCHEMA = compose({**first_party(), "poll": Poll})
+SCHEMA = compose({**first_party(), "poll": Poll}, {"audit": Audit, "gate": Model})
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 
@@ -80,6 +87,8 @@ def test_built_in_config_fits() -> None:
         "server: {listen: ['127.0.0.1:1', '[::1]:1', 'unix:/x'], origins: any, drain: 5m}",
         "server: {origins: ['https://a.example', same, 'https://*.a.example']}\nplugins: [a, b]",
         "server: {hosts: [a.example, 'a.example:1'], limits: {max_waiting: 5}}",
+        "plugins: [audit, {plugin: gate}, {plugin: audit, file: x, pools: [{size: '${N}'}]}]",
+        "plugins: [{plugin: of_nobody, a: 1}]",
     ],
 )
 def test_what_is_right_fits(text: str) -> None:
@@ -98,6 +107,11 @@ def test_what_is_right_fits(text: str) -> None:
         "server: {limits: {max_waiting: 0}}",
         "server: {limits: {memory: 1MB}}",
         "channels: {a: {plugin: zebra, path: /a}}",
+        "plugins: [{plugin: audit}]",
+        "plugins: [{plugin: audit, file: x, flie: y}]",
+        "plugins: [{plugin: audit, file: x, pools: [{sise: 1}]}]",
+        "plugins: [{plugin: gate, file: x}]",
+        "plugins: [{file: x}]",
         "channels: {a: {plugin: echo}}",
         entry(""),
         entry("question: 7"),

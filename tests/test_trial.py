@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import make
 
-from realtime.trial import Manners, Trial, Trouble, as_data, until
+from realtime.findings import Trouble
+from realtime.trial import Manners, Trial, as_data, until
 
 GREETER = """
 import asyncio
@@ -33,10 +34,12 @@ def register_channels():
 
 
 @asynccontextmanager
-async def trial(directory: Path, manners: Manners, path: str = "/g") -> AsyncIterator[Trial]:
+async def trial(
+    directory: Path, manners: Manners, path: str = "/g", source: str = GREETER
+) -> AsyncIterator[Trial]:
     """A trial of a channel that wants to be told a name."""
     config = f'channels: {{g: {{plugin: greeter, path: "{path}"}}}}\n'
-    server = make(directory, config, {"greeter.py": GREETER})
+    server = make(directory, config, {"greeter.py": source})
     server.load()
     tried = Trial(server, "g", manners)
     async with server:
@@ -72,6 +75,29 @@ async def test_who_does_not_get_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             await tried.join("websocket")
     assert caught.value.finding.place.endswith("greeter.py:8: client.name = (await client.receive()).data")
     assert "--say TEXT" in caught.value.finding.remedy
+
+
+async def test_who_is_not_let_in(tmp_path: Path) -> None:
+    """Who is closed for want of a token is told how to give one."""
+    refuses = GREETER.replace("client.name = ", "await client.close(4401); client.name = ")
+    async with trial(tmp_path, Manners(), source=refuses) as tried:
+        with pytest.raises(Trouble, match="before it had joined: 4401") as caught:
+            await tried.join("websocket")
+    assert "-H 'Authorization: Bearer TOKEN', --query NAME=VALUE" in caught.value.finding.remedy
+
+
+async def test_what_makes_it_slow_is_told_at_once(tmp_path: Path) -> None:
+    """The first time that a plugin holds the event loop somebody is told, while the trial goes on."""
+    said: list[str] = []
+    async with trial(tmp_path, Manners(says=["x"])) as tried:
+        tried.tell = said.append
+        with tried.observed():
+            for number in range(2):
+                watchdog = logging.getLogger("realtime.watchdog")
+                watchdog.warning("the event loop was held by plugin 'greeter' %d", number)
+    assert said == [
+        "starts: the event loop was held by plugin 'greeter' 0; meanwhile all waits, so this may take long"
+    ]
 
 
 async def test_log_and_warnings_are_seen(tmp_path: Path) -> None:

@@ -129,6 +129,64 @@ def test_type_of_another_plugin(quiz: Path) -> None:
     assert ended.returncode == 0
 
 
+LISTENER = """
+from contextlib import asynccontextmanager
+from realtime import hookimpl
+
+
+@asynccontextmanager
+async def listening(bus):
+    async with bus.observe("first/*", "second"):
+        await bus.publish("second", "hi")
+        yield
+
+
+@hookimpl
+def register_services(bus):
+    return [listening(bus)]
+"""
+
+
+def test_topics_of_other_channels(quiz: Path) -> None:
+    """A plugin that observes the topic of another channel, and publishes to it, finds it in a trial."""
+    (quiz / "plugins" / "listener.py").write_text(LISTENER)
+    (quiz / "config.yaml").write_text(
+        f"plugins: [listener]\n{CONFIG}".replace("no_such", "echo").replace(", enabled: false", "")
+    )
+    ended = run(quiz, "plugins", "test", "other", "--only", "welcome")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_plugin_that_is_no_channel(quiz: Path) -> None:
+    """It is said how it is tried: with a channel of a config that has it."""
+    (quiz / "plugins" / "listener.py").write_text(LISTENER)
+    ended = run(quiz, "plugins", "test", "listener")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        1,
+        "",
+        "listener is no channel: name a channel of a config that has it under plugins: "
+        "(python -m realtime plugins test CHANNEL -c FILE)\n",
+    )
+
+
+def test_what_was_asked_for_is_told_first(quiz: Path) -> None:
+    """A name that is mistyped stands before other mistakes of the config."""
+    (quiz / "config.yaml").write_text(CONFIG.replace("drain: 1h", "drain: 1"))
+    ended = run(quiz, "plugins", "test", "quizz")
+    first, *_, last = [line for line in ended.stderr.splitlines() if not line.startswith(" ")]
+    assert first == "channels.conformance.plugin: there is no plugin 'quizz', did you mean 'quiz'?"
+    assert last.startswith("config.yaml:1:"), ended.stderr
+
+
+def test_flood(quiz: Path) -> None:
+    """What happens again and again at one place is told once, with how often."""
+    source = QUIZ.replace("await client", "client")
+    (quiz / "plugins" / "quiz.py").write_text(source)
+    ended = run(quiz, "plugins", "test", "quiz", "--set", "answer=x", "--only", "burst")
+    (happened,) = re.findall("happened: +(.*)", ended.stdout)
+    assert re.fullmatch(r"coroutine 'Client.send' was never awaited \(100[0-9] times\)", happened)
+
+
 def test_report(quiz: Path) -> None:
     """A check that fails says what was done, what happened, where, and what to do about it."""
     source = QUIZ.replace("await client.send(", "await client.send(1 + ")
@@ -138,7 +196,7 @@ def test_report(quiz: Path) -> None:
     assert re.fullmatch(
         r"conformance: plugin quiz, /conformance, plugins test\n"
         r"ok       starts       .*\n"
-        r"FAILED   burst        Every message of many is heard\.\n"
+        r"FAILED   burst        on_message comes to its end for every message of many, .*\.\n"
         r"    did:       20 clients that say 50 messages each, all at once\n"
         r"    happened:  the client was closed: 1011 the channel has a bug\n"
         r"    place:     \S+/plugins/quiz\.py:13: await client\.send\(1 \+ self.*\n"
@@ -157,6 +215,17 @@ def test_channel_that_nobody_gets_into(tmp_path: Path) -> None:
     assert "no name came within 0.2s" in ended.stdout
     assert "give it: --say TEXT, or --query NAME=VALUE" in ended.stdout
     assert "skipped  churn        no client gets in: see welcome\n" in ended.stdout
+
+
+def test_client_that_may_not_publish(tmp_path: Path) -> None:
+    """What is skipped because clients are not allowed to says how they are let in."""
+    options = ("--set", "allow.publish=nobody", "--only", "burst", "--only", "idempotency")
+    ended = run(tmp_path, "plugins", "test", "echo", *options)
+    assert ended.returncode == 0, ended.stdout
+    assert re.findall("(?m)^skipped +([a-z]+) .*; give its clients .* -H .*--query", ended.stdout) == [
+        "burst",
+        "idempotency",
+    ]
 
 
 def test_time_is_bounded(
