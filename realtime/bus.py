@@ -88,6 +88,7 @@ class Bus:
         their logs may hold together."""
         self._loop: Scheduler = loop or asyncio.get_running_loop()
         self.now = self._loop.time
+        #: The time by which messages are stamped, in seconds since 1970; in a test that of its clock.
         self.wall_time = wall_time
         #: What the logs of all topics hold, in bytes.
         self.size: int = 0

@@ -14,11 +14,11 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pluggy
 from aiohttp import web
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
@@ -161,6 +161,7 @@ def check_defaults(label: str, settings: type[Model], model: type[Model] | None 
     ``model``: what they are checked by, if not by the settings themselves.
     """
     model = model or settings
+    _check_sections(label, settings)
     made = settings.model_construct()
     defaults = {
         key: getattr(made, key)
@@ -191,6 +192,22 @@ def check_defaults(label: str, settings: type[Model], model: type[Model] | None 
             said = f"its default is refused{at and f' at {at}'}: {wanted(item)}, not {value!r}{near}"
         if said:
             raise PluginProblem(f"{label}.{key}: {said}{line_of(settings, key)}")
+
+
+def _check_sections(label: str, settings: type[Model]) -> None:
+    """Refuse a section that would take any key: of what is mistyped nobody would hear."""
+    for key, field in settings.model_fields.items():
+        found: list[Any] = [field.annotation]
+        for one in found:  # what is in it is looked at, too
+            if (
+                isinstance(one, type)
+                and issubclass(one, BaseModel)
+                and one.model_config.get("extra") != "forbid"
+            ):
+                name = one.__name__
+                wrong = f"would take any key in a {name}: write class {name}(Model), of realtime"
+                raise PluginProblem(f"{label}.{key} {wrong}{line_of(one)}")
+            found += get_args(one)
 
 
 def _validates(settings: type[Model], field: FieldInfo) -> bool:

@@ -441,6 +441,15 @@ GROUPS: dict[str, list[Mistake]] = {
             dice("class Settings(Channel.Settings):  # here\n    luck: random.Random", top="import random"),
         ),
         Mistake(
+            "a section whose class is pydantic's, and not the server's",
+            "dice: Dice.Settings.faces would take any key in a Face: write class Face(Model), of realtime",
+            "`class Face(Model)`: a section that knows its keys and converts nothing",
+            dice(
+                "class Settings(Channel.Settings):\n    faces: list[Face] = []",
+                top="from pydantic import BaseModel\n\nclass Face(BaseModel):  # here\n    name: str",
+            ),
+        ),
+        Mistake(
             "the default of a duration as a config would have it",
             "dice: Dice.Settings.pause: '30s' is how a config has it; a default is what that means: 30.0",
             "`pause: Duration = 30.0`: a `Duration` is a number of seconds, a `Size` one of bytes",

@@ -22,7 +22,7 @@ from realtime.values import Model
 
 #: Of these classes the host uses more than is promised; this is what is.
 PROMISED = {
-    "Bus": "publish publish_threadsafe subscribe observe topic topics size counters",
+    "Bus": "publish publish_threadsafe subscribe observe topic topics size counters wall_time",
     "Topic": "name position epoch history members subscribers size",
     "Server": "config ready bus channels addresses load start stop reload",
     "Subscription": "__aenter__ __aexit__ __aiter__ __anext__",
