@@ -290,7 +290,7 @@ class Checks(Trial):
                         note(what, "as binary" if opcode == BINARY else "")
                     peer.abort()
                 if self.manners.says:
-                    peer = await self.begin("websocket")
+                    self.number += 1
                     peer = await self.dial(self.opening("websocket", self.number) + frame(TEXT, data))
                     await until(lambda: peer.end is not None, 0.02)  # noqa: B023
                     if peer.end and peer.end[0] == 1011:
