@@ -140,6 +140,7 @@ class Clock:
             calls += 1
             return call_soon(callback, *args, context=context)
 
+        # No loop says whether it has work; what it is given to do can be counted.
         self._loop.call_soon = counted  # type: ignore[assignment, method-assign]
         try:
             for _ in range(MOST_TURNS):

@@ -97,9 +97,9 @@ class Checks(Trial):
                 await self.join("websocket")
                 transport = "v1"
             first = await self.join(transport)
-            await until(lambda: bool(first.position))  # noqa: B023
+            await until(lambda: bool(first.position))  # noqa: B023  # awaited in its turn
             second = await self.join(transport, since=first.position)
-            await until(lambda: bool(second.outcome))  # noqa: B023
+            await until(lambda: bool(second.outcome))  # noqa: B023  # awaited in its turn
             if second.outcome != "recovered":
                 self.fail(f"{transport}: resuming from {first.position!r} was {second.outcome!r}")
         if self.serves("json"):
@@ -128,7 +128,7 @@ class Checks(Trial):
         with traced():
             for piece in pieces * 5:
                 peer = await self.dial(piece)
-                await asyncio.sleep(random.random() / 500)
+                await asyncio.sleep(random.random() / 500)  # it goes at any moment
                 peer.abort()
             await self.calm()
             await until(lambda: self.descriptors() <= descriptors and len(self.tasks()) <= len(tasks), 2.0)
@@ -157,7 +157,7 @@ class Checks(Trial):
         now = asyncio.get_running_loop().time()
         for later in (26.0, 26.0 + 9.0):
             link.beat(now + later)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what that asks for is written
         del client, link
         if not await until(lambda: peer.gone):
             self.fail("it was still connected after its time")
@@ -181,7 +181,7 @@ class Checks(Trial):
         with traced():
             for _ in range(count // 20):
                 talker.say(self.said(text, v1=self.v1) * 20)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # others have their turns in between
             count -= count % 20
             within = max(PATIENCE, 5 * alone * count)
             heard = await until(lambda: self.heard >= before + count or talker.gone, within)
@@ -292,7 +292,7 @@ class Checks(Trial):
                 if self.manners.says:
                     self.number += 1
                     peer = await self.dial(self.opening("websocket", self.number) + frame(TEXT, data))
-                    await until(lambda: peer.end is not None, 0.02)  # noqa: B023
+                    await until(lambda: peer.end is not None, 0.02)  # noqa: B023  # awaited in its turn
                     if peer.end and peer.end[0] == 1011:
                         note(what, "as a greeting")
                     peer.abort()
@@ -370,7 +370,7 @@ class Checks(Trial):
             for _ in range(5):
                 begun = len(self.known)
                 peer = await self.dial(self.opening("websocket", number) + self.greeting(number))
-                await until(lambda: len(self.known) > begun, 1.0)  # noqa: B023
+                await until(lambda: len(self.known) > begun, 1.0)  # noqa: B023  # awaited in its turn
                 peer.abort()
             await self.calm()
 
