@@ -42,6 +42,7 @@ from pathlib import Path
 import public
 import pytest
 from chromium import browser, tab
+from command import PLAIN
 from needs import curl
 from reference import API, api, generated, tables
 from servers import closed_port
@@ -204,7 +205,7 @@ class Reader:
         # What is installed to be edited is found by a file that only a directory for packages may have.
         (directory / "sitecustomize.py").write_text(f"import site\nsite.addsitedir({str(installed)!r})\n")
         self._environment = {
-            **os.environ,
+            **PLAIN,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{directory}:{installed}:{Path(realtime.__file__).parent.parent}",
             "CURL_HOME": str(directory),
