@@ -8,18 +8,19 @@ is installed, is for whom ``server.inspect`` permits. The JSON is a contract: ke
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import hdrs, web
 
+from realtime import auth
 from realtime.assembly import Assembly
-from realtime.auth import check_origin
 from realtime.channel import Channel
 from realtime.origins import sharing
 from realtime.paths import variables
-from realtime.permissions import permitted
+from realtime.permissions import Identity, permitted
 from realtime.proxies import is_local
 from realtime.topic import Topic
 
@@ -27,33 +28,64 @@ PATH = "/-/channels"
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
 
+class Asker(NamedTuple):
+    """Who asks, and what the answer says beside what it is."""
+
+    request: web.Request
+    identity: Identity | None
+    #: Whether this one may know of others.
+    whole: bool
+    headers: dict[str, str]
+
+
+Answer = Callable[[Assembly, Asker], Awaitable[web.StreamResponse]]
+
+
+def route(assembly: Assembly, path: str, answer: Answer) -> list[web.RouteDef]:
+    """What serves one path of the server's own; a page of another origin asks first (OPTIONS)."""
+    handle = partial(_handle, assembly, answer)
+    return [web.get(path, handle), web.options(path, handle)]
+
+
 def routes(assembly: Assembly) -> list[web.RouteDef]:
-    """What serves it; a page of another origin asks first (OPTIONS)."""
-    handle = partial(_handle, assembly)
-    return [web.get(PATH, handle), web.options(PATH, handle)]
+    """What serves the list of channels."""
+    return route(assembly, PATH, _channels)
 
 
-async def _handle(assembly: Assembly, request: web.Request) -> web.Response:
+def check(assembly: Assembly, asker: Asker) -> None:
+    """Raises the HTTP error of one who may not know of others."""
+    if not asker.whole:
+        rule = assembly.config.server.inspect
+        text = f"who may see this: {rule} (server.inspect in the config)\n"
+        raise auth.refused(text, asker.identity if rule not in ("local", "nobody") else Identity(name=""))
+
+
+async def _handle(assembly: Assembly, answer: Answer, request: web.Request) -> web.StreamResponse:
     settings = assembly.config.server
     headers = {"Cache-Control": "no-store", "Vary": "Origin", "X-Content-Type-Options": "nosniff"}
     if origin := request.headers.get(hdrs.ORIGIN):
         headers |= sharing(origin, settings.origins, METHODS)
     try:
-        check_origin(request, settings.origins, settings.url)
+        auth.check_origin(request, settings.origins, settings.url)
         if request.method == hdrs.METH_OPTIONS:
             return web.Response(status=204, headers={"Allow": ", ".join(METHODS), **headers})
         identity = await assembly.gate.authenticate(request)
+        whole = permitted(settings.inspect, identity, local=is_local(request))
+        return await answer(assembly, Asker(request, identity, whole, headers))
     except web.HTTPException as error:
         error.headers.update(headers)
         raise
-    site = settings.url or f"{request.scheme}://{request.host}"
+
+
+async def _channels(assembly: Assembly, asker: Asker) -> web.Response:
+    request = asker.request
+    site = assembly.config.server.url or f"{request.scheme}://{request.host}"
     site += request.rel_url.raw_path.removesuffix(PATH)  # where somebody's application has it
     channels = [_shown(channel, site) for channel in assembly.channels.values()]
-    whole = permitted(settings.inspect, identity, local=is_local(request))
-    if whole:
+    if asker.whole:
         _add_what_goes_on(channels, assembly)
-    body = orjson.dumps({"whole": whole, "channels": channels})
-    return web.Response(body=body, content_type="application/json", headers=headers)
+    body = orjson.dumps({"whole": asker.whole, "channels": channels})
+    return web.Response(body=body, content_type="application/json", headers=asker.headers)
 
 
 def _add_what_goes_on(shown: list[dict[str, Any]], assembly: Assembly) -> None:

@@ -340,9 +340,9 @@ class Gate:
         if not allow.permits(action, identity, local=is_local(request)):
             rule = getattr(allow, action)
             text = f"who may {action} here: {rule} (allow.{action} in the config)\n"
-            return _refused(text, identity if rule not in ("local", "nobody") else Identity(name=""))
+            return refused(text, identity if rule not in ("local", "nobody") else Identity(name=""))
         if identity is not None and not identity.covers(action, topic):
-            return _refused(f"you may not {action} here: your token is for other topics\n", identity)
+            return refused(f"you may not {action} here: your token is for other topics\n", identity)
         return None
 
     def denied(self, identity: Identity | None, action: Action, topic: str) -> web.HTTPException | None:
@@ -356,14 +356,14 @@ class Gate:
                         wrong = f"it answered {answer!r}; it is to be True, False or None"
                         raise TypeError(f"{wrong}{_in(authorize)}")
                     if not answer:
-                        return _refused(f"you may not {action} here: {owner} does not allow it\n", identity)
+                        return refused(f"you may not {action} here: {owner} does not allow it\n", identity)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 log.exception(
                     "authorize of %s failed; what was asked for is denied%s", owner, remedy(error)
                 )
-                return _refused(f"you may not {action} here: {owner} has a bug\n", identity)
+                return refused(f"you may not {action} here: {owner} has a bug\n", identity)
         return None
 
 
@@ -389,7 +389,7 @@ def _one_word(token: str) -> str:
     return token
 
 
-def _refused(text: str, identity: Identity | None) -> web.HTTPException:
+def refused(text: str, identity: Identity | None) -> web.HTTPException:
     """401 where it would help to say who one is, else 403."""
     if identity is None:
         return web.HTTPUnauthorized(text=text, headers={hdrs.WWW_AUTHENTICATE: "Bearer"})

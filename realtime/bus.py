@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
 from realtime.observing import Observation
 from realtime.topic import MAX_WRITE, Topic, TopicOptions
+from realtime.traffic import Histogram, Traffic
 
 log = logging.getLogger("realtime.bus")
 
@@ -92,8 +93,12 @@ class Bus:
         self.wall_time = wall_time
         #: What the logs of all topics hold, in bytes.
         self.size: int = 0
-        #: writes, bytes, yields, lags, laps, missed, overruns, refused, shed: since the start.
+        #: yields, lags, laps, missed, overruns, refused, shed (bytes): since the start.
         self.counters: Counter[str] = Counter()
+        #: What has gone through the topics of each channel, by its name.
+        self.traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
+        #: How long published messages took to be handed to each client.
+        self.delays = Histogram()
         self._thread = threading.get_ident()
         self.limit(topics, memory)
         self._declared: dict[str, TopicOptions] = {}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, unquote_to_bytes
 
 #: The longest value of a variable, in bytes of UTF-8.
 MAX_VALUE = 255
@@ -64,6 +64,11 @@ def is_reserved(path: str) -> bool:
 def route_pattern(path: str) -> str:
     """The same path as aiohttp's router spells it. Values are checked later, by :func:`topic_name`."""
     return _VARIABLE.sub(lambda match: f"{{{match[1]}:{'[^/]*' if not match[2] else '(?s:.*)'}}}", path)
+
+
+def filled(path: str, values: Mapping[str, str]) -> str:
+    """The path with the values of its variables, as it stands in a URL."""
+    return _VARIABLE.sub(lambda match: quote(values[match[1]], safe="/"), path)
 
 
 def shape(path: str) -> str:

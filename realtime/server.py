@@ -36,6 +36,7 @@ from realtime.transports.handshake import wants_websocket
 from realtime.transports.takeover import cut
 from realtime.values import Address
 from realtime.watchdog import Watchdog
+from realtime.watching import Watching
 
 log = logging.getLogger("realtime.server")
 
@@ -58,6 +59,8 @@ class Server:
         self.ready = False
         #: The bus; there once it is loaded.
         self.bus: Bus
+        #: Every connection; there once it is loaded.
+        self.connections: Connections
         #: Everything that the config names; there once it is loaded, though something may be wrong with it.
         self.assembly: Assembly | None = None
         #: What it listens on, with the ports that were chosen where the config says 0.
@@ -67,7 +70,8 @@ class Server:
         self.lifespans = Lifespans()
         #: What notices that the event loop is held; there from the start on, unless it is off.
         self.watchdog: Watchdog | None = None
-        self._connections: Connections
+        #: What it counts, and who watches that; there once it is loaded.
+        self.watching: Watching
         self._descriptors: int
         self._telling: Bucket  # how often the log is told that somebody was turned away
         self._waiting: Waiting
@@ -89,11 +93,12 @@ class Server:
         limits, loop = self.config.server.limits, asyncio.get_running_loop()
         self.bus = Bus(loop, topics=limits.topics, memory=limits.memory)
         self._descriptors = descriptors()
-        self._connections = Connections(loop, self._limits)
+        self.connections = Connections(loop, self._limits)
         self._waiting = Waiting(self._limits.max_waiting)
         self._telling = Bucket(Rate(1, 1), loop.time())
+        self.watching = Watching(self)
         built, prefix = build(self.config, self.bus), self._table.prefix
-        self.assembly = Assembly(self.config, self.bus, self._connections, built, prefix=prefix)
+        self.assembly = Assembly(self.config, self.bus, self.connections, built, prefix=prefix)
         if self.assembly.problems:
             raise ConfigError(*self.assembly.problems)
         for name, options in self.assembly.options.items():
@@ -164,7 +169,7 @@ class Server:
                 os.unlink(self._files.pop())
         for listener in self._listeners:
             listener.close()
-        if not self._connections.draining:
+        if not self.connections.draining:
             await self.drain()
         if self._runner is not None:
             http, transports = self._runner.server, []
@@ -180,6 +185,7 @@ class Server:
                 cut(transport)  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)  # the transports that were cut say so in the next turn
         self.bus.close()
+        await self.watching.stats.stop()
         if self.watchdog is not None:
             self.watchdog.stop()
 
@@ -195,7 +201,7 @@ class Server:
         what only another process can have; then everything goes on as it was. So it does when this is
         cancelled, unless the server goes by the new config already: then the rest is still done.
         """
-        if not self._loaded or self._connections.draining:
+        if not self._loaded or self.connections.draining:
             raise StartError("only a server that runs can be reloaded")
         task = asyncio.create_task(self._reload(config, anew), name="reload")
         self._reloads[task] = False
@@ -224,7 +230,7 @@ class Server:
                 for name in topics:
                     self.bus.declare(name, after.options[name])
                 await after.begin(self.lifespans, fresh)
-                told = changes(before, after, self._connections)
+                told = changes(before, after, self.connections)
                 routes, dispatcher = self._prepare(after)
             except BaseException:
                 begun = [one for one in self.lifespans.of(fresh) if one not in leaving]
@@ -241,7 +247,7 @@ class Server:
             grace = self.config.server.drain
             ended = [old for name, old in before.channels.items() if after.channels.get(name) is not old]
             ends = {client: change.end for change in told for client in change.clients}
-            await self._connections.close_some(ends, ended, (CLIENTS - LIFESPANS) * grace)
+            await self.connections.close_some(ends, ended, (CLIENTS - LIFESPANS) * grace)
             await self.lifespans.leave(leaving, LIFESPANS * grace)
             for name in before.channels.keys() - after.channels.keys():
                 self.bus.forget(name)
@@ -255,7 +261,7 @@ class Server:
             for _ in building(config, self.bus, built, before.keeps):
                 await asyncio.sleep(0)
             prefix = self._table.prefix
-            return Assembly(config, self.bus, self._connections, built, before, prefix=prefix)
+            return Assembly(config, self.bus, self.connections, built, before, prefix=prefix)
         except BaseException:
             built.plugins.modules.undo()
             raise
@@ -266,11 +272,12 @@ class Server:
         assert before is not None
         settings = self.config.server
         self.bus.limit(settings.limits.topics, settings.limits.memory)
-        self._connections.limit(self._limits)
+        self.connections.limit(self._limits)
         self._waiting.most = self._limits.max_waiting
         for name, options in after.options.items():
             self.bus.declare(name, options)
         after.take_over()
+        self.watching.take_over()
         self._guard()
         if settings.watchdog != before.config.server.watchdog:
             self._watch()
@@ -290,6 +297,7 @@ class Server:
             self.load()
         assert self.assembly is not None
         self._watch()
+        self.watching.stats.start()
         await self.assembly.begin(self.lifespans, self.assembly.owners)
 
     def _watch(self) -> None:
@@ -306,7 +314,7 @@ class Server:
         self.ready = False
         now, drain = asyncio.get_running_loop().time, self.config.server.drain
         begun = now()
-        self._connections.draining = True
+        self.connections.draining = True
         reloads = list(self._reloads)
         for task in reloads:  # what they have begun is ended like the rest
             task.cancel()
@@ -317,8 +325,8 @@ class Server:
         await self.lifespans.stop(LIFESPANS * drain)
         reason = "the server is shutting down, come back soon"
         left = begun + CLIENTS * drain - now()
-        await self._connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
-        self._connections.heartbeat.stop()
+        await self.connections.close_all(CloseCode.SHUTTING_DOWN, reason, max(left, 0.05))
+        self.connections.heartbeat.stop()
         if reloads:
             await asyncio.wait(reloads, timeout=SHUTDOWN)
 
@@ -345,14 +353,14 @@ class Server:
         """What speaks with whoever has just connected."""
         http, loop = self._runner.server if self._runner else None, asyncio.get_running_loop()
         # Without a descriptor it could not even be told, and the process could open no file.
-        full = http is None or len(http.connections) + len(self._connections) >= self._descriptors
+        full = http is None or len(http.connections) + len(self.connections) >= self._descriptors
         if http is None or (full and not self._waiting.make_room()):
             if self._telling.take(loop.time()):
                 log.warning(
                     "turned away: the process may have no more connections (ulimit -n, LimitNOFILE)"
                 )
             return TurnedAway()
-        return Http(http, self._waiting, loop, self._connections.patience)
+        return Http(http, self._waiting, loop, self.connections.patience)
 
     def _encrypt(self, connection: ssl.SSLObject, *_: object) -> None:
         """The next handshake has the certificate of the config as it is now."""
@@ -392,7 +400,7 @@ class Server:
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
-        own += [*about.routes(assembly), *assets.routes()]
+        own += [*about.routes(assembly), *self.watching.routes(assembly), *assets.routes()]
         routes += [Route("server", definition) for definition in own]
         return routes, self._table.dispatcher(routes)
 
@@ -425,10 +433,14 @@ class Server:
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"live": True})
 
-    async def _ready(self, request: web.Request) -> web.Response:
+    @property
+    def unready(self) -> list[str]:
+        """Why ``/-/ready`` says no, in words; empty while it says yes."""
         reasons = [f"the lifespan of {spell(owner)} has ended" for owner in self.lifespans.dead]
-        if not self.ready:
-            reasons.append("shutting down")
+        return reasons if self.ready else [*reasons, "shutting down"]
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reasons = self.unready
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def _refuse(self, request: web.Request) -> NoReturn:

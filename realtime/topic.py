@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from realtime.encodings import Form
@@ -87,6 +88,8 @@ class Topic(Log):
         #: Its name: that of its channel, and the values of the path variables, joined by ``/``.
         self.name = name
         self.options = options
+        #: What is counted of its channel.
+        self.traffic = bus.traffic[name.partition("/")[0]]
         #: Who is here, as the plugin that owns the topic sees it: any hashable, in order, each with what
         #: is told of it (JSON), or None where nothing is.
         self.members: dict[Any, dict[str, Any] | None] = {}
@@ -114,7 +117,9 @@ class Topic(Log):
         self._floor: float = math.inf
         self._batches: dict[tuple[Form, int], _Batch] = {}
         self._pass: Iterator[Subscriber] | None = None  # the live ones still to be visited
-        self._stale = False  # somebody live may stand before the head
+        self._pass_since = 0.0
+        self._stale = False  # somebody live may stand before the head, …
+        self._stale_since = 0.0  # … since then, as perf_counter() has it: the loop's clock may be coarse
 
     def keep(self, options: TopicOptions) -> None:
         """Keep from now on what these options say."""
@@ -158,7 +163,10 @@ class Topic(Log):
         self.bus.size += entry.size
         self._batches.clear()
         self.evict(now)
-        self._stale = True  # after evict(): this message alone is no burst
+        self.traffic.published += 1
+        if not self._stale:
+            self._stale = True  # after evict(): this message alone is no burst
+            self._stale_since = perf_counter()
         for reader in self.readers:
             reader.set()
         self.bus.wake(self)
@@ -280,7 +288,7 @@ class Topic(Log):
         while self._pass is not None or self._stale:
             if self._pass is None:
                 self._stale = False
-                self._pass = iter(list(self.live))
+                self._pass, self._pass_since = iter(list(self.live)), self._stale_since
             if not self._continue_pass(self._pass, deadline):
                 return False
             self._pass = None
@@ -299,7 +307,7 @@ class Topic(Log):
         start = end = -1
         data = b""
         excluded: frozenset[int] = frozenset()
-        writes = size = 0
+        writes = size = delivered = 0
         try:
             for subscriber in subscribers:
                 if subscriber.state is not LIVE:
@@ -321,12 +329,17 @@ class Topic(Log):
                 if own:
                     writes += 1
                     size += len(own)
+                    delivered += end - start
                     subscriber.written_at = began
                     subscriber.write(own)
-                    if writes % _STRIDE == 0 and now() > deadline:
-                        return False
+                    if writes % _STRIDE == 0:
+                        self.bus.delays.add(perf_counter() - self._pass_since, _STRIDE)
+                        if now() > deadline:
+                            return False
         finally:
-            self._count(writes, size)
+            if writes % _STRIDE:
+                self.bus.delays.add(perf_counter() - self._pass_since, writes % _STRIDE)
+            self._count(writes, size, delivered)
         return True
 
     def catch_up(self, subscriber: Subscriber) -> None:
@@ -348,6 +361,8 @@ class Topic(Log):
 
     def _step(self, subscriber: Subscriber) -> None:
         start = subscriber.cursor
+        if subscriber not in self.newcomers:  # what they replay was for others in its time
+            self.bus.delays.add(self.bus.now() - self.entry(start + 1).stamp)
         data, end, excluded = self._join(subscriber.form, start)
         stop = subscriber.next_direct
         if stop is not None and stop < end:
@@ -355,7 +370,7 @@ class Topic(Log):
         elif excluded and id(subscriber.owner) in excluded:
             data = self._private(subscriber, start, end)
         subscriber.cursor = end
-        self._write(subscriber, data)
+        self._write(subscriber, data, end - start)
 
     def _join(self, form: Form, start: int) -> _Batch:
         """What follows ``start`` in this form, up to the head or :data:`MAX_WRITE`."""
@@ -390,15 +405,17 @@ class Topic(Log):
         )
         return form.wrap(data) if data else b""
 
-    def _write(self, subscriber: Subscriber, data: bytes) -> None:
+    def _write(self, subscriber: Subscriber, data: bytes, messages: int = 0) -> None:
         if data:  # else all of it is excluded, or not shown in this form
-            self._count(1, len(data))
+            self._count(1, len(data), messages)
             subscriber.written_at = self.bus.now()
             subscriber.write(data)
 
-    def _count(self, writes: int, size: int) -> None:
-        self.bus.counters["writes"] += writes
-        self.bus.counters["bytes"] += size
+    def _count(self, writes: int, size: int, messages: int) -> None:
+        traffic = self.traffic
+        traffic.writes += writes
+        traffic.bytes += size
+        traffic.delivered += messages
 
     def lag(self, subscriber: Subscriber) -> None:
         """Its sink is full: it is off the fast path until that has drained."""

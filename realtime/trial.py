@@ -260,8 +260,8 @@ class Trial:
         for peer in self.peers:
             peer.abort()
         self.peers.clear()
-        if not await until(lambda: not self.channel.clients and not len(self.server._connections), GONE):
-            left = len(self.channel.clients) or len(self.server._connections)
+        if not await until(lambda: not self.channel.clients and not len(self.server.connections), GONE):
+            left = len(self.channel.clients) or len(self.server.connections)
             raise Trouble(
                 self.stuck(
                     f"{left} clients are still there {GONE:g}s after their connections have ended", Do.LIMIT

@@ -555,7 +555,7 @@ async def test_message_whose_body_was_late(serve: Serve, again: Again) -> None:
     async with serve(CONFIG, {"dice.py": DICE}) as serving:
         head, _, body = posting("/dice", b"roll").partition(b"\r\n\r\n")
         async with wire.dial(serving.port, head + b"\r\n\r\n" + body[:1]) as poster:
-            await eventually(lambda: serving.server._connections.open["dice"] == 1)
+            await eventually(lambda: serving.server.connections.open["dice"] == 1)
             await serving.server.reload(again(CONFIG.replace("/dice}", "/dice, sides: 8}")))
             await poster.send(body[1:])
             answer, text = await poster.response()

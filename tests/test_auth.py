@@ -245,7 +245,7 @@ async def test_without_authorize_messages_go_straight_to_the_channel(serve: Serv
     """Where no plugin is to be asked, and all may publish, nothing stands in the way of a message."""
     async with serve(CHANNEL, FILES) as serving, websocket(serving.port, "/who"):
         channel = serving.server.channels["who"]
-        (client,) = [*serving.server._connections._all]
+        (client,) = [*serving.server.connections._all]
         assert client.on_message == channel.on_message  # type: ignore[attr-defined]
 
 

@@ -189,4 +189,4 @@ async def test_refused(serve: Serve, module: ModuleType, caplog: pytest.LogCaptu
         else:
             with pytest.raises(httpx.HTTPStatusError, match="403"):
                 await publish(module, serving.port)
-        assert serving.server._connections.refused["403"] == 1
+        assert serving.server.connections.refused["403"] == 1

@@ -577,8 +577,8 @@ def test_writes_are_counted() -> None:
     wires = [bed.join() for _ in range(3)]
     bed.publish("x")
     bed.idle()
-    counters = bed.bus.counters
-    assert (counters["writes"], counters["bytes"]) == (3, sum(len(wire.writes[0]) for wire in wires))
+    traffic = bed.bus.traffic["t"]
+    assert (traffic.writes, traffic.bytes) == (3, sum(len(wire.writes[0]) for wire in wires))
 
 
 def test_quiet_bus_does_nothing() -> None:

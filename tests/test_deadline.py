@@ -67,7 +67,7 @@ async def test_long_timeout_asks_for_no_look_of_its_own(serve: Serve) -> None:
         serve("channels: {slow: {plugin: slow, path: /}}", SLOW) as serving,
         websocket(serving.port, "/", text("wait")) as client,
     ):
-        (connection,) = serving.server._connections._all
+        (connection,) = serving.server.connections._all
         beating: Any = connection
         slot = beating.slot
         await eventually(lambda: beating._since > 0)

@@ -48,6 +48,7 @@ INNER = (
     "observing",
     "subscriber",
     "topic",
+    "traffic",
 )
 #: What is not the server's.
 CLIENTS = ("client", "links", "terminal")
@@ -85,6 +86,8 @@ COMMANDS = (
 AUTHORS = ("checks", "clockwork", "peer", "remedies", "scaffold", "testing", "transcript")
 #: What tries a plugin, as no author does.
 TRIALS = ("conformance", "findings", "leaks", "stranger", "trial", "verdicts")
+#: What counts, and tells whoever operates the server.
+MEASURES = ("metrics", "stats", "traffic", "watching")
 #: What tells people and their tools of the server; no message comes by.
 SHOWN = ("about", "assets", "portrait", "schema", "transports.page")
 #: What other distributions bring, by the name of what is imported.
@@ -327,7 +330,7 @@ def lines_of_code(file: Path) -> int:
 
 def test_core_is_read_in_an_afternoon() -> None:
     """The bus, the fan-out, the transports and the plugins' host stay under 5,000 lines of code."""
-    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + GUARDS + SHOWN + TRIALS
+    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + GUARDS + MEASURES + SHOWN + TRIALS
     assert sum(lines_of_code(file) for name, file in MODULES.items() if name not in others) < 5000
 
 
@@ -367,6 +370,11 @@ def test_tools_for_authors_are_read_in_an_hour() -> None:
 def test_trials_are_read_in_an_hour() -> None:
     """What tries a plugin stays under 1,300 lines of code."""
     assert sum(lines_of_code(MODULES[name]) for name in TRIALS) < 1300
+
+
+def test_measures_are_read_in_an_hour() -> None:
+    """What counts, and shows what was counted, stays under 600 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in MEASURES) < 600
 
 
 def test_what_is_shown_is_read_in_an_hour() -> None:

@@ -147,7 +147,7 @@ async def test_retry_keeps_it_going(
     monkeypatch.setattr(post_module, "LEAVE_GRACE", 0.05)
     async with serve(CONFIG, BOX) as serving:
         box: Any = serving.server.channels["box"]
-        open_now = serving.server._connections.open
+        open_now = serving.server.connections.open
         async with dial(serving.port, posting(*once)) as first:
             await soon(box.begun.wait())
             async with dial(serving.port, posting(*once)) as second:
@@ -189,7 +189,7 @@ async def test_retry_of_what_was_cancelled(serve: Serve, monkeypatch: pytest.Mon
     once = posting("/slow", b"hi", keyed())
     async with serve("channels: {slow: {plugin: slow, path: /slow}}", slow) as serving:
         channel: Any = serving.server.channels["slow"]
-        open_now = serving.server._connections.open
+        open_now = serving.server.connections.open
         async with dial(serving.port, once) as wire:
             await eventually(lambda: open_now["slow"] == 1)
             wire.reset()
@@ -207,7 +207,7 @@ async def test_retry_holds_a_place(serve: Serve) -> None:
     config = "channels: {box: {plugin: box, path: /box, limits: {max_clients: 2}}}"
     once = posting("/box?event=wait", b"hi", keyed())
     async with serve(config, BOX) as serving, dial(serving.port, once), dial(serving.port, once):
-        open_now = serving.server._connections.open
+        open_now = serving.server.connections.open
         await eventually(lambda: open_now["box"] == 2)
         assert (await post(serving.port, "/box", b""))[0].status == 503
         box: Any = serving.server.channels["box"]

@@ -339,7 +339,7 @@ async def test_thousand_clients_of_which_nobody_is_told(serve: Serve) -> None:
         await stack.aclose()
         await eventually(lambda: not room(serving).clients)
         assert room(serving).members("room") == []
-        assert (bus.topic("room").head, bus.counters["writes"]) == (0, 0)
+        assert (bus.topic("room").head, bus.traffic["room"].writes) == (0, 0)
 
 
 # Not announced

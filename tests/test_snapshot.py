@@ -294,7 +294,7 @@ async def test_client_that_does_not_read_is_cut(serve: Serve, monkeypatch: pytes
         dial(serving.port, request("/feed", JSON), receive_buffer=4096) as wire,
     ):
         await publish(serving, ENDLESS)
-        snapshots = serving.server._connections.snapshots
+        snapshots = serving.server.connections.snapshots
         await eventually(lambda: snapshots._value < connections.MAX_SNAPSHOTS)
         await eventually(lambda: snapshots._value == connections.MAX_SNAPSHOTS)
         assert len(await wire.rest()) < len(ENDLESS)
@@ -319,7 +319,7 @@ async def test_so_many_are_sent_at_once(serve: Serve, monkeypatch: pytest.Monkey
     async with serve(CONFIG, FEED) as serving, dial(serving.port, receive_buffer=4096) as first:
         await publish(serving, ENDLESS)
         await first.send(request("/feed", JSON))
-        await eventually(serving.server._connections.snapshots.locked)
+        await eventually(serving.server.connections.snapshots.locked)
         async with dial(serving.port, request("/rooms/a", JSON)) as second:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
@@ -331,7 +331,7 @@ async def test_so_many_are_sent_at_once(serve: Serve, monkeypatch: pytest.Monkey
 async def test_all_together_are_bounded(serve: Serve) -> None:
     """Those that are being sent take a hundred mebibytes at the most, whoever asks for them."""
     async with serve(CONFIG, FEED) as serving:
-        at_once = serving.server._connections.snapshots._value
+        at_once = serving.server.connections.snapshots._value
     assert at_once * MAX_SNAPSHOT <= 100 << 20
 
 
@@ -343,7 +343,7 @@ async def test_who_takes_nothing_makes_room(serve: Serve, monkeypatch: pytest.Mo
     async with serve(CONFIG, FEED) as serving, dial(serving.port, receive_buffer=4096) as first:
         await publish(serving, ENDLESS)
         await first.send(request("/feed", JSON))
-        await eventually(serving.server._connections.snapshots.locked)
+        await eventually(serving.server.connections.snapshots.locked)
         assert await seen(serving, "/rooms/a")
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from threading import get_ident
+from time import perf_counter
 
 from realtime.blame import not_the_plugins
 from realtime.channel import Channel, Client
@@ -25,6 +26,7 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
+from realtime.traffic import SAMPLE
 from realtime.transports.connections import STALL, Connections, log_bug, log_end, no_position, wrong_thread
 from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
@@ -54,7 +56,6 @@ class Connection(Deadline):
         "_inbox",
         "_loop",
         "_lost",
-        "_opened_at",
         "_paused_at",
         "_reading",
         "_ref",
@@ -68,6 +69,7 @@ class Connection(Deadline):
         "connections",
         "form",
         "on_message",
+        "opened_at",
         "outcome",
         "paused",
         "slot",
@@ -86,9 +88,7 @@ class Connection(Deadline):
     def __init__(self, connections: Connections, channel: Channel, topic: Topic, form: Form) -> None:
         super().__init__()
         self.connections = connections
-        self.channel = channel
-        self.topic = topic
-        self.form = form
+        self.channel, self.topic, self.form = channel, topic, form
         #: The bus does not write while this is set (``subscriber.Sink``).
         self.paused = False
         #: Whether a close has begun, from whichever side; nothing is written any more.
@@ -97,7 +97,7 @@ class Connection(Deadline):
         self.outcome = End(LOST, "the connection was lost")
         self.slot: int | None = None
         self._loop = asyncio.get_running_loop()
-        self._opened_at = self._loop.time()
+        self.opened_at = self._loop.time()
         self._lost = False
         #: Who hears the messages of this client.
         self.on_message: Callable[[Client, Message], Awaitable[Position | None]] = channel.on_message
@@ -147,8 +147,7 @@ class Connection(Deadline):
         """The socket is gone; what was said before is still heard."""
         self._lost = True
         self.subscriber.detach()
-        self.closed = True
-        self.paused = False
+        self.closed, self.paused = True, False
         self._inbox.append(self.outcome)
         self._wake()
         self._within(LEAVE_GRACE, self._give_up)
@@ -194,8 +193,8 @@ class Connection(Deadline):
             form = self.form
             if len(message.payload) > self.topic.bus.surely_fits:
                 self.topic.bus.check_size(self.topic, message)
-            data = form.encode(message)
-            if data:
+            if data := form.encode(message):
+                self.topic.traffic.sent += 1
                 self.subscriber.send(form.wrap(data))
 
     def close(self, code: int, reason: str) -> None:
@@ -288,7 +287,8 @@ class Connection(Deadline):
         it spares a future and a turn of the event loop per message. Where it has to wait, or fails, the
         task goes on with it. Never called by a task.
         """
-        waiter = self._waiter
+        waiter, traffic = self._waiter, self.topic.traffic
+        traffic.received += 1
         if not self._idle or self._budget <= 0 or self.paused or waiter is None or waiter.done():
             self._queue(item)
             if len(self._inbox) >= MAX_INBOX:
@@ -299,7 +299,10 @@ class Connection(Deadline):
         if message is None:
             return
         self._waiter, self._idle = None, False  # on_message may receive() from the client itself
+        began = 0.0 if traffic.received % SAMPLE else perf_counter()
         result = begin(self._loop, self._task, self._context, self.on_message, self.client, message)
+        if began:
+            traffic.seconds += SAMPLE * (perf_counter() - began)
         if type(result) is Begun:
             self._begun = result
             self.begin_waiting()
@@ -389,7 +392,7 @@ class Connection(Deadline):
             self.abort()
             if self._grace is not None:
                 self._grace.cancel()
-            (code, reason), seconds = self.outcome, self._loop.time() - self._opened_at
+            (code, reason), seconds = self.outcome, self._loop.time() - self.opened_at
             facts = {"code": int(code), "reason": reason, "seconds": round(seconds, 3)}
             self.connections.ended[code] += 1
             log_end(self.client, self.channel, f"left after {seconds:.1f}s: {code:d} {reason}", facts)
@@ -397,8 +400,7 @@ class Connection(Deadline):
 
     async def _serve(self) -> None:
         channel, client = self.channel, self.client
-        joined = False
-        resumed = self.subscriber.resumed
+        joined, resumed = False, self.subscriber.resumed
         if resumed.lossy and not self.form.marks:
             lost = f"{resumed.missed} messages are" if resumed.missed else "it is"
             self.close(CloseCode.TRY_AGAIN, f"the position cannot be resumed, {lost} no longer kept")
@@ -407,7 +409,7 @@ class Connection(Deadline):
         try:
             self.begin_waiting()
             try:
-                await channel.on_connect(client)
+                await self.topic.traffic.metered(channel.on_connect(client))
             except TimeoutError:
                 self.close(CloseCode.POLICY, "nothing was received in time")
             if self.closed:
@@ -417,7 +419,7 @@ class Connection(Deadline):
             self.topic.members[client] = None
             self.subscriber.start()
             self.begin_waiting()
-            await channel.on_join(client)
+            await self.topic.traffic.metered(channel.on_join(client))
             # Whom on_join has closed was never here; who is lost may have said something.
             if self._lost or not self.closed:
                 await arrive(channel, client, self.topic, self.send if self.form.marks else None)
@@ -442,7 +444,7 @@ class Connection(Deadline):
                 await self._leave()
 
     async def _listen(self) -> None:
-        in_a_row = 0
+        in_a_row, metered = 0, self.topic.traffic.metered
         while True:
             begun, error = self._begun, None
             while begun is None and not self.has_news:
@@ -462,11 +464,11 @@ class Connection(Deadline):
             try:
                 if begun is not None:
                     ref = self._ref
-                    position = await go_on(begun, error)
+                    position = await metered(go_on(begun, error))
                 else:
                     message, ref = await self._take(), self._ref
                     self.begin_waiting()
-                    position = await self.on_message(self.client, message)
+                    position = await metered(self.on_message(self.client, message))
             except Rejected as rejected:
                 self.reject(ref, rejected)
             else:
@@ -487,7 +489,7 @@ class Connection(Deadline):
         try:
             async with asyncio.timeout(LEAVE_GRACE):
                 await depart(channel, client, self.topic)
-                await channel.on_leave(client)
+                await self.topic.traffic.metered(channel.on_leave(client))
         except TimeoutError:
             channel.log.error("on_leave of %r did not end within %gs", client, LEAVE_GRACE)
         except BaseException as error:

@@ -97,6 +97,8 @@ class Connections:
         self.open: Counter[str] = Counter()
         self.users: Counter[str] = Counter()
         self.addresses: Counter[str] = Counter()
+        #: How many streams and WebSockets each channel has by each transport.
+        self.streams: Counter[tuple[str, str]] = Counter()
         #: How many were turned away before they began, by the key of the limit or else the status, …
         self.refused: Counter[str] = Counter()
         #: … and how many connections have ended, by the code.
@@ -169,12 +171,14 @@ class Connections:
     def add(self, connection: Open) -> None:
         """A connection begins."""
         self._all[connection] = None
+        self.streams[connection.channel.name, connection.client.transport] += 1
         self.count(connection.channel, connection.client, 1)
         self._empty.clear()
 
     def remove(self, connection: Open) -> None:
         """It is over, ``on_leave`` included."""
         del self._all[connection]
+        self.streams[connection.channel.name, connection.client.transport] -= 1
         self.count(connection.channel, connection.client, -1)
         self.heartbeat.forget(connection)
         self._look()

@@ -147,7 +147,7 @@ class Endpoint:
             refusal = self._gate.refusal(request, allow, "publish", identity, topic)
             if refusal or self._gate.asks:
                 connection.on_message = self._asking_first(connection.on_message, refusal)
-        await self._open(request, connection, response, since)
+        await begin(request, connection, response, since, self._introduction(request))
         return response
 
     async def _identify(self, request: web.Request) -> Identity | None:
@@ -181,30 +181,6 @@ class Endpoint:
             return kind(self._connections, self._channel, topic, form, self._max_message, bucket)
         streaming = StreamConnection if transport == "ndjson" else EventStreamConnection
         return streaming(self._connections, self._channel, topic, form_of(request, transport))
-
-    async def _open(
-        self, request: web.Request, connection: Connection, response: web.StreamResponse, since: Since
-    ) -> None:
-        if request.transport is None:
-            raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
-        connection.attach(request.transport)
-        # The place is held before the handshake is answered: what is published from the moment
-        # the client knows of the connection is for it.
-        topic, client = connection.topic, connection.client
-        connection.subscriber = topic.subscribe(connection, connection.form, client, since)
-        self._connections.add(connection)
-        try:
-            await response.prepare(request)
-            take_over(request, connection, self._connections.buffer)
-            connection.greet(self._introduction(request))
-            connection.watch()
-            connection.live()
-        except BaseException as error:
-            connection.subscriber.detach()
-            connection.transport.abort()
-            self._connections.remove(connection)
-            if not isinstance(error, ConnectionError):  # the client went while it was being answered
-                raise
 
     def _link(self, request: web.Request) -> str:
         return f"{self._url or f'{request.scheme}://{request.host}'}{request.rel_url.raw_path}"
@@ -292,6 +268,37 @@ class Endpoint:
                 raise _Overloaded(Full("limits.inbound_rate", rate, 429), wait)
         elif request.method != hdrs.METH_HEAD and not self._connections.may_connect():
             raise _Overloaded(Full("server.limits.connect_rate", "too many are connecting at once"))
+
+
+async def begin(
+    request: web.Request,
+    connection: Connection,
+    response: web.StreamResponse,
+    since: Since = None,
+    introduction: str = "",
+) -> None:
+    """Answer a request with a connection, whose client is known, and let it live."""
+    connections = connection.connections
+    if request.transport is None:
+        raise web.HTTPBadRequest  # it has gone while it was authenticated; nobody reads this
+    connection.attach(request.transport)
+    # The place is held before the handshake is answered: what is published from the moment
+    # the client knows of the connection is for it.
+    topic, client = connection.topic, connection.client
+    connection.subscriber = topic.subscribe(connection, connection.form, client, since)
+    connections.add(connection)
+    try:
+        await response.prepare(request)
+        take_over(request, connection, connections.buffer)
+        connection.greet(introduction)
+        connection.watch()
+        connection.live()
+    except BaseException as error:
+        connection.subscriber.detach()
+        connection.transport.abort()
+        connections.remove(connection)
+        if not isinstance(error, ConnectionError):  # the client went while it was being answered
+            raise
 
 
 class _Overloaded(web.HTTPServiceUnavailable):

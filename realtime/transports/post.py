@@ -149,9 +149,11 @@ class Post:
 
     async def _hear(self, client: Client, message: Message) -> Position | None:
         timeout = self._channel.settings.handler_timeout
+        traffic = self._channel.bus.traffic[self._channel.name]
+        traffic.received += 1
         try:
             async with asyncio.timeout(timeout) as limit:
-                position = await self._channel.on_message(client, message)
+                position = await traffic.metered(self._channel.on_message(client, message))
             if position is not None and type(position) is not Position:
                 raise no_position(self._channel, position)
             return position

@@ -50,7 +50,7 @@ def limited(limits: str, channels: str, more: str = "") -> str:
 
 def refused(serving: Serving) -> Counter[str]:
     """How many were turned away, by the limit."""
-    return serving.server._connections.refused
+    return serving.server.connections.refused
 
 
 async def closed(one: wire.Wire) -> wire.Frame:
@@ -107,7 +107,7 @@ async def test_pings_of_who_does_not_read(calm: Calm) -> None:
         wire.websocket(serving.port, "/ws", receive_buffer=4096) as one,
     ):
         assert await wire.flood(one, wire.frame(wire.PING, b"x" * 125)) < 40_000_000
-        (pinging,) = (one for one in serving.server._connections._all if one.channel.name == "echo")
+        (pinging,) = (one for one in serving.server.connections._all if one.channel.name == "echo")
         assert isinstance(pinging, connection.Connection)
         assert pinging.transport.get_write_buffer_size() < 2 * MAX_PONGS * 130 * 16
 
@@ -141,7 +141,7 @@ async def test_flood_of_messages(
         sending.cancel()
         with suppress(asyncio.CancelledError, ConnectionError):
             await sending
-        await wire.eventually(lambda: serving.server._connections.ended[4529] == 1)
+        await wire.eventually(lambda: serving.server.connections.ended[4529] == 1)
         assert "4529 more than 100 messages a second (limits.inbound_rate)" in caplog.text
 
 
@@ -258,7 +258,7 @@ async def test_never_reader_in_a_busy_room(
                 assert bus.counters["overruns"] == 1
                 # Its descriptor, too, although it has closed nothing.
                 await wire.eventually(
-                    lambda: len(busy.clients) == 20 == serving.server._connections.open["busy"]
+                    lambda: len(busy.clients) == 20 == serving.server.connections.open["busy"]
                 )
             assert "1013 too slow: " in caplog.text
             assert "(lag, lag_bytes)" in caplog.text
@@ -449,14 +449,14 @@ async def test_loop_is_not_held(calm: Calm, path: str) -> None:
         async with crowd(serving, [path.format(number=number) for number in range(CROWD)]) as members:
             gc.collect()
             names = [topic.name for topic in bus.topics if topic.name.startswith("rooms/")]
-            writes = bus.counters["writes"]
+            writes = bus.traffic["rooms"].writes
             async with held() as longest:
                 for _ in range(5):
                     for name in names:
                         await bus.publish(name, "x" * 100)
                     await wire.eventually(lambda: not any(bus.topic(name).flushing for name in names))
                 assert longest() < 0.05
-            assert bus.counters["writes"] - writes >= len(members)
+            assert bus.traffic["rooms"].writes - writes >= len(members)
             for member in members[:: max(CROWD // 50, 1)]:
                 assert await member.text() == "x" * 100
 
@@ -543,7 +543,7 @@ async def test_idle_clients_have_no_timers(calm: Calm) -> None:
         async with crowd(serving, ["/ws"] * 100), AsyncExitStack() as stack:
             for _ in range(100):
                 await stack.enter_async_context(wire.stream(serving.port, "/events"))
-            await wire.eventually(lambda: len(serving.server._connections) == 201)
+            await wire.eventually(lambda: len(serving.server.connections) == 201)
             assert timers() - before < 20
 
 
@@ -598,11 +598,11 @@ async def test_caps(
                 assert (head.status, key in text, "retry-after" in head.headers) == (status, True, True)
             assert refused(serving)[key] == 1
             await way_out(one, serving)
-            await wire.eventually(lambda: serving.server._connections.open.total() == 1)
+            await wire.eventually(lambda: serving.server.connections.open.total() == 1)
         async with wire.websocket(serving.port, "/ws?user=alice"):
             pass
-        await wire.eventually(lambda: serving.server._connections.open.total() == 1)
-        assert serving.server._connections.users == {}
+        await wire.eventually(lambda: serving.server.connections.open.total() == 1)
+        assert serving.server.connections.users == {}
 
 
 @fault(71)
@@ -616,7 +616,7 @@ async def test_cap_of_a_user_is_nobody_elses(calm: Calm) -> None:
         wire.websocket(serving.port, "/ws"),
         wire.websocket(serving.port, "/ws"),
     ):
-        assert serving.server._connections.users == {"alice": 1, "bob": 1}
+        assert serving.server.connections.users == {"alice": 1, "bob": 1}
 
 
 # Many rooms

@@ -501,7 +501,7 @@ async def test_unfinished_posts_of_many(calm: Calm) -> None:
             for task in answers:
                 task.cancel()
         assert (await ask(serving.port, "/-/live"))[0].status == 200
-        await eventually(lambda: serving.server._connections.unfinished == 0)
+        await eventually(lambda: serving.server.connections.unfinished == 0)
     assert len(told) >= 22  # 30 of 65,000 bytes less one, and room for eight
     assert {head.status for head, _ in told} == {503}
     assert all("server.limits.unfinished" in text and "retry-after" in head.headers for head, text in told)

@@ -38,7 +38,7 @@ async def test_reader_that_stops(
             await serving.server.bus.publish("busy", str(number).ljust(8000))
             assert (await other.event())["data"].strip() == str(number)
         assert serving.server.bus.counters["overruns"] == 1
-        await wire.eventually(lambda: serving.server._connections.open["busy"] == 1)
+        await wire.eventually(lambda: serving.server.connections.open["busy"] == 1)
         assert "1013 too slow: " in caplog.text
 
 
@@ -55,7 +55,7 @@ async def test_reader_that_takes_nothing(
     ):
         for _ in range(100):
             await serving.server.bus.publish("busy", "x" * 30_000)
-        await wire.eventually(lambda: serving.server._connections.open["busy"] == 0)
+        await wire.eventually(lambda: serving.server.connections.open["busy"] == 0)
         assert "1013 read nothing for 0.2s" in caplog.text
 
 
@@ -100,7 +100,7 @@ async def test_overload_is_told_in_the_stream(calm: Calm, config: str, key: str)
         )
         assert retry == f"retry: {said['retry']}"
         assert 2000 <= said["retry"] <= 8000
-        assert serving.server._connections.refused[key] == 1
+        assert serving.server.connections.refused[key] == 1
 
 
 @fault(81)
@@ -115,10 +115,10 @@ async def test_they_are_told_to_come_back_at_different_times(calm: Calm) -> None
 async def test_shutdown_is_told_in_the_stream(calm: Calm) -> None:
     """Who comes while the server shuts down is told so."""
     async with calm("busy: {plugin: topics, path: /busy}") as serving:
-        serving.server._connections.draining = True
+        serving.server.connections.draining = True
         head, body = await wire.ask(serving.port, "/busy", wire.EVENTS)
         assert (head.status, "the server is shutting down" in body) == (200, True)
-        serving.server._connections.draining = False
+        serving.server.connections.draining = False
 
 
 PROFILE: wire.Headers = [("Accept", "text/event-stream;profile=realtime.v1.json")]

@@ -202,7 +202,7 @@ async def test_all_is_as_before(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(websocket, "PING_AFTER", SECONDS + 60)  # the bystander listens only at the end
     async with calm(CONFIG) as serving:
         server, churn = serving.server, Churn(serving)
-        connections, before = server._connections, set(server.channels)
+        connections, before = server.connections, set(server.channels)
         await churn.run(SECONDS)
         log.warning("%d clients in %gs", churn.done, SECONDS)
         await eventually(lambda: connections.open.total() == len(connections) == 1)  # the bystander

@@ -1,0 +1,161 @@
+"""Who watches the server: ``/-/stats``, at once or as a stream, ``/-/metrics``, and ``/-/clients``.
+
+All of it is for whom ``server.inspect`` permits. The stream is a channel like any other, on a bus of its
+own: it is no topic of the config's, and nobody who observes those sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from realtime import about
+from realtime.about import Asker
+from realtime.assembly import Assembly
+from realtime.channel import Channel, Client
+from realtime.close_codes import CloseCode, retry_after
+from realtime.metrics import CONTENT_TYPE, exposition
+from realtime.paths import filled
+from realtime.stats import CHANNEL, Stats
+from realtime.transports.connection import Connection
+from realtime.transports.endpoint import begin
+from realtime.transports.negotiation import is_written_out
+from realtime.transports.sse import EventStreamConnection
+from realtime.transports.stream import form_of
+from realtime.transports.takeover import Opening, owed
+
+if TYPE_CHECKING:
+    from realtime.server import Server
+
+#: How many clients are told of at once, unless somebody asks for fewer, and at most.
+PAGE, MAX_PAGE = 50, 500
+
+
+class Watching:
+    """What a server tells of its numbers and its clients, and to whom."""
+
+    def __init__(self, server: Server) -> None:
+        self.stats = Stats(server)
+        self._server = server
+        settings = Channel.Settings.model_construct(plugin="stats", path="/-/stats")
+        self._channel = _Stream(CHANNEL, settings, self.stats)
+
+    def routes(self, assembly: Assembly) -> list[web.RouteDef]:
+        """What serves it by the rules of an assembly."""
+        answers = {"/-/stats": self._stats, "/-/metrics": self._metrics, "/-/clients": self._clients}
+        return [each for path, answer in answers.items() for each in about.route(assembly, path, answer)]
+
+    def take_over(self) -> None:
+        """Other rules hold: who watches by those before comes back."""
+        for connection in self._server.connections:
+            if connection.channel is self._channel:
+                connection.close(CloseCode.RESTARTING, "the config has been read again, come back")
+
+    async def _stats(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
+        about.check(assembly, asker)
+        if is_written_out(asker.request, "sse"):
+            return await self._watch(assembly, asker)
+        return _json(asker, self.stats.read())
+
+    async def _metrics(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
+        about.check(assembly, asker)
+        headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, **asker.headers}
+        return web.Response(body=exposition(self.stats.read()).encode(), headers=headers)
+
+    async def _clients(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
+        about.check(assembly, asker)
+        return _json(asker, self._found(assembly, asker))
+
+    async def _watch(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
+        request, connections = asker.request, self._server.connections
+        if connections.draining or assembly is not self._server.assembly:
+            raise web.HTTPServiceUnavailable(text="come back\n", headers={hdrs.RETRY_AFTER: retry_after()})
+        form = form_of(request, "sse")
+        headers = {hdrs.CONTENT_TYPE: form.content_type, "X-Accel-Buffering": "no", **asker.headers}
+        if request.method == hdrs.METH_HEAD:
+            return web.Response(headers=headers)
+        topic, response = self.stats.bus.topic(CHANNEL), Opening(headers=headers)
+        connection = EventStreamConnection(connections, self._channel, topic, form)
+        connection.client = Client(
+            connection,
+            id=connections.next_id(),
+            topic=CHANNEL,
+            transport="sse",
+            identity=asker.identity,
+            query={},
+            remote=request.remote or "",
+        )
+        await begin(request, connection, response)
+        return response
+
+    def _found(self, assembly: Assembly, asker: Asker) -> dict[str, Any]:
+        query = asker.request.query
+        try:
+            limit = min(int(query.get("limit", PAGE)), MAX_PAGE)
+        except ValueError:
+            raise web.HTTPBadRequest(text="limit: a number\n") from None
+        found: list[dict[str, Any]] = []
+        total = 0
+        for connection in self._of(assembly):
+            if _matches(connection.client, connection.channel, query):
+                total += 1
+                if len(found) < limit:
+                    found.append(self._told(connection, assembly, asker))
+        return {"total": total, "clients": found}
+
+    def _of(self, assembly: Assembly) -> Iterator[Connection]:
+        for connection in self._server.connections:
+            if isinstance(connection, Connection) and connection.channel.name in assembly.channels:
+                yield connection
+
+    def _told(self, connection: Connection, assembly: Assembly, asker: Asker) -> dict[str, Any]:
+        client, channel, subscriber = connection.client, connection.channel, connection.subscriber
+        topic, bus = connection.topic, connection.topic.bus
+        gate, allow = assembly.gate, channel.settings.allow
+        refusal = gate.refusal(asker.request, allow, "kick", asker.identity, client.topic)
+        return {
+            "id": client.id,
+            "name": client.name,
+            "identity": client.identity and client.identity.name,
+            "channel": channel.name,
+            "topic": client.topic,
+            "transport": client.transport,
+            "subprotocol": client.subprotocol,
+            "remote": client.remote,
+            "since": bus.wall_time() - (bus.now() - connection.opened_at),
+            "position": f"{topic.epoch}-{subscriber.cursor}",
+            "behind": topic.head - subscriber.cursor,
+            "state": subscriber.state.value,
+            "unsent_bytes": owed(connection.transport),
+            "url": filled(channel.settings.path, client.variables),
+            "kick": not (refusal or gate.denied(asker.identity, "kick", client.topic)),
+        }
+
+
+class _Stream(Channel):
+    """The numbers of the server, with every second."""
+
+    transports = ("sse",)
+
+    def __init__(self, name: str, settings: Channel.Settings, stats: Stats) -> None:
+        super().__init__(name, settings, stats.bus)
+        self._stats = stats
+
+    async def on_join(self, client: Client) -> None:
+        await client.send(list(self._stats.history), event="history")
+
+
+def _matches(client: Client, channel: Channel, query: Any) -> bool:
+    for key, value in ("id", client.id), ("channel", channel.name), ("topic", client.topic):
+        if query.get(key, value) != value:
+            return False
+    wanted = query.get("search", "").casefold()
+    who = (client.id, client.name, client.identity and client.identity.name, client.remote, client.topic)
+    return not wanted or any(wanted in each.casefold() for each in who if each)
+
+
+def _json(asker: Asker, facts: dict[str, Any]) -> web.Response:
+    return web.Response(body=orjson.dumps(facts), content_type="application/json", headers=asker.headers)
