@@ -323,13 +323,13 @@ class Topic(Log):
                     if end < head:
                         self._stale = True
                 subscriber.cursor = end
-                own = data
+                own, messages = data, end - start
                 if excluded and id(subscriber.owner) in excluded:
-                    own = self._private(subscriber, start, end)
+                    own, messages = self._private(subscriber, start, end)
                 if own:
                     writes += 1
                     size += len(own)
-                    delivered += end - start
+                    delivered += messages
                     subscriber.written_at = began
                     subscriber.write(own)
                     if writes % _STRIDE == 0:
@@ -364,13 +364,12 @@ class Topic(Log):
         if subscriber not in self.newcomers:  # what they replay was for others in its time
             self.bus.delays.add(self.bus.now() - self.entry(start + 1).stamp)
         data, end, excluded = self._join(subscriber.form, start)
-        stop = subscriber.next_direct
-        if stop is not None and stop < end:
-            end, data = stop, self._private(subscriber, start, stop)
-        elif excluded and id(subscriber.owner) in excluded:
-            data = self._private(subscriber, start, end)
+        messages, stop = end - start, subscriber.next_direct
+        if (stop is not None and stop < end) or (excluded and id(subscriber.owner) in excluded):
+            end = end if stop is None else min(stop, end)
+            data, messages = self._private(subscriber, start, end)
         subscriber.cursor = end
-        self._write(subscriber, data, end - start)
+        self._write(subscriber, data, messages)
 
     def _join(self, form: Form, start: int) -> _Batch:
         """What follows ``start`` in this form, up to the head or :data:`MAX_WRITE`."""
@@ -396,14 +395,13 @@ class Topic(Log):
         batch = self._batches[form, start] = _Batch(data, end, frozenset(excluded))
         return batch
 
-    def _private(self, subscriber: Subscriber, start: int, end: int) -> bytes:
-        """The same for one subscriber: without what it is not to see."""
+    def _private(self, subscriber: Subscriber, start: int, end: int) -> tuple[bytes, int]:
+        """The same for one subscriber, without what it is not to see; and how many messages that is."""
         entries = (self.entry(offset) for offset in range(start + 1, end + 1))
         form, owner = subscriber.form, subscriber.owner
-        data = b"".join(
-            self.frame(e, form) for e in entries if e.message.exclude is not owner or owner is None
-        )
-        return form.wrap(data) if data else b""
+        frames = [self.frame(e, form) for e in entries if e.message.exclude is not owner or owner is None]
+        data = b"".join(frames)
+        return form.wrap(data) if data else b"", len(frames)
 
     def _write(self, subscriber: Subscriber, data: bytes, messages: int = 0) -> None:
         if data:  # else all of it is excluded, or not shown in this form

@@ -93,10 +93,10 @@ class Watching:
 
     def _found(self, assembly: Assembly, asker: Asker) -> dict[str, Any]:
         query = asker.request.query
-        try:
-            limit = min(int(query.get("limit", PAGE)), MAX_PAGE)
-        except ValueError:
-            raise web.HTTPBadRequest(text="limit: a number\n") from None
+        wanted = query.get("limit", str(PAGE))
+        if not wanted.isdecimal() or int(wanted[:9]) > MAX_PAGE:
+            raise web.HTTPBadRequest(text=f"limit: a whole number, 0 to {MAX_PAGE}\n")
+        limit = int(wanted)
         found: list[dict[str, Any]] = []
         total = 0
         for connection in self._of(assembly):
