@@ -239,7 +239,7 @@ class ServerSettings(Model):
     """the event loop: `uvloop`, `asyncio`, or `auto`, which is uvloop where that is installed"""
 
     inspect: Permission = "local"
-    """who may see at `/-/channels` how many are where, and what is installed: the words of `allow`"""
+    """who may watch: the dashboard, `/-/stats`, `/-/metrics`, `/-/clients`, and all of `/-/channels`"""
 
     watchdog: Annotated[
         float,

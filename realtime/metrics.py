@@ -7,6 +7,7 @@ config, or this server, has words for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +23,11 @@ class Metric(NamedTuple):
     name: str
     path: str
     help: str
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of its labels."""
+        return re.findall(r"{(\w+)}", self.path)
 
 
 #: Two lines for each: its kind, its name and where it stands; and what people are told of it.

@@ -37,6 +37,7 @@ from realtime.config import parse
 from realtime.exit_codes import ExitCode
 from realtime.logs import JSONLines
 from realtime.message import Kind
+from realtime.metrics import METRICS
 from realtime.permissions import Action
 from realtime.server import Server
 from realtime.source import Source
@@ -72,6 +73,7 @@ def facts() -> list[str]:
             *_words(),
             *(f"exit {code.value}: {code.name}" for code in ExitCode),
             *(f"close {code.value}: {code.name}" for code in CloseCode),
+            *(f"metric {one.name} ({one.kind}): {' '.join(one.labels) or 'no label'}" for one in METRICS),
             *_of_commands(Path(name)),
             *asyncio.run(_of_a_server()),
         ]
@@ -288,6 +290,19 @@ async def _of_a_server() -> list[str]:
             async with reading(serving, "v1", "/chat?name=alice") as reader:
                 while "realtime:members" not in await reader.next():  # she is in
                     pass
+                async with session.get(f"{site}/-/clients?search=alice") as answer:
+                    either = ("clients[].identity", "clients[].name")
+                    shapes.add("json of /-/clients, of", await answer.json(), any_of=either)
+                async with session.get(f"{site}/-/stats") as answer:
+                    told = await answer.json()
+                told["channels"], told["now"]["handlers"] = (
+                    {"NAME": told["channels"]["lobby"]},
+                    {"NAME": 0.0},
+                )
+                told["connections"] |= {"ended": {"CODE": 1}, "refused": {"REASON": 1}}
+                for histogram in (told["process"]["loop_lag_seconds"], told["delivery_lag_seconds"]):
+                    histogram["buckets"] = {"BOUND": 1}
+                shapes.add("json of /-/stats, of", told, any_of=("p50", "p99"))
                 for what, method, path in (
                     ("a POST", "POST", "/chat?name=bob"),
                     ("a POST", "POST", "/ws"),

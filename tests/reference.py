@@ -2,7 +2,8 @@
 
 On the page of the config a table stands behind its comment, ``<!-- keys of server -->``. What a key means
 is the docstring below it in its model; its type and its default are those of the JSON Schema that editors
-get. The page of the API is written whole, from docstrings and signatures.
+get. The table of metrics stands behind ``<!-- metrics -->`` on the page that is about watching. The page
+of the API is written whole, from docstrings and signatures.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tree import ROOT
 from realtime.channel import Channel, Limits
 from realtime.config import JWT, TLS, Auth, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
+from realtime.metrics import METRICS
 from realtime.permissions import Allow
 from realtime.portrait import as_yaml, type_of
 from realtime.schema import of_model
@@ -88,6 +90,20 @@ def generated(page: str) -> str:
     """The page with its tables written anew."""
     written = tables()
     return _TABLE.sub(lambda match: match[1] + match[2] + written[match[1]], page)
+
+
+# Every metric
+
+WATCH = ROOT / "docs" / "how-to" / "watch.md"
+
+
+def metered(page: str) -> str:
+    """The page with its table of metrics written anew."""
+    rows = [
+        f"| `{one.name}` | `{one.path}` | {one.kind} | {one.help.removesuffix('.')} |\n" for one in METRICS
+    ]
+    head = "| metric | in `/-/stats` | is a | meaning |\n|---|---|---|---|\n"
+    return re.sub(r"(?<=<!-- metrics -->\n\n)(?:\|.*\n)*", lambda _: head + "".join(rows), page)
 
 
 # The page of the API
@@ -220,4 +236,5 @@ def markdown(doc: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(generated(PAGE.read_text()))
+    WATCH.write_text(metered(WATCH.read_text()))
     API.write_text(api())

@@ -44,7 +44,7 @@ import pytest
 from chromium import browser, tab
 from command import PLAIN
 from needs import curl
-from reference import API, api, generated, tables
+from reference import API, WATCH, api, generated, metered, tables
 from servers import closed_port
 
 import realtime
@@ -510,6 +510,11 @@ def test_config_is_documented_from_its_models() -> None:
     """The tables of the page of the config are those that ``tests/reference.py`` writes from the models."""
     page = REFERENCE / "config.md"
     assert page.read_text() == generated(page.read_text()), "python tests/reference.py writes them anew"
+
+
+def test_every_metric_is_documented() -> None:
+    """The table of metrics is that which ``tests/reference.py`` writes from the code."""
+    assert WATCH.read_text() == metered(WATCH.read_text()), "python tests/reference.py writes it anew"
 
 
 def test_every_model_has_its_table() -> None:
