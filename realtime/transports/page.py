@@ -44,11 +44,11 @@ def page(channel: Channel, url: str, prefix: str, topic: str) -> str:
     post = shlex.quote(f"{url}?name=curl" if settings.presence != "off" else url)
     there = shlex.quote(url)
     uses = {
-        "websocket": f"python -m realtime connect {there.replace('http', 'ws', 1)}",
-        "sse": f"curl -N {there}",
-        "ndjson": f"curl -N -H 'Accept: application/x-ndjson' {there}",
-        "json": f"curl -H 'Accept: application/json' {there}",
-        "post": f"curl -d hi {post}",
+        "websocket": f"# talk\npython -m realtime connect {there.replace('http', 'ws', 1)}",
+        "sse": f"# read, as it comes\ncurl -N {there}",
+        "ndjson": f"# the same, a JSON object a line\ncurl -N -H 'Accept: application/x-ndjson' {there}",
+        "json": f"# what was said last\ncurl -H 'Accept: application/json' {there}",
+        "post": f"# say something\ncurl -d hi {post}",
     }
     own = [f"{prefix}/-/pages/{channel.name}/{file.name}" for file in files(kind) if file.is_file()]
     style = next((name for name in own if name.endswith(".css")), None)
@@ -67,10 +67,10 @@ def page(channel: Channel, url: str, prefix: str, topic: str) -> str:
         "prefix": prefix,
     }
     text = {
-        "channel": channel.name,
+        "topic": topic,
         "prefix": prefix,
         "description": facts["description"],
-        "uses": "\n".join(use for name, use in uses.items() if name in channel.transports),
+        "uses": "\n\n".join(use for name, use in uses.items() if name in channel.transports),
         "facts": json.dumps(facts),
     }
     told = {key: html.escape(str(value)) for key, value in text.items()}

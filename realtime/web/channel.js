@@ -82,6 +82,7 @@ const page = {
 const OVER = { websocket: "WebSocket", sse: "server-sent events" };
 let away; // how long it stays away, while it was cut on purpose
 let due; // when it comes back
+let concluding; // the timer of saying so
 let counting; // the timer of the countdown to it
 let resumed; // what has come since it is back: { outcome, missed, at, count }
 let skew = 0; // how far the server's clock is behind, in seconds
@@ -92,8 +93,12 @@ function tell(kind, text, more = "") {
   const rest = make("span", "", more);
   rest.ariaHidden = "true"; // a countdown is not read out, second by second
   state.replaceChildren(make("span", "", text), rest);
+  // Whoever pressed the one button can press the other.
+  const pressed = [cut, back].includes(document.activeElement);
   cut.disabled = kind !== "live";
-  back.hidden = kind !== "down";
+  cut.hidden = kind === "down";
+  back.hidden = !cut.hidden;
+  if (pressed) (cut.hidden ? back : cut).focus();
 }
 
 function follow(connection) {
@@ -103,15 +108,19 @@ function follow(connection) {
     if (!now()) return;
     tell("live", `Live over ${OVER[connection.transport]}`);
     log("host", "realtime:welcome", detail);
-    resumed = { ...detail, count: 0, at: Date.now() / 1000 - skew };
-    if (due) setTimeout(conclude, 500, resumed); // what was kept comes at once
+    resumed = { ...detail, returns: Boolean(due), count: 0, at: Date.now() / 1000 - skew };
     due = undefined;
+    conclude();
   });
   connection.addEventListener("message", ({ detail: { event, data, id, time } }) => {
     if (!now()) return;
-    log(event.startsWith("realtime:") ? "host" : "in", event, data, id, time);
-    if (!resumed || time >= resumed.at) skew = Date.now() / 1000 - time;
-    else if (!/^realtime:(gap|reset)$/.test(event)) resumed.count += 1;
+    const row = log(event.startsWith("realtime:") ? "host" : "in", event, data, id, time);
+    if (time >= resumed.at) skew = Date.now() / 1000 - time;
+    else if (!/^realtime:(gap|reset)$/.test(event)) {
+      resumed.count += 1;
+      conclude();
+      if (resumed.returns) row.querySelector(".what").append(make("span", "tag", "recovered"));
+    }
   });
   connection.addEventListener("down", ({ detail: { code, reason, delay } }) => {
     if (!now()) return;
@@ -143,17 +152,22 @@ function count() {
   clearTimeout(counting);
   if (!due || page.connection.closed) return;
   const seconds = Math.max(0, Math.ceil((due - Date.now()) / 1000));
-  if (!page.connection.transport) tell("down", "Cut", seconds ? `, back in ${seconds} s` : ", coming back…");
+  if (!page.connection.transport) tell("down", "Cut", seconds ? ` · back in ${seconds} s` : " · coming back…");
   counting = setTimeout(count, 250);
 }
 
-/** Say what came of coming back. */
-function conclude({ outcome: how, missed, count }) {
+/** Say what came of coming back, once all that was kept has come. */
+function conclude() {
+  clearTimeout(concluding);
+  if (resumed.returns) concluding = setTimeout(summarise, 300, resumed);
+}
+
+function summarise({ outcome: how, missed, count }) {
   const many = (number) => `${number} message${number === 1 ? "" : "s"}`;
   const text = {
-    recovered: count ? `Recovered: ${many(count)} came after it. None was missed.` : "Recovered: nothing was said meanwhile.",
-    gap: `${many(missed)} missed: no longer kept. ${many(count)} came after it.`,
-    reset: `The server has begun anew. All that it keeps came: ${many(count)}.`,
+    recovered: count ? `Recovered ${many(count)}. Nothing was missed.` : "Nothing was said meanwhile, so nothing was missed.",
+    gap: `${many(missed)} missed, which the server no longer keeps; then ${many(count)} recovered.`,
+    reset: `The server has begun anew; what it keeps came: ${many(count)}.`,
   }[how] ?? "Connected again.";
   outcome.textContent = text;
   outcome.className = how === "recovered" ? "small good" : "small warn";
@@ -161,15 +175,13 @@ function conclude({ outcome: how, missed, count }) {
 
 cut.onclick = () => {
   away = AWAY;
-  outcome.textContent = "";
+  outcome.className = "small muted";
+  outcome.textContent = "You are cut off. What is said now, you will have when you are back.";
   page.connection.drop();
-  back.focus();
 };
 
-back.onclick = () => {
-  dispatchEvent(new Event("online")); // as when the network is back: connections that wait come at once
-  cut.focus();
-};
+// As when the network is back: connections that wait come at once.
+back.onclick = () => dispatchEvent(new Event("online"));
 
 // What goes over the wire
 
@@ -184,13 +196,22 @@ function log(way, event, data, id, time = Date.now() / 1000) {
   const what = make("span", "what", make("span", "event", event), make("span", "data", written(data)));
   const row = make("div", `frame ${way}`, sign, when, what);
   place(row, id);
-  const below = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
-  if (!rows.querySelector(".frame")) rows.replaceChildren();
-  rows.append(row);
-  while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
-  if (below) rows.scrollTop = rows.scrollHeight;
+  if (!fresh.length) requestAnimationFrame(draw);
+  if (fresh.push(row) > ROWS) fresh.shift();
   return row;
 }
+
+const fresh = []; // rows that are not shown yet: a burst is drawn once
+
+function draw() {
+  const below = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
+  rows.querySelector(".empty")?.remove();
+  rows.append(...fresh.splice(0));
+  while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
+  if (below) rows.scrollTop = rows.scrollHeight;
+}
+
+wire.ontoggle = () => (rows.scrollTop = rows.scrollHeight);
 
 /** Where a message stands, and the way to go on from there. */
 function place(row, id) {
@@ -198,15 +219,15 @@ function place(row, id) {
   const button = make("button", "small", "Resume from here");
   button.onclick = () => {
     away = 0;
-    outcome.textContent = "";
     page.connection.drop({ since: id });
   };
-  row.append(make("span", "place", make("span", "id", id), button));
+  row.append(make("span", "place", button, make("span", "id", id)));
 }
 
 // Begin
 
-for (const part of [wire, recover]) part.hidden = false;
+wire.hidden = false;
+recover.hidden = !(serves("websocket") || serves("sse"));
 show(facts);
 wire.open = !facts.module;
 import(facts.module ?? "./tester.js").then(

@@ -43,46 +43,47 @@ export function uses({ url, prefix, transports, hears, presence }) {
 /** Make tabs of them, in the place of what stood there for who has no scripts. */
 export function show(facts) {
   const curl = document.getElementById("curl");
-  const all = { curl: curl.textContent, ...uses(facts) };
   const list = make("div");
-  list.role = "tablist";
-  list.ariaLabel = "Language";
-  const panels = Object.entries(all).map(([name, text]) => {
+  Object.assign(list, { role: "tablist", ariaLabel: "Language" });
+  const tabs = Object.entries({ curl: curl.textContent, ...uses(facts) }).map(([name, text]) => {
     const tab = make("button", "", name);
-    Object.assign(tab, { id: `tab-${name}`, role: "tab", type: "button" });
     const code = make("pre", "", text);
-    code.tabIndex = 0;
-    code.ariaLabel = name;
-    const copy = make("button", "small", "Copy");
-    copy.onclick = async () => {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = "Copied";
-      setTimeout(() => (copy.textContent = "Copy"), 2000);
-    };
-    const panel = make("div", "", code, copy);
-    Object.assign(panel, { id: `panel-${name}`, role: "tabpanel" });
-    panel.setAttribute("aria-labelledby", tab.id);
-    tab.setAttribute("aria-controls", panel.id);
+    Object.assign(tab, { id: `tab-${name}`, role: "tab" });
+    Object.assign(code, { id: `code-${name}`, role: "tabpanel", tabIndex: 0 });
+    tab.setAttribute("aria-controls", code.id);
+    code.setAttribute("aria-labelledby", tab.id);
     list.append(tab);
-    return [tab, panel];
+    return [tab, code];
   });
-  function select(chosen) {
-    panels.forEach(([tab, panel], index) => {
-      panel.hidden = index !== chosen;
-      tab.ariaSelected = String(index === chosen);
-      tab.tabIndex = index === chosen ? 0 : -1;
+  let chosen;
+  function select(index) {
+    chosen = (index + tabs.length) % tabs.length;
+    tabs.forEach(([tab, code], at) => {
+      code.hidden = at !== chosen;
+      tab.ariaSelected = String(at === chosen);
+      tab.tabIndex = at === chosen ? 0 : -1;
     });
   }
-  panels.forEach(([tab], index) => {
-    tab.onclick = () => select(index);
-    tab.onkeydown = ({ key }) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-      if (!step) return;
-      const next = (index + step + panels.length) % panels.length;
-      select(next);
-      panels[next][0].focus();
-    };
-  });
+  tabs.forEach(([tab], index) => (tab.onclick = () => select(index)));
+  list.onkeydown = ({ key }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (!step) return;
+    select(chosen + step);
+    tabs[chosen][0].focus();
+  };
+  const copy = make("button", "small", "Copy");
+  copy.onclick = async () => {
+    const code = tabs[chosen][1];
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      copy.textContent = "Copied";
+    } catch {
+      // A page that came without TLS may not: it is selected, to be copied by hand.
+      getSelection().selectAllChildren(code);
+      copy.textContent = "Selected";
+    }
+    setTimeout(() => (copy.textContent = "Copy"), 2000);
+  };
   select(0);
-  curl.replaceWith(list, ...panels.map(([, panel]) => panel));
+  curl.replaceWith(make("div", "bar", list, copy), ...tabs.map(([, code]) => code));
 }
