@@ -10,10 +10,13 @@ from pathlib import Path
 
 import needs
 import pytest
-from conftest import Serve
+from conftest import SERVER, Serve
 from test_docs import rows, words_in
 from tree import PACKAGE, checkout
 from wire import Head, Wire, dial, request
+
+from realtime.config import parse
+from realtime.source import Source
 
 WEB = PACKAGE / "web"
 CONFIG = "channels: {lobby: {plugin: chat, path: /chat}}"
@@ -145,6 +148,16 @@ async def test_page_is_read_when_it_is_asked_for(serve: Serve, tmp_path: Path) -
         file.unlink()
         head, _ = await got(wire, "/-/pages/mine/own.js")
     assert (body, head.status) == (b"export default 1;", 404)
+
+
+async def test_reload_serves_the_new_pages(serve: Serve, tmp_path: Path) -> None:
+    """After a reload those of the channels of now are served, and no others."""
+    async with serve(OWN_CONFIG, OWN) as serving, dial(serving.port) as wire:
+        config = OWN_CONFIG.replace("mine:", "other:")
+        source = Source("config.yaml", tmp_path / "config.yaml")
+        await serving.server.reload(parse(f"{SERVER}{config}", source))
+        statuses = [(await got(wire, f"/-/pages/{name}/own.js"))[0].status for name in ("mine", "other")]
+    assert statuses == [404, 200]
 
 
 # The types
