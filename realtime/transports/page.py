@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
+from aiohttp import web
+
 from realtime.channel import Channel
 
 WEB = Path(__file__).parents[1] / "web"
@@ -33,8 +35,8 @@ def files(kind: type[Channel]) -> list[Path]:
     return [module, module.with_suffix(".css")]
 
 
-def page(channel: Channel, url: str, prefix: str, topic: str) -> str:
-    """The page as HTML; ``url`` is the channel's, as the browser asked for it.
+def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
+    """The page; ``url`` is the channel's, as the browser asked for it.
 
     ``prefix`` stands before the paths that are the server's own.
     """
@@ -75,4 +77,5 @@ def page(channel: Channel, url: str, prefix: str, topic: str) -> str:
     }
     told = {key: html.escape(str(value)) for key, value in text.items()}
     told["style"] = f'<link rel="stylesheet" href="{html.escape(style)}">' if style else ""
-    return _template().substitute(told)
+    policy = {"Content-Security-Policy": POLICY}
+    return web.Response(text=_template().substitute(told), content_type="text/html", headers=policy)
