@@ -8,7 +8,7 @@ import { backoff, connect } from "./realtime.js";
 import { show } from "./uses.js";
 
 /** How long one that was cut on purpose stays away, in milliseconds. */
-const AWAY = 8000;
+const AWAY = 10_000;
 /** How many rows the log of the wire keeps. */
 const ROWS = 300;
 
@@ -32,7 +32,9 @@ const page = {
    * there is one. After "Resume from here" messages come again: they are known by their `id`.
    */
   connect(options = {}) {
-    page.connection?.close();
+    const before = page.connection;
+    page.connection = null; // how that ends concerns nobody
+    before?.close();
     const connection = connect(location.href, {
       transport: serves("websocket") ? (serves("sse") ? "auto" : "websocket") : "sse",
       backoff: (...why) => {
@@ -84,8 +86,7 @@ let away; // how long it stays away, while it was cut on purpose
 let due; // when it comes back
 let concluding; // the timer of saying so
 let counting; // the timer of the countdown to it
-let resumed; // what has come since it is back: { outcome, missed, at, count }
-let skew = 0; // how far the server's clock is behind, in seconds
+let resumed; // the last welcome, whether it `returns`, and the `count` of what it has recovered
 
 function tell(kind, text, more = "") {
   state.dataset.state = kind;
@@ -108,19 +109,18 @@ function follow(connection) {
     if (!now()) return;
     tell("live", `Live over ${OVER[connection.transport]}`);
     log("host", "realtime:welcome", detail);
-    resumed = { ...detail, returns: Boolean(due), count: 0, at: Date.now() / 1000 - skew };
+    resumed = { ...detail, returns: Boolean(due), count: 0 };
     due = undefined;
     conclude();
   });
   connection.addEventListener("message", ({ detail: { event, data, id, time } }) => {
     if (!now()) return;
-    const row = log(event.startsWith("realtime:") ? "host" : "in", event, data, id, time);
-    if (time >= resumed.at) skew = Date.now() / 1000 - time;
-    else if (!/^realtime:(gap|reset)$/.test(event)) {
-      resumed.count += 1;
-      conclude();
-      if (resumed.returns) row.querySelector(".what").append(make("span", "tag", "recovered"));
-    }
+    const own = event.startsWith("realtime:");
+    const row = log(own ? "host" : "in", event, data, id, time);
+    if (own || !id || !resumed.returns || time >= resumed.time) return;
+    resumed.count += 1;
+    conclude();
+    row.querySelector(".what").append(make("span", "tag", "recovered"));
   });
   connection.addEventListener("down", ({ detail: { code, reason, delay } }) => {
     if (!now()) return;

@@ -20,6 +20,8 @@ export interface Welcome {
   readonly missed?: number;
   /** The longest silence, in seconds. */
   readonly heartbeat?: number;
+  /** When it was said, by the server's clock: what was published before was recovered. */
+  readonly time?: number;
   readonly [fact: string]: unknown;
 }
 

@@ -198,6 +198,7 @@ export class Connection extends EventTarget {
     const facts = message.data ?? {};
     if (event === "realtime:welcome") {
       this.#stood = this.#heard;
+      facts.time = message.time;
       const { heartbeat, outcome } = facts;
       this.#silence = heartbeat > 0 ? heartbeat * 1000 + this.#options.slack : Infinity;
       this.#look();

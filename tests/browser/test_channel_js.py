@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,8 +137,28 @@ async def test_back_by_itself(serve: Serve, browser: Browser) -> None:
         await live(page)
         await button(page, "Cut my connection").click()
         await button(page, "Come back now").wait_for()
-        await page.clock.run_for(9000)
+        await page.clock.run_for(11_000)
         await live(page)
+        await page.close()
+
+
+async def test_clock_that_is_wrong(serve: Serve, browser: Browser) -> None:
+    """A browser whose clock is an hour ahead knows what was recovered, and what came after."""
+    async with serve(CONFIG, FILES) as serving:
+        page = await browser.new_page()
+        await page.clock.install(time=datetime.now(UTC) + timedelta(hours=1))
+        await page.goto(serving.http("/room"))
+        await live(page)
+        await button(page, "Cut my connection").click()
+        await button(page, "Come back now").wait_for()
+        channel = serving.server.channels["room"]
+        await channel.publish("room", "old")
+        await button(page, "Come back now").click()
+        await live(page)
+        await channel.publish("room", "new")
+        await page.locator(".frame.in", has_text="new").wait_for()
+        rows = await page.locator(".frame.in .what").all_inner_texts()
+        assert [row.split() for row in rows] == [["messageoldrecovered"], ["messagenew"]]
         await page.close()
 
 
@@ -230,6 +251,15 @@ async def test_module_that_is_broken(serve: Serve, browser: Browser) -> None:
 
     async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/broken")) as page:
         await expect(page.get_by_role("status")).to_contain_text("could not be loaded")
+
+
+async def test_module_that_connects_again(serve: Serve, browser: Browser) -> None:
+    """Of the connection that another one replaces the page says nothing any more."""
+    files = {**FILES, "drawn.js": "export default (page) => { page.connect(); page.connect(); };"}
+    async with serve(CONFIG, files) as serving, chromium.tab(browser, serving.http("/drawn")) as page:
+        await live(page)
+        await page.get_by_text("What goes over the wire").click()
+        assert await page.locator(".frame .event").all_inner_texts() == ["realtime:welcome"]
 
 
 # From elsewhere
