@@ -114,7 +114,7 @@ async def test_what_the_channel_is(serve: Serve) -> None:
     """It says the channel's name and the first line of what its type says, as text."""
     async with serve(CONFIG, FILES) as serving:
         _, body = await ask(serving.port, "/both", PAGE)
-    assert "<h1>both</h1>" in body
+    assert ">both</h1>" in body
     assert ">Tells &lt;b&gt;all&lt;/b&gt; &amp; &quot;everybody&#x27;s&quot; $channel.</p>" in body
     assert "no more than that" not in body
 
@@ -123,7 +123,7 @@ async def test_type_without_a_description(serve: Serve) -> None:
     """A type that says nothing of itself has a page all the same."""
     async with serve(CONFIG, FILES) as serving:
         head, body = await ask(serving.port, "/silent", PAGE)
-    assert (head.status, "<h1>silent</h1>" in body) == (200, True)
+    assert (head.status, ">silent</h1>" in body) == (200, True)
 
 
 async def test_facts(serve: Serve) -> None:
@@ -166,7 +166,7 @@ async def test_topic_is_its_title(serve: Serve) -> None:
     """Of several pages of one channel each says which it is."""
     async with serve(CONFIG, FILES) as serving:
         _, body = await ask(serving.port, "/rooms/red", PAGE)
-    assert "<h1>rooms/red</h1>" in body
+    assert ">rooms/red</h1>" in body
     assert "<title>rooms/red · Realtime</title>" in body
 
 

@@ -9,8 +9,9 @@ import { show } from "./uses.js";
 
 /** How long one that was cut on purpose stays away, in milliseconds. */
 const AWAY = 10_000;
-/** How many rows the log of the wire keeps. */
+/** How many rows the log of the wire keeps, and how much of a message it shows, in characters. */
 const ROWS = 300;
+const LONGEST = 500;
 
 const [state, root, wire, rows, recover, cut, back, outcome, notice] = [
   "state", "root", "wire", "rows", "recover", "cut", "back", "outcome", "notice",
@@ -108,7 +109,8 @@ function follow(connection) {
   connection.addEventListener("open", ({ detail }) => {
     if (!now()) return;
     tell("live", `Live over ${OVER[connection.transport]}`);
-    log("host", "realtime:welcome", detail);
+    const { time, ...said } = detail;
+    log("host", "realtime:welcome", said, null, time);
     resumed = { ...detail, returns: Boolean(due), count: 0 };
     due = undefined;
     conclude();
@@ -193,7 +195,9 @@ function log(way, event, data, id, time = Date.now() / 1000) {
   sign.title = { in: "in", out: "out", host: "from the server itself", lost: "the connection" }[way];
   sign.ariaLabel = sign.title;
   sign.role = "img";
-  const what = make("span", "what", make("span", "event", event), make("span", "data", written(data)));
+  const text = written(data);
+  const shown = text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length} characters)` : text;
+  const what = make("span", "what", make("span", "event", event), make("span", "data", shown));
   const row = make("div", `frame ${way}`, sign, when, what);
   place(row, id);
   if (!fresh.length) requestAnimationFrame(draw);
