@@ -10,10 +10,13 @@ from pathlib import Path
 
 import needs
 import pytest
-from conftest import Serve
+from conftest import SERVER, Serve
 from test_docs import rows, words_in
 from tree import PACKAGE, checkout
 from wire import Head, Wire, dial, request
+
+from realtime.config import parse
+from realtime.source import Source
 
 WEB = PACKAGE / "web"
 CONFIG = "channels: {lobby: {plugin: chat, path: /chat}}"
@@ -34,6 +37,9 @@ async def got(wire: Wire, path: str, *headers: tuple[str, str]) -> tuple[Head, b
         ("realtime.js", "text/javascript; charset=utf-8"),
         ("realtime.d.ts", "text/typescript; charset=utf-8"),
         ("channel.js", "text/javascript; charset=utf-8"),
+        ("tester.js", "text/javascript; charset=utf-8"),
+        ("page.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
     ],
 )
 async def test_file_is_served(serve: Serve, name: str, content_type: str) -> None:
@@ -56,6 +62,12 @@ async def test_module_names_its_types(serve: Serve) -> None:
     async with serve(CONFIG) as serving, dial(serving.port) as wire:
         head, _ = await got(wire, "/-/realtime.js")
     assert head.headers["x-typescript-types"] == "./realtime.d.ts"
+
+
+async def test_template_is_no_file(serve: Serve) -> None:
+    """What pages are made from is served as pages only."""
+    async with serve(CONFIG) as serving, dial(serving.port) as wire:
+        assert (await got(wire, "/-/channel.html"))[0].status == 404
 
 
 async def test_module_is_small(serve: Serve) -> None:
@@ -82,6 +94,70 @@ async def test_file_that_has_changed(serve: Serve) -> None:
     async with serve(CONFIG) as serving, dial(serving.port) as wire:
         head, _ = await got(wire, "/-/realtime.js", ("If-None-Match", 'W/"other"'))
     assert head.status == 200
+
+
+# The pages of channels
+
+OWN = {
+    "own.py": """
+        from realtime import Channel, hookimpl
+
+        class Own(Channel):
+            page = "own.js"
+
+        class Plain(Channel):
+            pass
+
+        @hookimpl
+        def register_channels():
+            return {"own": Own, "plain": Plain}
+    """,
+    "own.js": "export default () => {};",
+    "own.css": "p { margin: 0 }",
+    "other.js": "secret",
+}
+OWN_CONFIG = "channels: {mine: {plugin: own, path: /mine}, plain: {plugin: plain, path: /plain}}"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("own.js", "text/javascript"), ("own.css", "text/css")])
+async def test_page_of_a_channel(serve: Serve, name: str, kind: str) -> None:
+    """The module that a channel type names is served, and the style beside it, as other files are."""
+    async with serve(OWN_CONFIG, OWN) as serving, dial(serving.port) as wire:
+        head, body = await got(wire, f"/-/pages/mine/{name}")
+        tag = ("If-None-Match", head.headers["etag"])
+        known, _ = await got(wire, f"/-/pages/mine/{name}", tag)
+    assert (head.status, body.decode(), known.status) == (200, OWN[name], 304)
+    assert head.headers["content-type"] == f"{kind}; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "path", ["mine/other.js", "mine/own.py", "mine/%2e%2e%2fown.py", "plain/own.js", "nobody/own.js"]
+)
+async def test_nothing_else_of_a_plugin(serve: Serve, path: str) -> None:
+    """No other file is served, and of no other channel."""
+    async with serve(OWN_CONFIG, OWN) as serving, dial(serving.port) as wire:
+        assert (await got(wire, f"/-/pages/{path}"))[0].status == 404
+
+
+async def test_page_is_read_when_it_is_asked_for(serve: Serve, tmp_path: Path) -> None:
+    """Who writes a page sees it as it is now, and 404 once it is gone."""
+    async with serve(OWN_CONFIG, OWN) as serving, dial(serving.port) as wire:
+        file = tmp_path / "plugins" / "own.js"
+        file.write_text("export default 1;")
+        _, body = await got(wire, "/-/pages/mine/own.js")
+        file.unlink()
+        head, _ = await got(wire, "/-/pages/mine/own.js")
+    assert (body, head.status) == (b"export default 1;", 404)
+
+
+async def test_reload_serves_the_new_pages(serve: Serve, tmp_path: Path) -> None:
+    """After a reload those of the channels of now are served, and no others."""
+    async with serve(OWN_CONFIG, OWN) as serving, dial(serving.port) as wire:
+        config = OWN_CONFIG.replace("mine:", "other:")
+        source = Source("config.yaml", tmp_path / "config.yaml")
+        await serving.server.reload(parse(f"{SERVER}{config}", source))
+        statuses = [(await got(wire, f"/-/pages/{name}/own.js"))[0].status for name in ("mine", "other")]
+    assert statuses == [404, 200]
 
 
 # The types
@@ -136,6 +212,8 @@ export async function main(): Promise<void> {
   const down: Down = { code: 1006, reason: "", delay: backoff(1, 1006, null) };
   const close: Details["close"] = new Closed(1000);
   void [welcome, where, position, down, close];
+  chat.drop();
+  chat.drop({ since: "earliest" });
   chat.close();
 }
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -105,6 +106,18 @@ def test_channel_itself_can_be_offered(write: Write) -> None:
             "dice: Dice.transports is None, and is to be a tuple of some of websocket, sse",
         ),
         (
+            channel_type(body="page = 'dic.js'"),
+            "dice: Dice.page is 'dic.js', and there is no ",
+        ),
+        (
+            channel_type(body="page = '../dice.js'"),
+            "dice: Dice.page is '../dice.js', and is to be the name of a file beside the plugin's own",
+        ),
+        (
+            channel_type(body="page = 5"),
+            "dice: Dice.page is 5, and is to be the name of a file beside the plugin's own: page = 'ch",
+        ),
+        (
             channel_type(body="class Settings: ..."),
             "dice: Dice.Settings is no subclass of Channel.Settings",
         ),
@@ -117,6 +130,16 @@ def test_channel_itself_can_be_offered(write: Write) -> None:
 def test_mistake_in_a_plugin(write: Write, source: str, message: str) -> None:
     """What a plugin's author got wrong is told in one sentence that names it."""
     assert message in problem(write({"dice.py": source}), "dice")
+
+
+def test_page_that_is_not_there(write: Write) -> None:
+    """Of a page that is not there it says where it was looked for, what may be meant, and who says so."""
+    source = channel_type(body="page = 'dic.js'")
+    said = problem(write({"dice.py": source, "dice.js": ""}), "dice")
+    assert said.startswith(
+        "dice: Dice.page is 'dic.js', and there is no plugins/dic.js, did you mean 'dice.js'?"
+    )
+    assert re.search(r"\n    plugins/dice\.py:\d+: page = 'dic\.js'$", said)
 
 
 def test_authenticate_may_be_async(write: Write) -> None:

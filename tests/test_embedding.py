@@ -253,6 +253,27 @@ async def test_page_of_a_channel() -> None:
     assert head.status == 200
 
 
+async def test_page_of_a_channels_own(tmp_path: Path) -> None:
+    """The module of a channel's own page, and its style, are under the prefix, too."""
+    source = """
+        from realtime import Channel, hookimpl
+
+        class Own(Channel):
+            page = "own.js"
+
+        @hookimpl
+        def register_channels():
+            return {"own": Own}
+    """
+    files = {"own.py": source, "own.js": "export default () => {};", "own.css": ""}
+    config = beside(tmp_path, "channels: {mine: {plugin: own, path: /mine}}", files)
+    async with hosting(host(config)) as port:
+        _, body = await ask(port, "/rt/mine", [("Accept", "text/html")])
+        assert "&quot;/rt/-/pages/mine/own.js&quot;" in body
+        assert 'href="/rt/-/pages/mine/own.css"' in body
+        assert (await ask(port, "/rt/-/pages/mine/own.js"))[0].status == 200
+
+
 async def test_refusal_shows_the_prefix() -> None:
     """Who asks in a wrong way is told the URL as it is."""
     async with hosting(host()) as port:

@@ -117,9 +117,7 @@ class Endpoint:
         if wanted == "options":
             return web.Response(status=204, headers={"Allow": ", ".join(self._channel.methods)})
         if wanted == "html":
-            text = page.page(self._channel, self._link(request), self._prefix)
-            policy = {"Content-Security-Policy": page.POLICY}
-            return web.Response(text=text, content_type="text/html", headers=policy)
+            return page.answer(self._channel, self._link(request), self._prefix, topic)
         response: web.StreamResponse | None = None
         if wanted == "websocket":
             response = handshake.accept(request, compress=self._channel.settings.compress)

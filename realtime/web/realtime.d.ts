@@ -20,6 +20,8 @@ export interface Welcome {
   readonly missed?: number;
   /** The longest silence, in seconds. */
   readonly heartbeat?: number;
+  /** When it was said, by the server's clock: what was published before was recovered. */
+  readonly time?: number;
   readonly [fact: string]: unknown;
 }
 
@@ -87,6 +89,11 @@ export class Connection<Data = any> extends EventTarget implements AsyncIterable
    * Rejects with `NotConnected`, `Unconfirmed`, `Refused` or `Closed`, and `TypeError` for what is no data.
    */
   send(data: Sendable, options?: { event?: string; timeout?: number }): Promise<string | null>;
+  /**
+   * Loses the connection, as if the network had cut it: to see that nothing is missed. It comes back by itself,
+   * after the last message that came, or where `since` says, so that messages come again.
+   */
+  drop(options?: { since?: string | number }): void;
   /** Closes with 1000, once and for all. */
   close(): void;
   next(): Promise<IteratorResult<Message<Data>, undefined>>;

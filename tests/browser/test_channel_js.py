@@ -1,17 +1,26 @@
-"""The page of a channel, in a browser: it shows and sends on every type, and its console has no errors."""
+"""What stands around every channel's page: its state, cut and back, the wire, use from elsewhere."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve
+from wire import ask, soon
+
+import realtime
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser
+    from playwright.async_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,30 +28,44 @@ FILES = {
     "kinds.py": '''
         from realtime import Channel, hookimpl
 
-        class Greeter(Channel):
-            """Asks for a name first, so it takes no POST unless it says so."""
-
-            async def on_connect(self, client):
-                await client.send("your name?")
-                client.name = (await client.receive(timeout=60)).data
+        class Room(Channel):
+            """What is said comes to everybody."""
 
             async def on_message(self, client, message):
-                return await self.publish(client.topic, f"{client.name} says {message.data}")
+                return await self.publish(client.topic, message.data, event=message.event)
+
+        class Drawn(Room):
+            page = "drawn.js"
+
+        class Broken(Room):
+            page = "broken.js"
 
         @hookimpl
         def register_channels():
-            return {"greeter": Greeter}
-    '''
+            return {"room": Room, "drawn": Drawn, "broken": Broken}
+    ''',
+    "drawn.js": """
+        export default function (page) {
+          page.root.textContent = `drawn: ${page.facts.topic}`;
+          page.connect({ since: "earliest" });
+          page.say("a notice");
+        }
+    """,
+    "drawn.css": "main { letter-spacing: 3px }",
+    "broken.js": "export default function (page) {",
 }
 CONFIG = """
     server: {listen: ["127.0.0.1:0"]}
     plugins: [kinds]
     channels:
-      echo: {plugin: echo, path: /ws}
+      room: {plugin: room, path: /room, history: 100}
+      short: {plugin: room, path: /short, lag: 1ms, lag_bytes: 1KiB, history: 3, overflow: skip}
+      drawn: {plugin: drawn, path: /drawn}
+      broken: {plugin: broken, path: /broken}
       lobby: {plugin: chat, path: /chat}
       clock: {plugin: clock, path: /events}
-      topics: {plugin: topics, path: "/topics/{topic...}"}
-      greeter: {plugin: greeter, path: /greeter}
+      echo: {plugin: echo, path: /ws}
+      shut: {plugin: room, path: /shut, allow: {subscribe: nobody}}
 """
 
 
@@ -53,42 +76,275 @@ async def browser() -> AsyncIterator[Browser]:
         yield one
 
 
-@pytest.mark.parametrize(
-    ("path", "said", "shown"),
-    [
-        ("/ws", ["hi"], "message Echo: hi"),
-        ("/chat?name=ann", ["hi"], 'message {"from":"ann","text":"hi"}'),
-        ("/topics/jobs/42", ["hi"], "message hi"),
-        ("/greeter", ["bob", "hi"], "message bob says hi"),
-    ],
-)
-async def test_what_is_sent_is_shown(
-    serve: Serve, browser: Browser, path: str, said: list[str], shown: str
-) -> None:
-    """What a person types and sends comes back, also where the channel takes no POST."""
+def button(page: Page, name: str) -> Locator:
+    """The button of a name."""
+    return page.get_by_role("button", name=name)
+
+
+async def live(page: Page) -> None:
+    """Wait until the page says that it is live."""
+    from playwright.async_api import expect
+
+    await expect(page.get_by_role("status")).to_contain_text("Live over ")
+
+
+@pytest.mark.parametrize(("path", "over"), [("/room", "WebSocket"), ("/events", "WebSocket")])
+async def test_status(serve: Serve, browser: Browser, path: str, over: str) -> None:
+    """It says that it is live, and over what."""
     from playwright.async_api import expect
 
     async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http(path)) as page:
-        for text in said:
-            await page.fill("#text", text)
-            await page.press("#text", "Enter")
-            await expect(page.locator("#text")).to_have_value("")  # its answer has come
-        await page.locator("#log", has_text=shown).wait_for()
+        await expect(page.get_by_role("status")).to_have_text(f"Live over {over}")
 
 
-async def test_what_hears_nothing_has_no_form(serve: Serve, browser: Browser) -> None:
-    """A channel that does nothing with messages shows them, and no form to send one."""
-    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/events")) as page:
-        await page.locator("#log", has_text="Current time: ").wait_for()
-        assert not await page.is_visible("#send")
+async def test_refused(serve: Serve, browser: Browser) -> None:
+    """Whoever may not read is told the server's sentence."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving:
+        page = await browser.new_page()
+        await page.goto(serving.http("/shut"))
+        await expect(page.get_by_role("status")).to_contain_text("Closed: who may subscribe here: nobody")
+        await expect(button(page, "Cut my connection")).to_be_disabled()
+        await page.close()
 
 
-async def test_nothing_is_not_sent(serve: Serve, browser: Browser) -> None:
-    """An empty field is no message."""
-    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/ws")) as page:
-        await page.get_by_text("Connected.").wait_for()
-        await page.press("#text", "Enter")
-        await page.fill("#text", "after it")
-        await page.press("#text", "Enter")
-        await page.locator("#log", has_text="after it").wait_for()
-        assert await page.inner_text("#log") == "message Echo: after it\n"
+# Cut, and back
+
+
+async def test_cut_and_back(serve: Serve, browser: Browser) -> None:
+    """Cut, it stays away, counts down, and when it is back says how much it has recovered."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        await button(page, "Cut my connection").click()
+        await expect(page.get_by_role("status")).to_contain_text("back in ")
+        for text in ("one", "two"):
+            await serving.server.channels["room"].publish("room", text)
+        await button(page, "Come back now").click()
+        await page.get_by_text("Recovered 2 messages. Nothing was missed.").wait_for()
+        assert await page.locator(".frame", has_text="recovered").filter(has_text="message").count() == 2
+        assert await page.locator(".frame", has_text="two").count() == 1
+
+
+async def test_back_by_itself(serve: Serve, browser: Browser) -> None:
+    """Nobody has to press anything: after some seconds it is back."""
+    async with serve(CONFIG, FILES) as serving:
+        page = await browser.new_page()
+        await page.clock.install()
+        await page.goto(serving.http("/room"))
+        await live(page)
+        await button(page, "Cut my connection").click()
+        await button(page, "Come back now").wait_for()
+        await page.clock.run_for(11_000)
+        await live(page)
+        await page.close()
+
+
+async def test_clock_that_is_wrong(serve: Serve, browser: Browser) -> None:
+    """A browser whose clock is an hour ahead knows what was recovered, and what came after."""
+    async with serve(CONFIG, FILES) as serving:
+        page = await browser.new_page()
+        await page.clock.install(time=datetime.now(UTC) + timedelta(hours=1))
+        await page.goto(serving.http("/room"))
+        await live(page)
+        await button(page, "Cut my connection").click()
+        await button(page, "Come back now").wait_for()
+        channel = serving.server.channels["room"]
+        await channel.publish("room", "old")
+        await button(page, "Come back now").click()
+        await live(page)
+        await channel.publish("room", "new")
+        await page.locator(".frame.in", has_text="new").wait_for()
+        rows = await page.locator(".frame.in .what").all_inner_texts()
+        assert [row.split() for row in rows] == [["messageoldrecovered"], ["messagenew"]]
+        await page.close()
+
+
+async def test_missed(serve: Serve, browser: Browser) -> None:
+    """What the server no longer keeps is said to be missed, with its number."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/short")) as page:
+        await live(page)
+        channel = serving.server.channels["short"]
+        await channel.publish("short", "seen")
+        await page.locator(".frame", has_text="seen").wait_for()
+        await button(page, "Cut my connection").click()
+        await button(page, "Come back now").wait_for()
+        for number in range(100):
+            await channel.publish("short", f"{number} {'x' * 100}")
+        await button(page, "Come back now").click()
+        told = page.get_by_text("messages missed, which the server no longer keeps; then ")
+        missed, recovered = map(int, re.findall(r"\d+", await told.inner_text()))
+        assert missed + recovered == 100
+
+
+async def test_cut_by_keyboard(serve: Serve, browser: Browser) -> None:
+    """Whoever has pressed the one button by keyboard stands on the other."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        await button(page, "Cut my connection").press("Enter")
+        await expect(button(page, "Come back now")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await live(page)
+        await expect(button(page, "Cut my connection")).to_be_focused()
+
+
+# The wire
+
+
+async def test_wire(serve: Serve, browser: Browser) -> None:
+    """It shows what comes in with its event and position, and the welcome as the server's own."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        position = await serving.server.channels["room"].publish("room", {"a": "<b>"}, event="score")
+        row = page.locator(".frame.in")
+        await row.wait_for()
+        assert await row.locator(".event").inner_text() == "score"
+        assert await row.locator(".data").inner_text() == '{"a":"<b>"}'
+        assert await row.locator(".id").inner_text() == str(position)
+        assert await page.locator(".frame.host .event").inner_text() == "realtime:welcome"
+
+
+async def test_wire_is_bounded(serve: Serve, browser: Browser) -> None:
+    """It keeps the last few hundred rows, however much comes."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        for number in range(500):
+            await serving.server.channels["room"].publish("room", f"number {number}")
+        await page.locator(".frame", has_text="number 499").wait_for()
+        assert await page.locator(".frame").count() == 300
+
+
+async def test_resume_from_here(serve: Serve, browser: Browser) -> None:
+    """From a position on all comes again, and it is said how that was met."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        for text in ("first", "second", "third"):
+            await serving.server.channels["room"].publish("room", text)
+        await page.locator(".frame", has_text="third").wait_for()
+        await page.locator(".frame", has_text="first").get_by_role("button").click()
+        await page.get_by_text("Recovered 2 messages.").wait_for()
+        counts = [await page.locator(".frame", has_text=text).count() for text in ("first", "second")]
+        assert counts == [1, 2]
+
+
+# Pages of a channel's own
+
+
+async def test_module_draws(serve: Serve, browser: Browser) -> None:
+    """A module of the channel's own draws the page and connects it; its style is used."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/drawn")) as page:
+        await live(page)
+        main = page.get_by_role("main")
+        assert await main.inner_text() == "drawn: drawn"
+        assert await main.evaluate("main => getComputedStyle(main).letterSpacing") == "3px"
+        assert await page.locator("#notice").inner_text() == "a notice"
+        assert not await page.locator("#rows").is_visible()
+
+
+async def test_module_that_is_broken(serve: Serve, browser: Browser) -> None:
+    """Of a module that cannot be loaded the page says so."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/broken")) as page:
+        await expect(page.get_by_role("status")).to_contain_text("could not be loaded")
+
+
+async def test_module_that_connects_again(serve: Serve, browser: Browser) -> None:
+    """Of the connection that another one replaces the page says nothing any more."""
+    files = {**FILES, "drawn.js": "export default (page) => { page.connect(); page.connect(); };"}
+    async with serve(CONFIG, files) as serving, chromium.tab(browser, serving.http("/drawn")) as page:
+        await live(page)
+        await page.get_by_text("What goes over the wire").click()
+        assert await page.locator(".frame .event").all_inner_texts() == ["realtime:welcome"]
+
+
+# From elsewhere
+
+
+async def shown(page: Page, language: str) -> str:
+    """What the tab of a language has."""
+    await page.get_by_role("tab", name=language).click()
+    return await page.get_by_role("tabpanel").inner_text()
+
+
+@pytest.mark.parametrize("path", ["/room", "/chat", "/ws", "/events"])
+async def test_javascript_works(serve: Serve, browser: Browser, path: str) -> None:
+    """What is to be copied runs in a page, and prints what comes."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http(path)) as page:
+        program = await shown(page, "JavaScript")
+        context = await browser.new_context(bypass_csp=True)
+        other = await context.new_page()
+        await other.goto(serving.http("/"))
+        async with other.expect_console_message(lambda said: said.text.startswith("message ")) as said:
+            await other.add_script_tag(content=program, type="module")
+        text = (await said.value).text
+        assert "hi" in text or "Current time: " in text or path == "/chat"
+        await context.close()
+
+
+@pytest.mark.parametrize("path", ["/room", "/chat", "/ws", "/events"])
+async def test_python_works(serve: Serve, browser: Browser, tmp_path: Path, path: str) -> None:
+    """What is to be copied runs, and prints what comes."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http(path)) as page:
+        program = await shown(page, "Python")
+        root = Path(realtime.__file__).parents[1]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-u", "-c", program),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(root)},
+        )
+        assert process.stdout is not None
+        while not (line := await soon(process.stdout.readline())).startswith(b"message "):
+            assert line
+        assert b"hi" in line or b"Current time: " in line
+        process.kill()
+        await process.wait()
+
+
+async def test_tabs_by_keyboard(serve: Serve, browser: Browser) -> None:
+    """The arrows go from tab to tab, and around."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await page.get_by_role("tab", name="curl").focus()
+        for key, name in (("ArrowRight", "JavaScript"), ("ArrowLeft", "curl"), ("ArrowLeft", "Python")):
+            await page.keyboard.press(key)
+            await expect(page.get_by_role("tab", name=name)).to_be_focused()
+            assert await page.get_by_role("tab", selected=True).inner_text() == name
+
+
+async def test_copy(serve: Serve, browser: Browser) -> None:
+    """What is shown is copied."""
+    async with serve(CONFIG, FILES) as serving:
+        context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+        page = await context.new_page()
+        await page.goto(serving.http("/room"))
+        program = await page.get_by_role("tabpanel").inner_text()
+        await button(page, "Copy").click()
+        await button(page, "Copied").wait_for()
+        assert await page.evaluate("navigator.clipboard.readText()") == program
+        await context.close()
+
+
+async def test_without_scripts(serve: Serve, browser: Browser) -> None:
+    """Who has no JavaScript reads what the channel is, and how to use it with curl."""
+    async with serve(CONFIG, FILES) as serving:
+        context = await browser.new_context(java_script_enabled=False)
+        page = await context.new_page()
+        await page.goto(serving.http("/room"))
+        assert await page.get_by_text("What is said comes to everybody.").is_visible()
+        assert await page.get_by_text(f"curl -d hi {serving.http('/room')}").is_visible()
+        assert await page.get_by_role("status").inner_text() == "Not live"
+        assert not await button(page, "Cut my connection").is_visible()
+        await context.close()
+
+
+async def test_page_of_a_channel_is_no_stranger(serve: Serve) -> None:
+    """The page is served to whom the channel's list is: to see it nobody needs a token."""
+    async with serve(CONFIG, FILES) as serving:
+        head, _ = await ask(serving.port, "/shut", [("Accept", "text/html")])
+    assert head.status == 200

@@ -266,6 +266,42 @@ async def test_resumes_after_a_cut(serve: Serve, browser: Browser, transport: st
         assert [detail["outcome"] for _, detail in await one.log("open")] == ["new", *["recovered"] * 3]
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_drop(page: Tab, transport: str) -> None:
+    """Cut off by its own page, it comes back by itself, and has what was said meanwhile."""
+    await page.open("/room", transport=transport, more="backoff: () => 1e6")
+    await page.sent('"before"')
+    await page.take(1)
+    await page.run("channel.drop()")
+    await page.until("logs.channel.some(([type]) => type === 'down')")
+    assert await page.log("down") == [["down", {"code": 1006, "reason": "dropped", "delay": 1_000_000}]]
+    await page.open("/room", "other")
+    await page.sent('"meanwhile"', "other")
+    await page.run("void dispatchEvent(new Event('online'))")
+    assert await page.take(2) == ["before", "meanwhile"]
+    assert [detail["outcome"] for _, detail in await page.log("open")] == ["new", "recovered"]
+
+
+async def test_drop_to_a_position(page: Tab) -> None:
+    """Where it is told to, it goes on from an earlier position: what came after that comes again."""
+    await page.open("/room")
+    first = await page.sent('"first"')
+    await page.sent('"second"')
+    await page.take(2)
+    await page.run(f"channel.drop({{ since: {first!r} }})")
+    assert await page.take(3) == ["first", "second", "second"]
+    assert await page.run("channel.position") != first
+
+
+async def test_drop_of_what_has_ended(page: Tab) -> None:
+    """What is closed is not there to be dropped, and stays closed."""
+    await page.open("/room")
+    await page.until("channel.transport")
+    await page.run("channel.close()")
+    await page.run("channel.drop()")
+    assert [type for type, _ in await page.log("down", "close")] == ["close"]
+
+
 async def test_gap_is_shown(serve: Serve, browser: Browser) -> None:
     """What is no longer kept when it comes back is told: a message in its place, and an event."""
     async with (
