@@ -46,6 +46,7 @@ class Chat(Channel):
         """the longest name, in characters"""
 
     settings: Settings
+    page = "chat.js"
     transports = ("websocket", "sse", "ndjson", "json", "post")
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:

@@ -28,6 +28,7 @@ class Clock(Channel):
         keep_alive_text: str = "keep-alive-text"
 
     settings: Settings
+    page = "clock.js"
     transports = ("sse", "websocket", "ndjson", "json")
 
     async def on_join(self, client: Client) -> None:
