@@ -205,6 +205,11 @@ class Channel:
     #: its own serves ``json`` and ``post`` only if it says so here: for these that is not called.
     transports: ClassVar[Collection[str]] = TRANSPORTS
 
+    #: What people do on the page at its URL: the name of an ES module (``"chat.js"``) that stands beside
+    #: the Python module of the type, as may a ``chat.css``. It exports a function, which is given the
+    #: page; None: the page has a box to send with. See docs/reference/browser.md.
+    page: ClassVar[str | None] = None
+
     #: Its settings, checked. A subclass annotates it with its own, for type checkers.
     settings: Settings
 

@@ -27,6 +27,7 @@ from realtime.blame import defined, own_frames
 from realtime.channel import TRANSPORTS, Channel
 from realtime.errors import did_you_mean
 from realtime.paths import is_reserved
+from realtime.transports.page import files as page_files
 from realtime.values import Model
 from realtime.version import API_VERSION
 from realtime.wording import nearest, wanted
@@ -120,6 +121,7 @@ def check_type(label: str, kind: type[Channel]) -> None:
     check_hooks(label, kind)
     _check_settings(label, kind)
     _check_transports(label, kind)
+    _check_page(label, kind)
     for name in vars(kind):
         if name in _HOSTS and kind is not Channel:  # which may be offered as it is
             wrong = "is the host's own in every channel: give yours another name"
@@ -255,6 +257,20 @@ def _check_transports(label: str, kind: type[Channel]) -> None:
     if unknown := [name for name in offered if name not in TRANSPORTS]:
         near = did_you_mean(str(unknown[0]), TRANSPORTS)
         raise PluginProblem(f"{label}.transports has {unknown[0]!r}{near}; there are {there}{where}")
+
+
+def _check_page(label: str, kind: type[Channel]) -> None:
+    name: object = kind.page
+    wrong = ""
+    if name is None or inspect.isfunction(name):  # which a plugin of before has for itself
+        return
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+\.js", name):
+        wrong = f"is {name!r}, and is to be the name of a file beside the plugin's own: page = 'chat.js'"
+    elif not (file := page_files(kind)[0]).is_file():
+        near = did_you_mean(name, [other.name for other in file.parent.glob("*.js")])
+        wrong = f"is {name!r}, and there is no {file}{near}; write it there, or leave page out"
+    if wrong:
+        raise PluginProblem(f"{label}.page {wrong}{line_of(kind, 'page')}")
 
 
 def _check_lifespan(label: str, kind: type[Channel]) -> None:

@@ -400,7 +400,7 @@ class Server:
         if not any(route.definition.path == "/" for route in routes):
             routes.append(Route("server", web.get("/", self._front)))
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
-        own += [*about.routes(assembly), *self.watching.routes(assembly), *assets.routes()]
+        own += [*about.routes(assembly), *self.watching.routes(assembly), *assets.routes(assembly)]
         routes += [Route("server", definition) for definition in own]
         return routes, self._table.dispatcher(routes)
 

@@ -117,7 +117,7 @@ class Endpoint:
         if wanted == "options":
             return web.Response(status=204, headers={"Allow": ", ".join(self._channel.methods)})
         if wanted == "html":
-            text = page.page(self._channel, self._link(request), self._prefix)
+            text = page.page(self._channel, self._link(request), self._prefix, topic)
             policy = {"Content-Security-Policy": page.POLICY}
             return web.Response(text=text, content_type="text/html", headers=policy)
         response: web.StreamResponse | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import json
 import shlex
 from functools import cache
 from pathlib import Path
@@ -14,9 +15,7 @@ from realtime.channel import Channel
 WEB = Path(__file__).parents[1] / "web"
 
 #: Nothing from another host, nothing inline: what a channel is called or says can be no script.
-POLICY = (
-    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 @cache
@@ -24,25 +23,56 @@ def _template() -> Template:
     return Template((WEB / "channel.html").read_text())
 
 
-def page(channel: Channel, url: str, prefix: str) -> str:
+def files(kind: type[Channel]) -> list[Path]:
+    """The files of a channel type's own page, by what the type says: a module, and a style for it."""
+    name: object = kind.page
+    if not isinstance(name, str):  # a plugin may have a method that is called so
+        return []
+    home = next(each for each in kind.__mro__ if "page" in vars(each))
+    module = Path(inspect.getfile(home)).parent / name
+    return [module, module.with_suffix(".css")]
+
+
+def page(channel: Channel, url: str, prefix: str, topic: str) -> str:
     """The page as HTML; ``url`` is the channel's, as the browser asked for it.
 
     ``prefix`` stands before the paths that are the server's own.
     """
+    settings, kind = channel.settings, type(channel)
+    hears = kind.on_message is not Channel.on_message
+    # Where people are told of each other they have names, and who posts has to give one.
+    post = shlex.quote(f"{url}?name=curl" if settings.presence != "off" else url)
     there = shlex.quote(url)
     uses = {
         "websocket": f"python -m realtime connect {there.replace('http', 'ws', 1)}",
         "sse": f"curl -N {there}",
         "ndjson": f"curl -N -H 'Accept: application/x-ndjson' {there}",
         "json": f"curl -H 'Accept: application/json' {there}",
-        "post": f"curl -d hi {there}",
+        "post": f"curl -d hi {post}",
+    }
+    own = [f"{prefix}/-/pages/{channel.name}/{file.name}" for file in files(kind) if file.is_file()]
+    style = next((name for name in own if name.endswith(".css")), None)
+    facts = {
+        "name": channel.name,
+        "plugin": settings.plugin,
+        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "url": url,
+        "path": settings.path,
+        "topic": topic,
+        "transports": list(channel.transports),
+        "hears": hears,
+        "presence": settings.presence,
+        "module": own[0] if own else None,
+        "style": style,
+        "prefix": prefix,
     }
     text = {
         "channel": channel.name,
         "prefix": prefix,
-        "description": (inspect.getdoc(type(channel)) or "").partition("\n")[0],
-        "transports": " ".join(channel.transports),
-        "hears": "no" if type(channel).on_message is Channel.on_message else "yes",
+        "description": facts["description"],
         "uses": "\n".join(use for name, use in uses.items() if name in channel.transports),
+        "facts": json.dumps(facts),
     }
-    return _template().substitute({key: html.escape(value) for key, value in text.items()})
+    told = {key: html.escape(str(value)) for key, value in text.items()}
+    told["style"] = f'<link rel="stylesheet" href="{html.escape(style)}">' if style else ""
+    return _template().substitute(told)

@@ -1,38 +1,215 @@
-// The page of a channel: shows every message, and sends.
-import { connect } from "./realtime.js";
+/**
+ * The shell of a channel's page: it says how the connection is, cuts it and has it come back, shows what
+ * goes over the wire, and how the channel is used from elsewhere. What people do on the page is the
+ * channel's own module, or tester.js. Either is `export default function (page)`, called once.
+ */
+import { make, written } from "./dom.js";
+import { backoff, connect } from "./realtime.js";
+import { show } from "./uses.js";
 
-const [form, name, text, state, log] = ["send", "name", "text", "state", "log"].map((id) => document.getElementById(id));
-const serves = form.dataset.transports.split(" ");
-const byEvents = serves.includes("sse") && (serves.includes("post") || !serves.includes("websocket"));
-const transport = byEvents ? "sse" : "websocket";
-let connection;
+/** How long one that was cut on purpose stays away, in milliseconds. */
+const AWAY = 8000;
+/** How many rows the log of the wire keeps. */
+const ROWS = 300;
 
-function show(line) {
-  log.textContent = `${log.textContent}${line}\n`.slice(-100_000);
+const [state, root, wire, rows, recover, cut, back, outcome, notice] = [
+  "state", "root", "wire", "rows", "recover", "cut", "back", "outcome", "notice",
+].map((id) => document.getElementById(id));
+const facts = JSON.parse(document.body.dataset.facts);
+const serves = (transport) => facts.transports.includes(transport);
+
+// The page
+
+/** What a module is given. */
+const page = {
+  facts,
+  root,
+  /** The connection of now; it is another one after `connect`. */
+  connection: null,
+
+  /**
+   * Connect, or connect anew with other options: as of realtime.js. By itself it takes a WebSocket where
+   * there is one. After "Resume from here" messages come again: they are known by their `id`.
+   */
+  connect(options = {}) {
+    page.connection?.close();
+    const connection = connect(location.href, {
+      transport: serves("websocket") ? (serves("sse") ? "auto" : "websocket") : "sse",
+      backoff: (...why) => {
+        const wait = away ?? backoff(...why);
+        away = undefined;
+        return wait;
+      },
+      ...options,
+    });
+    page.connection = connection;
+    page.options = options;
+    follow(connection);
+    return connection;
+  },
+
+  /** Say one thing by POST, as `name` if that matters; gives its position, or null. */
+  async post(data, { event = "message", name = page.options?.name } = {}) {
+    const url = new URL(location.href);
+    for (const [key, value] of Object.entries({ name, event: event !== "message" && event })) {
+      if (value) url.searchParams.set(key, value);
+    }
+    const row = log("out", `POST ${event}`, data);
+    const headers = { "Content-Type": "application/json" };
+    const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(data) });
+    const text = await response.text();
+    if (!response.ok) {
+      const wrong = text.trim() || response.statusText;
+      log("lost", "refused", `${response.status} ${wrong}`);
+      throw new Error(wrong);
+    }
+    const { id = null, messages = [] } = JSON.parse(text);
+    place(row, id);
+    for (const { event, data, id } of messages) log("in", event, data, id);
+    return id;
+  },
+
+  /** Announce a short notice, politely; it is seen for some seconds. */
+  say(text) {
+    notice.textContent = text;
+    clearTimeout(page.said);
+    page.said = setTimeout(() => (notice.textContent = ""), 6000);
+  },
+};
+
+// How the connection is
+
+const OVER = { websocket: "WebSocket", sse: "server-sent events" };
+let away; // how long it stays away, while it was cut on purpose
+let due; // when it comes back
+let counting; // the timer of the countdown to it
+let resumed; // what has come since it is back: { outcome, missed, at, count }
+let skew = 0; // how far the server's clock is behind, in seconds
+
+function tell(kind, text, more = "") {
+  state.dataset.state = kind;
+  state.title = `${text}${more}`;
+  const rest = make("span", "", more);
+  rest.ariaHidden = "true"; // a countdown is not read out, second by second
+  state.replaceChildren(make("span", "", text), rest);
+  cut.disabled = kind !== "live";
+  back.hidden = kind !== "down";
 }
 
-// A reader needs no name, so it reads by events where a POST can speak for it; what wants a name is told it
-// when one is there.
-function open() {
-  connection?.close();
-  connection = connect(location.href, { transport, name: name.value || undefined });
-  connection.addEventListener("open", () => (state.textContent = "Connected."));
-  connection.addEventListener("down", () => (state.textContent = "Cut off; connecting again."));
-  connection.addEventListener("close", ({ detail }) => (state.textContent = `Closed: ${detail.message}`));
-  connection.addEventListener("message", ({ detail }) => {
-    show(`${detail.event} ${typeof detail.data === "string" ? detail.data : JSON.stringify(detail.data)}`);
+function follow(connection) {
+  const now = () => page.connection === connection;
+  tell("busy", "Connecting…");
+  connection.addEventListener("open", ({ detail }) => {
+    if (!now()) return;
+    tell("live", `Live over ${OVER[connection.transport]}`);
+    log("host", "realtime:welcome", detail);
+    resumed = { ...detail, count: 0, at: Date.now() / 1000 - skew };
+    if (due) setTimeout(conclude, 500, resumed); // what was kept comes at once
+    due = undefined;
   });
+  connection.addEventListener("message", ({ detail: { event, data, id, time } }) => {
+    if (!now()) return;
+    log(event.startsWith("realtime:") ? "host" : "in", event, data, id, time);
+    if (!resumed || time >= resumed.at) skew = Date.now() / 1000 - time;
+    else if (!/^realtime:(gap|reset)$/.test(event)) resumed.count += 1;
+  });
+  connection.addEventListener("down", ({ detail: { code, reason, delay } }) => {
+    if (!now()) return;
+    log("lost", "cut", `${code} ${reason}`);
+    due = Date.now() + delay;
+    count();
+  });
+  connection.addEventListener("close", ({ detail }) => {
+    if (!now()) return;
+    tell("closed", `Closed: ${detail.reason || detail.message}`);
+    log("lost", "closed", detail.message);
+  });
+  const send = connection.send.bind(connection);
+  connection.send = async (data, options) => {
+    const row = log("out", options?.event ?? "message", data);
+    try {
+      const id = await send(data, options);
+      place(row, id);
+      return id;
+    } catch (error) {
+      log("lost", "not sent", error.message);
+      throw error;
+    }
+  };
 }
 
-form.hidden = form.dataset.hears === "no" || !(serves.includes("post") || serves.includes("websocket"));
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  try {
-    await connection.send(text.value);
-    text.value = "";
-  } catch (error) {
-    show(`not sent: ${error.message}`);
-  }
-});
-name.addEventListener("change", open);
-open();
+/** The countdown to coming back. */
+function count() {
+  clearTimeout(counting);
+  if (!due || page.connection.closed) return;
+  const seconds = Math.max(0, Math.ceil((due - Date.now()) / 1000));
+  if (!page.connection.transport) tell("down", "Cut", seconds ? `, back in ${seconds} s` : ", coming back…");
+  counting = setTimeout(count, 250);
+}
+
+/** Say what came of coming back. */
+function conclude({ outcome: how, missed, count }) {
+  const many = (number) => `${number} message${number === 1 ? "" : "s"}`;
+  const text = {
+    recovered: count ? `Recovered: ${many(count)} came after it. None was missed.` : "Recovered: nothing was said meanwhile.",
+    gap: `${many(missed)} missed: no longer kept. ${many(count)} came after it.`,
+    reset: `The server has begun anew. All that it keeps came: ${many(count)}.`,
+  }[how] ?? "Connected again.";
+  outcome.textContent = text;
+  outcome.className = how === "recovered" ? "small good" : "small warn";
+}
+
+cut.onclick = () => {
+  away = AWAY;
+  outcome.textContent = "";
+  page.connection.drop();
+  back.focus();
+};
+
+back.onclick = () => {
+  dispatchEvent(new Event("online")); // as when the network is back: connections that wait come at once
+  cut.focus();
+};
+
+// What goes over the wire
+
+function log(way, event, data, id, time = Date.now() / 1000) {
+  const at = new Date(time * 1000);
+  const when = make("time", "", at.toLocaleTimeString([], { hour12: false }));
+  when.dateTime = at.toISOString();
+  const sign = make("span", "way", { in: "↓", out: "↑", host: "•", lost: "×" }[way]);
+  sign.title = { in: "in", out: "out", host: "from the server itself", lost: "the connection" }[way];
+  sign.ariaLabel = sign.title;
+  sign.role = "img";
+  const what = make("span", "what", make("span", "event", event), make("span", "data", written(data)));
+  const row = make("div", `frame ${way}`, sign, when, what);
+  place(row, id);
+  const below = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
+  if (!rows.querySelector(".frame")) rows.replaceChildren();
+  rows.append(row);
+  while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
+  if (below) rows.scrollTop = rows.scrollHeight;
+  return row;
+}
+
+/** Where a message stands, and the way to go on from there. */
+function place(row, id) {
+  if (!id || !row) return;
+  const button = make("button", "small", "Resume from here");
+  button.onclick = () => {
+    away = 0;
+    outcome.textContent = "";
+    page.connection.drop({ since: id });
+  };
+  row.append(make("span", "place", make("span", "id", id), button));
+}
+
+// Begin
+
+for (const part of [wire, recover]) part.hidden = false;
+show(facts);
+wire.open = !facts.module;
+import(facts.module ?? "./tester.js").then(
+  ({ default: begin }) => begin(page),
+  (error) => tell("closed", `Closed: the page of this channel could not be loaded (${error.message})`),
+);

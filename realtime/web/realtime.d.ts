@@ -87,6 +87,11 @@ export class Connection<Data = any> extends EventTarget implements AsyncIterable
    * Rejects with `NotConnected`, `Unconfirmed`, `Refused` or `Closed`, and `TypeError` for what is no data.
    */
   send(data: Sendable, options?: { event?: string; timeout?: number }): Promise<string | null>;
+  /**
+   * Loses the connection, as if the network had cut it: to see that nothing is missed. It comes back by itself,
+   * after the last message that came, or where `since` says, so that messages come again.
+   */
+  drop(options?: { since?: string | number }): void;
   /** Closes with 1000, once and for all. */
   close(): void;
   next(): Promise<IteratorResult<Message<Data>, undefined>>;

@@ -130,6 +130,12 @@ export class Connection extends EventTarget {
     this.#end(new Closed(1000));
   }
 
+  /** Lose the connection, as if the network had cut it; `since` is where it then goes on. */
+  drop({ since = this.#since } = {}) {
+    this.#since = String(since);
+    this.#cut?.abort(new Closed(LOST, "dropped"));
+  }
+
   /** Send it when there is a connection, and wait for the server's word. */
   async send(data, { event = "message", timeout = this.#options.timeout } = {}) {
     const binary = data instanceof ArrayBuffer || ArrayBuffer.isView(data);

@@ -100,9 +100,9 @@ class LivePoll(Channel):
 
     @hookimpl
     def register_routes(self, bus: Bus) -> Iterable[web.RouteDef]:
-        return [*super().register_routes(bus), web.get(f"{self.settings.path}/page", self.page)]
+        return [*super().register_routes(bus), web.get(f"{self.settings.path}/page", self.show)]
 
-    async def page(self, request: web.Request) -> web.Response:
+    async def show(self, request: web.Request) -> web.Response:
         """The page, which then connects to the poll as any client does."""
         return web.Response(text=PAGE, content_type="text/html")
 
