@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import html
 import logging
 import os
 import socket
@@ -15,7 +14,7 @@ from typing import NoReturn
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from realtime import about, assets, tls
+from realtime import about, assets, front, tls
 from realtime.assembly import Assembly, spell
 from realtime.buckets import Bucket, Rate
 from realtime.bus import Bus
@@ -397,11 +396,11 @@ class Server:
     def _prepare(self, assembly: Assembly) -> tuple[list[Route], web.UrlDispatcher]:
         """All that is served by what this one is made of, and what finds it."""
         routes = list(assembly.routes)
-        if not any(route.definition.path == "/" for route in routes):
-            routes.append(Route("server", web.get("/", self._front)))
+        taken = {route.definition.path for route in routes}  # one may have taken the front page
         own = [web.get("/-/live", self._live), web.get("/-/ready", self._ready)]
-        own += [*about.routes(assembly), *self.watching.routes(assembly), *assets.routes(assembly)]
-        routes += [Route("server", definition) for definition in own]
+        own += [*about.routes(assembly), *self.watching.routes(assembly)]
+        own += [*assets.routes(assembly), *front.routes(assembly)]
+        routes += [Route("server", definition) for definition in own if definition.path not in taken]
         return routes, self._table.dispatcher(routes)
 
     def _guard(self) -> None:
@@ -418,17 +417,6 @@ class Server:
         for around in self._around:
             handler = partial(around, handler=handler)
         return await handler(request)
-
-    async def _front(self, request: web.Request) -> web.Response:
-        site = self.config.server.url or f"{request.scheme}://{request.host}"
-        site += self._table.prefix
-        lines = [f"{name}: {channel.url_on(site)}" for name, channel in self.channels.items()]
-        text = "\n".join(["Realtime serves these channels:", "", *lines, ""])
-        if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
-            return web.Response(text=text)
-        # A browser asks for an icon unless the page has one, and shows an error for its 404.
-        page = '<!doctype html><title>Realtime</title><link rel="icon" href="data:,"><pre>%s</pre>'
-        return web.Response(text=page % html.escape(text), content_type="text/html")
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"live": True})

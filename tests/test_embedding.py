@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 import ssl
 import textwrap
@@ -241,6 +242,16 @@ async def test_front_page() -> None:
         *("news:", "ws://localhost/rt/news/{topic...}"),
         *("clock:", "http://localhost/rt/events"),
     ]
+
+
+async def test_front_page_in_a_browser() -> None:
+    """What the front page links to and takes is under the prefix."""
+    async with hosting(host()) as port:
+        _, body = await ask(port, "/rt/", [("Accept", "text/html")])
+        links = set(re.findall(r' (?:href|src|data-path)="(/[^"]*)"', body))
+        dashboard, _ = await ask(port, "/rt/-/dashboard")
+    assert {link.startswith("/rt/") for link in links} == {True}
+    assert dashboard.status == 200
 
 
 async def test_page_of_a_channel() -> None:

@@ -89,7 +89,7 @@ TRIALS = ("conformance", "findings", "leaks", "stranger", "trial", "verdicts")
 #: What counts, and tells whoever operates the server.
 MEASURES = ("metrics", "stats", "traffic", "watching")
 #: What tells people and their tools of the server; no message comes by.
-SHOWN = ("about", "assets", "portrait", "schema", "transports.page")
+SHOWN = ("about", "assets", "front", "portrait", "schema", "transports.page")
 #: What other distributions bring, by the name of what is imported.
 THIRD_PARTY = {
     "uvloop",

@@ -1,0 +1,113 @@
+"""The pages of the server itself: the front page, which tells what is here, and the dashboard.
+
+Both are for everybody: the front page says what ``/-/channels`` says, and the dashboard nothing. Its script
+asks for the numbers, and is told them or not.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import shlex
+from collections.abc import Iterable
+from functools import partial
+from string import Template
+
+from aiohttp import hdrs, web
+
+from realtime.assembly import Assembly
+from realtime.channel import Channel
+from realtime.paths import variables
+from realtime.transports.page import POLICY, WEB
+
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Vary": "Accept",
+    "X-Content-Type-Options": "nosniff",
+}
+_CHIPS = {"websocket": "WebSocket", "sse": "SSE", "ndjson": "NDJSON", "json": "JSON", "post": "POST"}
+#: What a variable of a path may be in a URL, as a browser checks it: one segment, or the rest.
+_SEGMENT = r"(?!\.{1,2}(\/|$))[^\/\\*]+"
+_REST = rf"{_SEGMENT}(\/{_SEGMENT})*"
+_EMPTY = """<div class="card"><p><strong>No channel is configured yet.</strong>
+<p>Write one into <code>config.yaml</code> and start the server again:</p>
+<pre><code>channels:
+  lobby:
+    plugin: chat
+    path: /chat</code></pre></div>"""
+
+
+def routes(assembly: Assembly) -> list[web.RouteDef]:
+    """What serves them; the files are read now."""
+    front = Template((WEB / "front.html").read_text())
+    dashboard = web.get("/-/dashboard", partial(_dashboard, (WEB / "dashboard.html").read_text()))
+    return [dashboard, web.get("/", partial(_front, assembly, front))]
+
+
+async def _dashboard(text: str, request: web.Request) -> web.Response:
+    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+
+
+async def _front(assembly: Assembly, template: Template, request: web.Request) -> web.Response:
+    prefix = request.rel_url.raw_path.removesuffix("/")  # where somebody's application has it
+    site = (assembly.config.server.url or f"{request.scheme}://{request.host}") + prefix
+    channels = assembly.channels
+    if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+        lines = [f"{name}: {channel.url_on(site)}" for name, channel in channels.items()]
+        return web.Response(text="\n".join(["Realtime serves these channels:", "", *lines, ""]))
+    cards = "\n".join(_card(channel, prefix) for channel in channels.values())
+    text = template.substitute(
+        prefix=html.escape(prefix),
+        channels=f'<ul class="cards">\n{cards}\n</ul>' if cards else _EMPTY,
+        start="\n".join(_start(list(channels.values()), site)),
+    )
+    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+
+
+def _card(channel: Channel, prefix: str) -> str:
+    """A channel as an item of a list; a path with variables has a form, which the script makes work."""
+    path, name = channel.settings.path, html.escape(channel.name)
+    where, shown = html.escape(prefix + path), html.escape(path)
+    about = html.escape((inspect.getdoc(type(channel)) or "").partition("\n")[0])
+    chips = "".join(f'<li class="tag">{html.escape(_CHIPS.get(one, one))}</li>' for one in channel.transports)
+    title = f'<a href="{where}">{name}</a>'
+    go = f'<a class="button primary" href="{where}" aria-label="Open {name}">Open</a>'
+    if names := variables(path):
+        title = name
+        go = (
+            f'<form data-path="{where}" hidden>{"".join(_field(one, path) for one in names)}'
+            f'<button class="primary" aria-label="Open {name}">Open</button></form>'
+            "<noscript><p>Put a value in place of each name in braces.</p></noscript>"
+        )
+    return (
+        f'<li class="card"><h3>{title}</h3><p class="muted">{about}</p><p class="mono">{shown}</p>'
+        f'<ul class="row" aria-label="Transports">{chips}</ul><div class="go">{go}</div></li>'
+    )
+
+
+def _field(name: str, path: str) -> str:
+    rest = f"{{{name}...}}" in path
+    pattern, hint = (_REST, "segments, with / between them") if rest else (_SEGMENT, "no / in it")
+    return (
+        f'<label>{name} <input name="{name}" required maxlength="255" pattern="{html.escape(pattern)}" '
+        f'title="{hint}" autocomplete="off" autocapitalize="none" spellcheck="false"></label>'
+    )
+
+
+def _start(channels: list[Channel], site: str) -> Iterable[str]:
+    """The commands, of a channel that takes all three, or each of the first that takes it."""
+    talks = [one for one in channels if type(one).on_message is not Channel.on_message]
+    whole = [one for one in talks if {"websocket", "sse", "post"}.issubset(one.transports)]
+    for transport, title, command, who, some in (
+        ("sse", "Watch", "curl -N {}", "", channels),
+        ("websocket", "Take part", "python -m realtime connect {}", "ann", talks or channels),
+        ("post", "Publish", "python -m realtime publish {} 'hello'", "bob", talks),
+    ):
+        for channel in [one for one in [*whole, *some] if transport in one.transports][:1]:
+            path = channel.settings.path.replace("...}", "}").translate({ord("{"): None, ord("}"): None})
+            scheme = site.replace("http", "ws", 1) if transport == "websocket" else site
+            text = command.format(shlex.quote(scheme + path))
+            if who and channel.settings.presence != "off":
+                text += f" --name {who}"
+            yield f"<li><h3>{title}</h3><pre><code>{html.escape(text)}</code></pre></li>"
