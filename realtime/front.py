@@ -70,7 +70,8 @@ def _card(channel: Channel, prefix: str) -> str:
     path, name = channel.settings.path, html.escape(channel.name)
     where, shown = html.escape(prefix + path), html.escape(path)
     about = html.escape((inspect.getdoc(type(channel)) or "").partition("\n")[0])
-    chips = "".join(f'<li class="tag">{html.escape(_CHIPS.get(one, one))}</li>' for one in channel.transports)
+    kinds = [html.escape(_CHIPS.get(one, one)) for one in channel.transports]
+    chips = "".join(f'<li class="tag">{kind}</li>' for kind in kinds)
     title = f'<a href="{where}">{name}</a>'
     go = f'<a class="button primary" href="{where}" aria-label="Open {name}">Open</a>'
     if names := variables(path):
