@@ -97,7 +97,7 @@ async def test_page_of_a_poll(together: Home) -> None:
     async with (
         serving(together) as address,
         browser() as chromium,
-        tab(chromium, f"http://{address}/polls/lunch/page") as page,
+        tab(chromium, f"http://{address}/polls/lunch") as page,
         connect(f"ws://{address}/polls/lunch") as other,
     ):
         await page.get_by_role("button", name="pizza 0").click()

@@ -125,11 +125,12 @@ async def test_votes_of_a_closed_poll_stay(serve: Serve) -> None:
 
 
 async def test_page(serve: Serve) -> None:
-    """Beside the poll there is a page for a person's browser, which finds the poll by its own path."""
+    """A person's browser gets a page, which has the poll's own script draw it."""
     async with serve(CONFIG) as server:
-        page = await server.request("GET", "/polls/lunch/page")
-    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert 'location.pathname.replace(/\\/page$/, "")' in page.text
+        page = await server.request("GET", "/polls/lunch", headers={"Accept": "text/html"})
+        script = await server.request("GET", "/-/pages/polls/poll.js")
+    assert "/-/pages/polls/poll.js" in page.text
+    assert "export default function" in script.text
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,15 @@ channels:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Annotated
 
-from aiohttp import web
 from pydantic import Field, field_validator
 from realtime import Bus, Channel, Client, Duration, Message, Model, Position, Rejected, hookimpl
 
 #: The version of Realtime's contract with plugins that this is written for.
 API_VERSION = 1
-#: A page for people: it shows one poll, and votes.
-PAGE = files(__name__).joinpath("page.html").read_text(encoding="utf-8")
 
 
 class Poll(Model):
@@ -69,7 +65,7 @@ class LivePoll(Channel):
     that of an identity, and stays. Who has none votes for as long as the connection lasts, so nobody
     votes twice by coming back; a POST has no connection that lasts, so it needs an identity.
 
-    Beside each poll, at `/page` below its path, there is a page for people.
+    In a browser each poll is a page where people see how it stands, and vote with a click.
     """
 
     class Settings(Channel.Settings):
@@ -86,6 +82,7 @@ class LivePoll(Channel):
     settings: Settings
     # Not "json": in a snapshot there are recent messages, and of a poll none is kept.
     transports = ("websocket", "sse", "ndjson", "post")
+    page = "poll.js"
 
     def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
         super().__init__(name, settings, bus)
@@ -97,14 +94,6 @@ class LivePoll(Channel):
             (poll,) = client.variables.values()
             raise Rejected(f"there is no poll {poll!r}", 404)
         return self.ballots[client.topic]
-
-    @hookimpl
-    def register_routes(self, bus: Bus) -> Iterable[web.RouteDef]:
-        return [*super().register_routes(bus), web.get(f"{self.settings.path}/page", self.show)]
-
-    async def show(self, request: web.Request) -> web.Response:
-        """The page, which then connects to the poll as any client does."""
-        return web.Response(text=PAGE, content_type="text/html")
 
     async def on_connect(self, client: Client) -> None:
         self.ballot(client)
