@@ -6,7 +6,7 @@ own: it is no topic of the config's, and nobody who observes those sees it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -100,7 +100,7 @@ class Watching:
         found: list[dict[str, Any]] = []
         total = 0
         for connection in self._of(assembly):
-            if _matches(connection.client, connection.channel, query):
+            if _matches(connection, query):
                 total += 1
                 if len(found) < limit:
                     found.append(self._told(connection, assembly, asker))
@@ -148,10 +148,16 @@ class _Stream(Channel):
         await client.send(list(self._stats.history), event="history")
 
 
-def _matches(client: Client, channel: Channel, query: Any) -> bool:
-    for key, value in ("id", client.id), ("channel", channel.name), ("topic", client.topic):
-        if query.get(key, value) != value:
-            return False
+def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
+    client = connection.client
+    facts = {
+        "id": client.id,
+        "channel": connection.channel.name,
+        "topic": client.topic,
+        "state": connection.subscriber.state,
+    }
+    if any(query.get(key, value) != value for key, value in facts.items()):
+        return False
     wanted = query.get("search", "").casefold()
     who = (client.id, client.name, client.identity and client.identity.name, client.remote, client.topic)
     return not wanted or any(wanted in each.casefold() for each in who if each)

@@ -232,6 +232,8 @@ async def test_client(serve: Serve) -> None:
     [
         ("", ["ann", "bob", None]),
         ("?channel=rooms", ["bob"]),
+        ("?state=lagging", []),
+        ("?state=live&channel=rooms", ["bob"]),
         ("?topic=rooms/a", ["bob"]),
         ("?id=c1", ["ann"]),
         ("?search=BO", ["bob"]),

@@ -4,7 +4,10 @@ export default function (page) {
   const choices = document.createElement("ul");
   choices.className = "choices";
   const drawn = new Map();
-  page.root.append(question, choices);
+  const card = document.createElement("div");
+  card.className = "card";
+  card.append(question, choices);
+  page.root.append(card);
 
   function vote(choice) {
     page.connection.send(choice).then(
