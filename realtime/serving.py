@@ -172,6 +172,8 @@ def _banner(server: Server) -> list[str]:
     for address in server.addresses:
         if opened and not address.is_local:
             lines.append(f"WARNING: {address} is open to other machines: {opened}")
+    if server.site.startswith("http"):  # a browser opens no unix socket
+        lines.append(f"  in a browser: {server.site}/ and, to watch, {server.site}/-/dashboard")
     lines.append(f"ready on {', '.join(map(str, server.addresses))}")
     return lines
 

@@ -308,7 +308,7 @@ async def test_log_as_json(tmp_path: Path) -> None:
         await server.until("left after")
         assert await server.end(signal.SIGTERM) == 0
         lines = [json.loads(line) for line in server.said.splitlines()]
-    heard, plugins, left = lines[3:6]
+    heard, plugins, left = lines[4:7]
     assert (heard["channel"], heard["heard"]) == ("lobby", "hi\n2026 forged\x1b[31m")
     assert (plugins["logger"], plugins["level"]) == ("loud", "warning")
     seconds = left.pop("seconds")
@@ -333,7 +333,7 @@ async def test_log_as_text(tmp_path: Path) -> None:
     async with started(tmp_path) as server:
         await talk(int((await server.ready()).rpartition(":")[2]))
         await server.until("left after")
-        lines = server.said.splitlines()[3:]
+        lines = server.said.splitlines()[4:]
     assert [re.sub(r"^\S+Z | after [0-9.]+s", "", line) for line in lines] == [
         r"INFO    lobby: heard hi\n2026 forged\x1b[31m",
         r"WARNING loud: heard hi\n2026 forged\x1b[31m",
@@ -362,7 +362,7 @@ async def test_level(tmp_path: Path) -> None:
         line = json.loads(await server.until("a bug"))
     assert (line["level"], line["channel"]) == ("error", "lobby")
     assert line["exception"].endswith("RuntimeError: a bug\nand more")
-    assert server.said.count("\n") == 4  # the banner has three
+    assert server.said.count("\n") == 5  # the banner has four
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

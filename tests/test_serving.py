@@ -87,6 +87,7 @@ async def test_banner(tmp_path: Path, start: Start) -> None:
         assert re.fullmatch(
             r"Realtime \d+\.\d+\.\d+, config: config\.yaml, engine: memory, loop: uvloop\n"
             rf"  echo  ws://{address}/ws  What a client sends comes back to it\.\n"
+            rf"  in a browser: http://{address}/ and, to watch, http://{address}/-/dashboard\n"
             rf"ready on {address}\n",
             server.said,
         )
