@@ -27,28 +27,36 @@ _HEADERS = {
 
 
 def routes(assembly: Assembly) -> list[web.RouteDef]:
-    """A route for each file of ``web/``, which is read now, and one for those of channels' own pages."""
+    """Those of the files of ``web/``, which are read now, and of the files of channels' own pages."""
     own = {
         (channel.name, file.name): file
         for channel in assembly.channels.values()
         for file in files(type(channel))
     }
-    shared = [file for file in sorted(WEB.iterdir()) if file.suffix in _TYPES]
+    shared = {file.name: file.read_bytes() for file in WEB.iterdir() if file.suffix in _TYPES}
+    promised = [(name, shared.pop(name)) for name in ("realtime.js", "realtime.d.ts")]
     return [
-        *(web.get(f"/-/{file.name}", partial(_serve, file.name, file.read_bytes())) for file in shared),
+        *(web.get(f"/-/{name}", partial(_serve, name, body)) for name, body in promised),
+        web.get("/-/{file}", partial(_serve_shared, shared)),
         web.get("/-/pages/{channel}/{file}", partial(_serve_page, own)),
     ]
 
 
+async def _serve_shared(shared: dict[str, bytes], request: web.Request) -> web.Response:
+    """What the server's own pages are made of."""
+    name = request.match_info["file"]
+    if name not in shared:
+        raise web.HTTPNotFound
+    return await _serve(name, shared[name], request)
+
+
 async def _serve_page(own: dict[tuple[str, str], Path], request: web.Request) -> web.Response:
     """A file of a plugin, as it is now: who writes one wants to see it."""
-    file = own.get((request.match_info["channel"], request.match_info["file"]))
     try:
-        body = await asyncio.to_thread(file.read_bytes) if file else None
-    except OSError:
-        body = None
-    if file is None or body is None:
-        raise web.HTTPNotFound(text="no channel has such a page\n")
+        file = own[request.match_info["channel"], request.match_info["file"]]
+        body = await asyncio.to_thread(file.read_bytes)
+    except (KeyError, OSError):
+        raise web.HTTPNotFound from None
     return await _serve(file.name, body, request)
 
 

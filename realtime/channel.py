@@ -206,8 +206,8 @@ class Channel:
     transports: ClassVar[Collection[str]] = TRANSPORTS
 
     #: What people do on the page at its URL: the name of an ES module (``"chat.js"``) that stands beside
-    #: the Python module of the type, as may a ``chat.css``. It exports a function, which is given the
-    #: page; None: the page has a box to send with. See docs/reference/browser.md.
+    #: the Python module of the type, as may a ``chat.css``. Its default export is a
+    #: function, which is given the page to draw on. None: the page has a box to send with.
     page: ClassVar[str | None] = None
 
     #: Its settings, checked. A subclass annotates it with its own, for type checkers.

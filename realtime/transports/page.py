@@ -45,8 +45,9 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
     # Where people are told of each other they have names, and who posts has to give one.
     post = shlex.quote(f"{url}?name=curl" if settings.presence != "off" else url)
     there = shlex.quote(url)
+    socket = there.replace("http", "ws", 1)
     uses = {
-        "websocket": f"# talk\npython -m realtime connect {there.replace('http', 'ws', 1)}",
+        "websocket": f"# {'talk' if hears else 'watch'}\npython -m realtime connect {socket}",
         "sse": f"# read, as it comes\ncurl -N {there}",
         "ndjson": f"# the same, a JSON object a line\ncurl -N -H 'Accept: application/x-ndjson' {there}",
         "json": f"# what was said last\ncurl -H 'Accept: application/json' {there}",
