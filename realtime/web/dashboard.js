@@ -84,7 +84,7 @@ const plots = [
     log: 0.001,
     series: [
       { name: "longest", value: ({ loop_lag }) => loop_lag?.max },
-      { name: "p99", value: ({ loop_lag }) => loop_lag?.p99 },
+      { name: "p50", value: ({ loop_lag }) => loop_lag?.p50 },
     ],
   },
   { title: "Lagging", whole: true, least: 4, series: [{ name: "clients", value: ({ lagging }) => lagging }] },
