@@ -114,7 +114,7 @@ const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag
 
 function showTiles({ now, process, bus, channels, started, time, ready, reasons, version }) {
   const { clients, delivery_lag: lag, loop_lag: loop } = now;
-  const split = Object.entries(TRANSPORTS).map(([key, name]) => `${count(clients[key])} ${key === "websocket" ? "WS" : name}`);
+  const split = Object.entries(TRANSPORTS).map(([key, name]) => `${count(clients[key])} ${key === "websocket" ? "WS" : name}`.replaceAll(" ", "\u00a0"));
   const rows = [
     [exact(sum(clients)), split.join(" · ")],
     [rate(now.received), `${count(total(channels, "received"))} since the start`],

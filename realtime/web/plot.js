@@ -170,9 +170,15 @@ export class Plot {
   // Looking
 
   #look(time) {
-    const sample = time === null ? null : this.#nearest(time);
-    this.#options.onpoint(sample?.time ?? null);
-    this.point(sample?.time ?? null);
+    const near = time === null ? null : (this.#near(time)?.time ?? time);
+    this.#options.onpoint(near);
+    this.point(near);
+  }
+
+  /** The sample of a second, if there is one. */
+  #near(time) {
+    const sample = this.#nearest(time);
+    return sample && Math.abs(sample.time - time) <= GAP ? sample : undefined;
   }
 
   #nearest(time) {
@@ -266,14 +272,14 @@ export class Plot {
   #cross() {
     const { series, format, height } = this.#options;
     const { cross, points, y } = this.#parts;
-    const sample = this.#at === null ? this.#samples.at(-1) : this.#nearest(this.#at);
+    const sample = this.#at === null ? this.#samples.at(-1) : this.#near(this.#at);
     series.forEach(({ value }, index) => (this.#values[index].textContent = format(sample && value(sample))));
-    this.#when.textContent = this.#at === null || !sample ? "" : clock(sample.time);
-    if (this.#at === null || !sample || !points) return cross.replaceChildren();
-    const x = this.#x(sample.time);
+    this.#when.textContent = this.#at === null ? "" : clock(this.#at);
+    if (this.#at === null || !points) return cross.replaceChildren();
+    const x = Math.max(LEFT, this.#x(this.#at));
     const nodes = [draw("line", { x1: x, x2: x, y1: TOP, y2: height - BOTTOM })];
     points.forEach((row, index) => {
-      const [, value] = row.find(([time]) => time === sample.time) ?? [];
+      const [, value] = row.find(([time]) => time === sample?.time) ?? [];
       if (Number.isFinite(value)) {
         nodes.push(draw("circle", { cx: x, cy: y(value), r: 3.5, class: `dot series-${index + 1}` }));
       }
