@@ -210,6 +210,17 @@ async def test_disconnect(watched: Watched) -> None:
     await page.get_by_label("Search").fill("")
 
 
+async def test_disconnect_of_who_has_gone(watched: Watched, browser: Browser) -> None:
+    """Who has gone in the meantime is told to have gone."""
+    async with tab(browser, f"http://127.0.0.1:{watched.port}/-/dashboard") as one:
+        async with websocket(watched.port, "/chat?name=ann"):
+            await one.page.locator("#clients tr", has_text="ann").get_by_role("button").click()
+            await one.page.get_by_role("button", name="Disconnect…").click()
+        await one.page.get_by_role("button", name=re.compile(r"^Disconnect c\d+$")).click()
+        await one.page.get_by_text("had gone already.").wait_for()
+        assert one.uncaught == []
+
+
 async def test_who_may_not_is_not_asked(watched: Watched) -> None:
     """Where nobody may disconnect anybody there is no button for it."""
     page = watched.page
@@ -274,11 +285,11 @@ async def test_cut_and_back(browser: Browser, tmp_path: Path) -> None:
         page = one.page
         await pill(page, "Live").wait_for()
         await first.stop()
-        await page.get_by_role("alert").filter(has_text=re.compile(r"^No data for \d+ s, ")).wait_for()
+        await page.get_by_text(re.compile(r"^No data for \d+ s, ")).wait_for()
         assert await page.locator(".tile dd").first.evaluate("one => +getComputedStyle(one).opacity < 1")
         async with make(tmp_path, config, FILES), websocket(port, "/chat?name=ann"):
             await cut(page)
             await pill(page, "Live").wait_for()
-            await page.get_by_role("alert").wait_for(state="hidden")
+            await page.locator("#old").wait_for(state="hidden")
             await tile(page, "Clients").filter(has_text="1").wait_for()
         assert one.uncaught == []

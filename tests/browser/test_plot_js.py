@@ -105,8 +105,8 @@ async def test_number_is_written(page: Tab, call: str, written: str) -> None:
         ("ticks(0, { least: 4, whole: true })", [0, 1, 2, 3, 4]),
         ("ticks(2, { whole: true })", [0, 1, 2]),
         ("ticks(340, { binary: true })", [0, 128, 256, 384]),
-        ("decades([0.003, 0.02])", [0.001, 0.01, 0.1]),
-        ("decades([5, 20000])", [1, 10, 100, 1000, 10000, 100000]),
+        ("decades([0.003, 0.02], 0.001)", [0.001, 0.01, 0.1]),
+        ("decades([5, 20000], 1)", [1, 10, 100, 1000, 10000, 100000]),
     ],
 )
 async def test_axis_has_round_numbers(page: Tab, call: str, lines: list[float]) -> None:
@@ -120,6 +120,12 @@ async def test_axis_is_labelled(page: Tab) -> None:
     labels = await page.run("texts('.grid text')")
     assert labels[:5] == ["0", "500", "1 k", "1.5 k", "2 k"]
     assert all(len(label) == 5 and label[2] == ":" for label in labels[5:])
+
+
+async def test_logarithmic_axis_says_what_is_below(page: Tab) -> None:
+    """What is far less than usual is no reason for further decades: it lies at the end, which says so."""
+    await drawn(page, [(100, 0.002, 0), (101, 0.03, 0.00001)], 101, "{ log: 0.001, format: plots.seconds }")
+    assert (await page.run("texts('.grid text')"))[:4] == ["\u2264 0.1 ms", "1 ms", "10 ms", "100 ms"]
 
 
 async def test_gap_stays_a_gap(page: Tab) -> None:
@@ -168,6 +174,13 @@ async def test_pointer_shows_a_second(page: Tab) -> None:
         "",
         None,
     ]
+
+
+async def test_pointer_in_a_gap(page: Tab) -> None:
+    """Where there was no data the pointer shows none, rather than what is elsewhere."""
+    await drawn(page, [(100, 1, 2), (400, 5, 6)], 400)
+    await page.run("plot.point(250)")
+    assert await page.run("[texts('.legend b'), texts('.cross *').length]") == [["\u2013", "\u2013"], 1]
 
 
 async def test_keys_show_a_second(page: Tab) -> None:
