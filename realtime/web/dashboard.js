@@ -370,6 +370,7 @@ document.addEventListener("visibilitychange", () => stats && !document.hidden &&
 
 // Connections
 
+const FILTERS = ["search", "channel", "state"];
 let limit = PAGE;
 let asking; // what is under way; a later question is the one that counts
 const headers = () => (token === undefined ? {} : { Authorization: `Bearer ${token}` });
@@ -387,8 +388,7 @@ async function ask() {
   asking?.abort();
   const mine = (asking = new AbortController());
   const query = new URLSearchParams({ limit });
-  if (by("search").value.trim()) query.set("search", by("search").value.trim());
-  if (by("channel").value) query.set("channel", by("channel").value);
+  for (const key of FILTERS) if (by(key).value.trim()) query.set(key, by(key).value.trim());
   try {
     showClients(await get(`clients?${query}`, mine.signal));
     by("clients-error").hidden = true;
@@ -415,7 +415,7 @@ function showClients({ total: all, clients }) {
   ]);
   fill(by("clients"), rows);
   by("clients").closest(".scroll").hidden = !rows.length;
-  const filtered = by("search").value.trim() || by("channel").value;
+  const filtered = FILTERS.some((key) => by(key).value.trim());
   put(by("clients-count"), all ? `${exact(rows.length)} of ${exact(all)}` : "");
   put(by("no-clients"), filtered ? "No connection is like that." : "Nobody is connected.");
   by("no-clients").hidden = rows.length > 0;
@@ -428,8 +428,7 @@ function asked() {
   limit = PAGE;
   typing = setTimeout(ask, 200);
 }
-by("search").addEventListener("input", asked);
-by("channel").addEventListener("change", asked);
+for (const key of FILTERS) by(key).addEventListener("input", asked);
 by("filter").addEventListener("submit", (event) => event.preventDefault());
 by("more").addEventListener("click", () => {
   limit += PAGE;
@@ -438,8 +437,8 @@ by("more").addEventListener("click", () => {
 setInterval(ask, EVERY);
 
 function filterBy(name) {
+  by("filter").reset();
   by("channel").value = name;
-  by("search").value = "";
   asked();
   by("clients-title").scrollIntoView();
   by("channel").focus({ preventScroll: true });

@@ -160,7 +160,7 @@ async def test_connections_are_searched(watched: Watched) -> None:
 
     page, found = watched.page, watched.page.locator("#clients tr")
     async with websocket(watched.port, "/chat?name=ann"), websocket(watched.port, "/chat?name=bob"):
-        await page.get_by_label("Search").fill("BO")
+        await page.get_by_role("searchbox", name="Search").fill("BO")
         await expect(found).to_have_count(1)
         await expect(found).to_have_text(re.compile(r"^c\d+boblobbyWebSocket127\.0\.0\.1"))
         await expect(page.locator("#clients-count")).to_have_text("1 of 1")
@@ -179,6 +179,16 @@ async def test_connections_of_a_channel(watched: Watched) -> None:
         await expect(found).to_have_count(1)
         await expect(found).to_have_text(re.compile(r"^c\d+bobkept/a"))
     await page.locator("#channel").select_option("")
+
+
+async def test_connections_of_a_state(watched: Watched) -> None:
+    """Those that lag are shown by themselves, where there are any."""
+    async with websocket(watched.port, "/chat?name=ann"):
+        await watched.page.locator("#state").select_option("live")
+        await watched.page.get_by_role("cell", name="ann", exact=True).wait_for()
+        await watched.page.locator("#state").select_option("lagging")
+        await watched.page.get_by_text("No connection is like that.").wait_for()
+    await watched.page.locator("#state").select_option("")
 
 
 async def test_hostile_name_is_text(watched: Watched) -> None:
