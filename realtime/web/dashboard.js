@@ -1,5 +1,5 @@
 // The dashboard: the numbers of /-/stats as they come, and the connections of /-/clients.
-import { make } from "./dom.js";
+import { make, written } from "./dom.js";
 import { bytes, clock, count, duration, NOTHING, Plot, seconds, share } from "./plot.js";
 import { connect, RealtimeError } from "./realtime.js";
 
@@ -84,7 +84,7 @@ const plots = [
     log: 0.001,
     series: [
       { name: "longest", value: ({ loop_lag }) => loop_lag?.max },
-      { name: "p99", value: ({ loop_lag }) => loop_lag?.p99 },
+      { name: "p50", value: ({ loop_lag }) => loop_lag?.p50 },
     ],
   },
   { title: "Lagging", whole: true, least: 4, series: [{ name: "clients", value: ({ lagging }) => lagging }] },
@@ -114,7 +114,8 @@ const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag
 
 function showTiles({ now, process, bus, channels, started, time, ready, reasons, version }) {
   const { clients, delivery_lag: lag, loop_lag: loop } = now;
-  const split = Object.entries(TRANSPORTS).map(([key, name]) => `${count(clients[key])} ${key === "websocket" ? "WS" : name}`);
+  const shares = [`${count(clients.websocket)} WS`, `${count(clients.sse)} SSE`, `${count(clients.ndjson)} NDJSON`];
+  const split = shares.map((text) => text.replaceAll(" ", "\u00a0")); // to be broken between them
   const rows = [
     [exact(sum(clients)), split.join(" · ")],
     [rate(now.received), `${count(total(channels, "received"))} since the start`],
@@ -148,13 +149,14 @@ function persecond(name, key) {
 
 function showZeros({ bus, connections, process }) {
   const ended = Object.entries(connections.ended ?? {}).filter(([code]) => !CALM.includes(code));
+  const longest = process.loop_held ? `, ${seconds(process.loop_held_longest_seconds)} at most` : "";
   const rows = [
     ["readers lapped", bus.laps],
     ["messages missed", bus.missed],
     ["overruns", bus.overruns],
     ["shed for want of memory", bus.shed_bytes, bytes],
     ["refused by the bus", bus.refused],
-    [`loop held${process.loop_held ? `, ${seconds(process.loop_held_longest_seconds)} at most` : ""}`, process.loop_held],
+    [`loop held${longest}`, process.loop_held],
     ...Object.entries(connections.refused ?? {}).map(([limit, number]) => [`refused by ${limit}`, number]),
     ...ended.map(([code, number]) => [`ended with ${code}: ${CODES[code] ?? "a code of a channel"}`, number]),
   ];
@@ -219,7 +221,7 @@ function showChannels({ channels, now }) {
   fill(by("channels"), rows);
   const select = by("channel");
   const names = Object.keys(channels);
-  if ([...select.options].slice(1).some(({ value }, index) => value !== names[index]) || select.length <= names.length) {
+  if ([...select.options].map(({ value }) => value).join() !== ["", ...names].join()) {
     const chosen = select.value;
     select.replaceChildren(new Option("all", ""), ...names.map((name) => new Option(name, name)));
     select.value = names.includes(chosen) ? chosen : "";
@@ -242,19 +244,24 @@ function showTopics(topics, { bus }) {
   put(by("topics-count"), rows.length < bus.topics ? `${rows.length} of ${exact(bus.topics)}` : "");
 }
 
-let warned; // what is shown already
+/** The newest first; what is shown already stays, so that only the others are read aloud. */
 function showWarnings(warnings) {
-  const key = JSON.stringify([warnings.length, warnings.at(-1)]);
-  if (key === warned) return;
-  warned = key;
+  const list = by("warnings");
+  const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const nodes = [...warnings].reverse().map(({ time, level, logger, message }) => {
+    const key = `${time} ${message}`;
+    if (known.has(key)) return known.get(key);
     const item = make("li", level);
     const when = make("time", "", clock(time));
+    item.dataset.key = key;
     when.dateTime = new Date(time * 1000).toISOString();
     item.append(when, make("b", "", level), make("code", "", logger), make("p", "", message));
     return item;
   });
-  by("warnings").replaceChildren(...nodes);
+  for (const item of [...list.children]) if (!nodes.includes(item)) item.remove();
+  nodes.forEach((item, index) => {
+    if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
+  });
   by("no-warnings").hidden = nodes.length > 0;
 }
 
@@ -303,15 +310,17 @@ async function listen() {
   }
 }
 
+/** It has ended, once and for all: with a token it may begin again. */
 function refuse(error) {
   const asked = [401, 403].includes(error.status) || error.code === 4401;
   tell(asked ? "" : `The server tells nothing any more: ${error.message}`, "end");
-  pill(asked ? "Not for everybody" : "Closed", "closed");
+  pill(asked ? "Refused" : "Closed", "closed");
   if (!asked) return;
   const [gate, refused] = [by("gate"), token !== undefined];
   gate.hidden = false;
   by("numbers").hidden = true;
   tell("", "ready");
+  by("old").hidden = true;
   put(by("said"), refused ? `This token does not do: ${error.reason}` : `The server says: ${error.reason}`);
   sessionStorage.removeItem(TOKEN);
   by("token").value = "";
@@ -339,27 +348,29 @@ function pill(text, state) {
   by("pill").dataset.state = state;
 }
 
-/** Each second: the plots move on, and what is old is told to be. */
+/** The plots move on, and what is old is told to be. */
 function tick() {
   if (notices.end || !by("gate").hidden || (!stats && !down)) return;
   const silent = Date.now() - heard;
   const stale = silent > STALE || down !== undefined;
   document.body.classList.toggle("stale", stale);
+  by("old").hidden = !stale;
   if (stale) {
     const wait = Math.ceil(((down?.until ?? 0) - Date.now()) / 1000);
-    tell(`No data for ${duration(silent / 1000)}, ${wait > 1 ? `trying again in ${wait} s` : "reconnecting"}.`, "stale");
-    pill("Cut", "down");
-  } else {
-    tell("", "stale");
-    pill("Live", "live");
+    const what = wait > 1 ? `trying again in ${wait} s` : "reconnecting";
+    put(by("old"), `No data for ${duration(silent / 1000)}, ${what}.`);
   }
-  if (stats && !document.hidden) for (const plot of plots) plot.draw(samples, stats.now.time + (stale ? silent / 1000 : 0));
+  pill(stale ? "Cut" : "Live", stale ? "down" : "live");
+  if (!stats || document.hidden) return;
+  const now = stats.now.time + (stale ? silent / 1000 : 0);
+  for (const plot of plots) plot.draw(samples, now);
 }
-setInterval(tick, 1000);
+setInterval(() => Date.now() - heard > 1500 && tick(), 1000);
 document.addEventListener("visibilitychange", () => stats && !document.hidden && (show(), tick(), ask()));
 
 // Connections
 
+const FILTERS = ["search", "channel", "state"];
 let limit = PAGE;
 let asking; // what is under way; a later question is the one that counts
 const headers = () => (token === undefined ? {} : { Authorization: `Bearer ${token}` });
@@ -377,8 +388,7 @@ async function ask() {
   asking?.abort();
   const mine = (asking = new AbortController());
   const query = new URLSearchParams({ limit });
-  if (by("search").value.trim()) query.set("search", by("search").value.trim());
-  if (by("channel").value) query.set("channel", by("channel").value);
+  for (const key of FILTERS) if (by(key).value.trim()) query.set(key, by(key).value.trim());
   try {
     showClients(await get(`clients?${query}`, mine.signal));
     by("clients-error").hidden = true;
@@ -405,7 +415,7 @@ function showClients({ total: all, clients }) {
   ]);
   fill(by("clients"), rows);
   by("clients").closest(".scroll").hidden = !rows.length;
-  const filtered = by("search").value.trim() || by("channel").value;
+  const filtered = FILTERS.some((key) => by(key).value.trim());
   put(by("clients-count"), all ? `${exact(rows.length)} of ${exact(all)}` : "");
   put(by("no-clients"), filtered ? "No connection is like that." : "Nobody is connected.");
   by("no-clients").hidden = rows.length > 0;
@@ -418,8 +428,7 @@ function asked() {
   limit = PAGE;
   typing = setTimeout(ask, 200);
 }
-by("search").addEventListener("input", asked);
-by("channel").addEventListener("change", asked);
+for (const key of FILTERS) by(key).addEventListener("input", asked);
 by("filter").addEventListener("submit", (event) => event.preventDefault());
 by("more").addEventListener("click", () => {
   limit += PAGE;
@@ -428,8 +437,8 @@ by("more").addEventListener("click", () => {
 setInterval(ask, EVERY);
 
 function filterBy(name) {
+  by("filter").reset();
   by("channel").value = name;
-  by("search").value = "";
   asked();
   by("clients-title").scrollIntoView();
   by("channel").focus({ preventScroll: true });
@@ -487,8 +496,8 @@ function showDetail(client) {
     const [term, value] = list.children[index].children;
     const told = rest[key];
     put(term, FIELDS[key] ?? key);
-    const text = told == null || told === "" ? NOTHING : (SAID[key]?.(told) ?? (typeof told === "object" ? JSON.stringify(told) : `${told}`));
-    put(value, text);
+    const nothing = told == null || told === "";
+    put(value, nothing ? NOTHING : (SAID[key]?.(told) ?? written(told)));
   });
   by("disconnect").hidden = !kick || !by("confirm").hidden;
 }

@@ -66,11 +66,12 @@ export function ticks(most, { binary = false, whole = false, least = 1 } = {}) {
   return lines;
 }
 
-/** The same of a logarithmic one: whole decades around what is there, two at least. */
-export function decades(values, least = 0.0001) {
+/** The same of a logarithmic one: whole decades around what is there, two at least, none far below `usual`. */
+export function decades(values, usual) {
   const some = values.filter((value) => value > 0);
-  const low = Math.floor(Math.log10(Math.max(some.length ? Math.min(...some) : least, 0.00001)) + 1e-9);
-  const high = Math.max(low + 2, Math.ceil(Math.log10(some.length ? Math.max(...some) : least) - 1e-9));
+  const least = Math.max(some.length ? Math.min(...some) : usual, usual / 10);
+  const low = Math.floor(Math.log10(least) + 1e-9);
+  const high = Math.max(low + 2, Math.ceil(Math.log10(Math.max(least, ...some)) - 1e-9));
   return Array.from({ length: high - low + 1 }, (_, index) => 10 ** (low + index));
 }
 
@@ -170,9 +171,15 @@ export class Plot {
   // Looking
 
   #look(time) {
-    const sample = time === null ? null : this.#nearest(time);
-    this.#options.onpoint(sample?.time ?? null);
-    this.point(sample?.time ?? null);
+    const near = time === null ? null : (this.#near(time)?.time ?? time);
+    this.#options.onpoint(near);
+    this.point(near);
+  }
+
+  /** The sample of a second, if there is one. */
+  #near(time) {
+    const sample = this.#nearest(time);
+    return sample && Math.abs(sample.time - time) <= GAP ? sample : undefined;
   }
 
   #nearest(time) {
@@ -227,7 +234,7 @@ export class Plot {
     };
     svg.setAttribute("width", this.#width);
     svg.setAttribute("viewBox", `0 0 ${this.#width} ${height}`);
-    grid.replaceChildren(...this.#axes(axis, y));
+    grid.replaceChildren(...this.#axes(axis, y, values.some((value) => value < low)));
     const at = (number) => number.toFixed(1);
     points.forEach((row, index) => {
       const found = runs(row);
@@ -244,13 +251,14 @@ export class Plot {
     this.#cross();
   }
 
-  #axes(axis, y) {
+  #axes(axis, y, more) {
     const { height, format, span } = this.#options;
-    const nodes = axis.flatMap((value) => {
+    const nodes = axis.flatMap((value, index) => {
+      const below = more && !index ? "≤ " : ""; // what is less is drawn there, too
       const at = Math.round(y(value)) + 0.5; // on the pixel: crisp
       return [
         draw("line", { x1: LEFT, x2: this.#width - RIGHT, y1: at, y2: at }),
-        draw("text", { x: LEFT - 8, y: at + 3.5, "text-anchor": "end" }, brief(format(value))),
+        draw("text", { x: LEFT - 8, y: at + 3.5, "text-anchor": "end" }, below + brief(format(value))),
       ];
     });
     const every = this.#width < 300 ? 120 : 60;
@@ -266,14 +274,14 @@ export class Plot {
   #cross() {
     const { series, format, height } = this.#options;
     const { cross, points, y } = this.#parts;
-    const sample = this.#at === null ? this.#samples.at(-1) : this.#nearest(this.#at);
+    const sample = this.#at === null ? this.#samples.at(-1) : this.#near(this.#at);
     series.forEach(({ value }, index) => (this.#values[index].textContent = format(sample && value(sample))));
-    this.#when.textContent = this.#at === null || !sample ? "" : clock(sample.time);
-    if (this.#at === null || !sample || !points) return cross.replaceChildren();
-    const x = this.#x(sample.time);
+    this.#when.textContent = this.#at === null ? "" : clock(this.#at);
+    if (this.#at === null || !points) return cross.replaceChildren();
+    const x = Math.max(LEFT, this.#x(this.#at));
     const nodes = [draw("line", { x1: x, x2: x, y1: TOP, y2: height - BOTTOM })];
     points.forEach((row, index) => {
-      const [, value] = row.find(([time]) => time === sample.time) ?? [];
+      const [, value] = row.find(([time]) => time === sample?.time) ?? [];
       if (Number.isFinite(value)) {
         nodes.push(draw("circle", { cx: x, cy: y(value), r: 3.5, class: `dot series-${index + 1}` }));
       }
@@ -286,7 +294,8 @@ export class Plot {
     const words = this.#options.series.map(({ name, value }) => {
       const all = shown.map(value).filter(Number.isFinite);
       if (!all.length) return `${name}: no data`;
-      return `${name}: now ${format(value(shown.at(-1)))}, least ${format(Math.min(...all))}, most ${format(Math.max(...all))}`;
+      const [now, least, most] = [value(shown.at(-1)), Math.min(...all), Math.max(...all)].map(format);
+      return `${name}: now ${now}, least ${least}, most ${most}`;
     });
     return `${this.#options.title}, the last ${this.#options.span / 60} minutes. ${words.join(". ")}.`;
   }

@@ -1,0 +1,305 @@
+"""The dashboard, in a browser: what it shows of a server, who is asked for a token, who disconnected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import chromium
+import pytest
+import pytest_asyncio
+from conftest import Serve, Serving, make
+from servers import closed_port
+from tabs import tab
+from tokenmaker import AUTH, token
+from wire import frame, websocket
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FILES = {
+    "clumsy.py": '''
+        from realtime import Channel, hookimpl
+
+        class Clumsy(Channel):
+            """Fails at what it is told."""
+
+            transports = ("websocket",)
+
+            async def on_message(self, client, message):
+                raise ValueError(message.data)
+
+        @hookimpl
+        def register_channels():
+            return {"clumsy": Clumsy}
+    '''
+}
+CONFIG = """
+    server: {listen: ["127.0.0.1:0"], watchdog: off}
+    channels:
+      lobby: {plugin: chat, path: /chat, history: 100}
+      kept: {plugin: chat, path: "/kept/{room}", allow: {kick: nobody}}
+      clumsy: {plugin: clumsy, path: /clumsy}
+"""
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+class Watched(NamedTuple):
+    """A server, and the page that shows it."""
+
+    port: int
+    page: Page
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all of these tests."""
+    async with chromium.browser() as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watched]:
+    """A server for most of them, and one page that shows it; its console had no errors at the end."""
+    async with make(tmp_path_factory.mktemp("watched"), CONFIG, FILES) as server:
+        serving = Serving(server)
+        async with chromium.tab(browser, serving.http("/-/dashboard")) as page:
+            await pill(page, "Live").wait_for()
+            yield Watched(serving.port, page)
+
+
+def pill(page: Page, text: str) -> Locator:
+    """What the page says of its own connection."""
+    return page.locator("#pill", has_text=re.compile(f"^{text}$"))
+
+
+def tile(page: Page, label: str) -> Locator:
+    """The number of a headline."""
+    return page.locator(".tile", has=page.get_by_text(label, exact=True)).locator(".value")
+
+
+def row(page: Page, table: str, name: str) -> Locator:
+    """The row of a table that a name heads."""
+    region = page.get_by_role("region", name=table)
+    return region.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True))
+
+
+async def cut(page: Page) -> None:
+    """Have the client look again at once whether the server is back, rather than after its wait."""
+    await page.evaluate("window.dispatchEvent(new Event('online'))")
+
+
+# What is shown
+
+
+async def test_clients_are_counted(watched: Watched) -> None:
+    """Who connects is in the headline within a second or two, and gone from it afterwards."""
+    from playwright.async_api import expect
+
+    async with websocket(watched.port, "/chat?name=ann"), websocket(watched.port, "/kept/tea?name=bob"):
+        await expect(tile(watched.page, "Clients")).to_have_text("2")
+        await expect(row(watched.page, "Channels", "lobby").get_by_role("cell").nth(1)).to_have_text("1")
+    await expect(tile(watched.page, "Clients")).to_have_text("0")
+
+
+async def test_server_is_ready(watched: Watched) -> None:
+    """That the server is ready is said in words."""
+    assert await tile(watched.page, "Server").inner_text() == "Ready"
+
+
+async def test_topics_are_listed(watched: Watched) -> None:
+    """A topic has its clients, its position and what it keeps."""
+    from playwright.async_api import expect
+
+    async with websocket(watched.port, "/kept/cake?name=ann"):
+        one = row(watched.page, "Topics", "kept/cake")
+        await expect(one).to_have_text(re.compile(r"^kept/cake1\w+-11\d+ B0$"))
+
+
+async def test_plots_can_be_read_aloud(watched: Watched) -> None:
+    """Each plot says in words what it shows."""
+    plots = watched.page.get_by_role("img", name=re.compile("the last 5 minutes"))
+    named = [await plot.get_attribute("aria-label") or "" for plot in await plots.all()]
+    assert [name.partition(",")[0] for name in named] == [
+        *("Clients", "Messages in", "Messages out", "Delivery lag"),
+        *("Event loop lag", "Lagging", "CPU", "Memory"),
+    ]
+    assert re.search(r"resident: now [\d.]+ MiB, least [\d.]+ MiB, most [\d.]+ MiB\.$", named[-1])
+
+
+async def test_what_should_be_zero_is_seen(watched: Watched) -> None:
+    """A connection that a plugin's bug has ended is told among what should be zero, and the bug as text."""
+    async with websocket(watched.port, "/clumsy") as wire:
+        await wire.send(frame(1, HOSTILE.encode()))
+        assert await wire.close_code() == 1011
+    seen = watched.page.locator(".zeros .seen")
+    await seen.filter(has_text="1 ended with 1011: a bug of a plugin").wait_for()
+    warning = watched.page.get_by_role("log", name="Last warnings").get_by_role("listitem").first
+    await warning.filter(has_text=HOSTILE).wait_for()
+    assert not await watched.page.locator("img[src=x]").count()
+
+
+@pytest.mark.parametrize("width", [390, 820, 1600])
+async def test_width(watched: Watched, width: int) -> None:
+    """Nothing is wider than the screen, whichever that is."""
+    await watched.page.set_viewport_size({"width": width, "height": 900})
+    assert await watched.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+# Connections
+
+
+async def test_connections_are_searched(watched: Watched) -> None:
+    """A search leaves those that are like it, and says how many they are."""
+    from playwright.async_api import expect
+
+    page, found = watched.page, watched.page.locator("#clients tr")
+    async with websocket(watched.port, "/chat?name=ann"), websocket(watched.port, "/chat?name=bob"):
+        await page.get_by_role("searchbox", name="Search").fill("BO")
+        await expect(found).to_have_count(1)
+        await expect(found).to_have_text(re.compile(r"^c\d+boblobbyWebSocket127\.0\.0\.1"))
+        await expect(page.locator("#clients-count")).to_have_text("1 of 1")
+        await page.get_by_label("Search").fill("nobody")
+        await page.get_by_text("No connection is like that.").wait_for()
+    await page.get_by_label("Search").fill("")
+
+
+async def test_connections_of_a_channel(watched: Watched) -> None:
+    """The name of a channel in its table shows its connections."""
+    from playwright.async_api import expect
+
+    page, found = watched.page, watched.page.locator("#clients tr")
+    async with websocket(watched.port, "/chat?name=ann"), websocket(watched.port, "/kept/a?name=bob"):
+        await row(page, "Channels", "kept").get_by_role("button").click()
+        await expect(found).to_have_count(1)
+        await expect(found).to_have_text(re.compile(r"^c\d+bobkept/a"))
+    await page.locator("#channel").select_option("")
+
+
+async def test_connections_of_a_state(watched: Watched) -> None:
+    """Those that lag are shown by themselves, where there are any."""
+    async with websocket(watched.port, "/chat?name=ann"):
+        await watched.page.locator("#state").select_option("live")
+        await watched.page.get_by_role("cell", name="ann", exact=True).wait_for()
+        await watched.page.locator("#state").select_option("lagging")
+        await watched.page.get_by_text("No connection is like that.").wait_for()
+    await watched.page.locator("#state").select_option("")
+
+
+async def test_hostile_name_is_text(watched: Watched) -> None:
+    """A name with HTML in it is shown as it stands."""
+    async with websocket(watched.port, "/chat") as wire:
+        await wire.send(frame(1, b"<i>eve</i>"))
+        await watched.page.get_by_role("cell", name="<i>eve</i>").wait_for()
+
+
+async def test_disconnect(watched: Watched) -> None:
+    """An operator looks at a connection, disconnects it after a second question, and gives a reason."""
+    page = watched.page
+    async with (
+        websocket(watched.port, "/kept/<b>?name=x"),
+        websocket(watched.port, "/chat?name=mallory") as wire,
+    ):
+        await page.get_by_label("Search").fill("mallory")
+        await page.locator("#clients tr", has_text="mallory").get_by_role("button").click()
+        dialog = page.get_by_role("dialog", name="mallory")
+        await dialog.get_by_text("127.0.0.1").wait_for()
+        await dialog.get_by_role("button", name="Disconnect…").click()
+        await dialog.get_by_label("Reason").fill("enough of that")
+        await dialog.get_by_role("button", name=re.compile(r"^Disconnect c\d+$")).click()
+        await dialog.get_by_role("status").filter(has_text="is disconnected.").wait_for()
+        while (last := await wire.frame()).opcode != 8:
+            pass
+    assert (last.code, last.reason) == (4403, "enough of that")
+    await dialog.get_by_role("button", name="Close").click()
+    await page.get_by_label("Search").fill("")
+
+
+async def test_disconnect_of_who_has_gone(watched: Watched, browser: Browser) -> None:
+    """Who has gone in the meantime is told to have gone."""
+    async with tab(browser, f"http://127.0.0.1:{watched.port}/-/dashboard") as one:
+        async with websocket(watched.port, "/chat?name=ann"):
+            await one.page.locator("#clients tr", has_text="ann").get_by_role("button").click()
+            await one.page.get_by_role("button", name="Disconnect…").click()
+        await one.page.get_by_role("button", name=re.compile(r"^Disconnect c\d+$")).click()
+        await one.page.get_by_text("had gone already.").wait_for()
+        assert one.uncaught == []
+
+
+async def test_who_may_not_is_not_asked(watched: Watched) -> None:
+    """Where nobody may disconnect anybody there is no button for it."""
+    page = watched.page
+    async with websocket(watched.port, "/kept/tea?name=ann"):
+        await page.locator("#clients tr", has_text="kept/tea").get_by_role("button").click()
+        dialog = page.get_by_role("dialog", name="ann")
+        await dialog.get_by_text("/kept/tea").wait_for()
+        assert not await dialog.get_by_role("button", name="Disconnect").count()
+        await page.keyboard.press("Escape")
+        await dialog.wait_for(state="hidden")
+
+
+async def test_page_of_connections(watched: Watched) -> None:
+    """Of many connections fifty are shown, and as many more as are asked for."""
+    page, found = watched.page, watched.page.locator("#clients tr")
+    async with AsyncExitStack() as stack:
+        for number in range(60):
+            await stack.enter_async_context(websocket(watched.port, f"/kept/room{number}"))
+        await page.get_by_text("50 of 60", exact=True).wait_for()
+        assert await found.count() == 50
+        await page.get_by_role("button", name="Show 50 more").click()
+        await page.get_by_text("60 of 60", exact=True).wait_for()
+        assert await found.count() == 60
+
+
+# Whom it shows nothing
+
+
+async def test_token_is_asked_for(serve: Serve, browser: Browser) -> None:
+    """Who may not see the numbers is told so, gives a token, and sees them, also after a reload."""
+    config = f"""
+    server: {{listen: ["127.0.0.1:0"], watchdog: off, inspect: scope:operator}}
+    {AUTH}
+    channels: {{lobby: {{plugin: chat, path: /chat}}}}
+    """
+    async with serve(config) as serving, tab(browser, serving.http("/-/dashboard")) as one:
+        page = one.page
+        await page.get_by_role("heading", name="The numbers are not for everybody").wait_for()
+        assert not await page.locator(".tile").first.is_visible()
+        await page.get_by_label("Token").fill(token(scope="reader"))
+        await page.get_by_role("button", name="Show the numbers").click()
+        await page.get_by_text("This token does not do").wait_for()
+        await page.get_by_label("Token").fill(token(scope="operator"))
+        await page.get_by_role("button", name="Show the numbers").click()
+        await pill(page, "Live").wait_for()
+        await page.reload()
+        await pill(page, "Live").wait_for()
+        await page.get_by_text("Nobody is connected.").wait_for()
+        assert one.uncaught == []
+
+
+# When it is cut
+
+
+async def test_cut_and_back(browser: Browser, tmp_path: Path) -> None:
+    """When the server is away the page says since when, dims the numbers, and goes on when it is back."""
+    port = closed_port()
+    config = CONFIG.replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    first = make(tmp_path, config, FILES)
+    await first.start()
+    async with tab(browser, f"http://127.0.0.1:{port}/-/dashboard") as one:
+        page = one.page
+        await pill(page, "Live").wait_for()
+        await first.stop()
+        await page.get_by_text(re.compile(r"^No data for \d+ s, ")).wait_for()
+        assert await page.locator(".tile dd").first.evaluate("one => +getComputedStyle(one).opacity < 1")
+        async with make(tmp_path, config, FILES), websocket(port, "/chat?name=ann"):
+            await cut(page)
+            await pill(page, "Live").wait_for()
+            await page.locator("#old").wait_for(state="hidden")
+            await tile(page, "Clients").filter(has_text="1").wait_for()
+        assert one.uncaught == []

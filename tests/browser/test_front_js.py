@@ -1,0 +1,85 @@
+"""The front page, in a browser: variables of a path are filled in, and all is there without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import chromium
+import pytest
+import pytest_asyncio
+from conftest import Serve
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONFIG = """
+    server: {listen: ["127.0.0.1:0"]}
+    channels:
+      lobby: {plugin: chat, path: /chat}
+      rooms: {plugin: chat, path: "/rooms/{room}"}
+      topics: {plugin: topics, path: "/topics/{topic...}"}
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all of these tests."""
+    async with chromium.browser() as one:
+        yield one
+
+
+@pytest.mark.parametrize(
+    ("channel", "label", "value", "path"),
+    [
+        ("rooms", "room", "tea & <b>?", "/rooms/tea%20%26%20%3Cb%3E%3F"),
+        ("topics", "topic", "jobs/4 2", "/topics/jobs/4%202"),
+    ],
+)
+async def test_variables_are_filled_in(
+    serve: Serve, browser: Browser, channel: str, label: str, value: str, path: str
+) -> None:
+    """What is typed for a variable becomes a part of the path, and that page opens."""
+    async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
+        await page.get_by_label(label, exact=True).fill(value)
+        await page.get_by_role("button", name=f"Open {channel}").click()
+        await page.wait_for_url(serving.http(path))
+
+
+@pytest.mark.parametrize(("label", "value"), [("room", "a/b"), ("room", ".."), ("topic", "a//b")])
+async def test_what_is_no_value_opens_nothing(
+    serve: Serve, browser: Browser, label: str, value: str
+) -> None:
+    """What the server would refuse as a value is refused in the field already."""
+    async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
+        field = page.get_by_label(label, exact=True)
+        await field.fill(value)
+        await field.press("Enter")
+        assert await field.evaluate("field => field.validity.patternMismatch")
+        assert page.url == serving.http("/")
+
+
+async def test_without_javascript(serve: Serve, browser: Browser) -> None:
+    """Without JavaScript the channels are there, and instead of a form what to do."""
+    context = await browser.new_context(java_script_enabled=False)
+    async with serve(CONFIG) as serving:
+        page = await context.new_page()
+        await page.goto(serving.http("/"))
+        assert await page.get_by_role("heading", level=3).all_inner_texts() == [
+            *("lobby", "rooms", "topics"),
+            *("Watch", "Take part", "Publish"),
+        ]
+        assert not await page.get_by_role("textbox").count()
+        assert await page.locator("noscript p:visible").count() == 2
+        await page.get_by_role("link", name="Open lobby").click()
+        await page.wait_for_url(serving.http("/chat"))
+    await context.close()
+
+
+async def test_phone(serve: Serve, browser: Browser) -> None:
+    """On a phone nothing is wider than the screen."""
+    async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
+        await page.set_viewport_size({"width": 390, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth") == 390
