@@ -43,6 +43,7 @@ def of_task(task: asyncio.Task[Any]) -> list[Place]:
     places: list[Place] = []
     work: Any = task.get_coro()
     while True:
+        work = getattr(work, "metered", work)  # what keeps the time of a coroutine is no frame
         kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(work, f"{kind}_frame")), "")
         frame = getattr(work, f"{kind}_frame", None)
         if frame is None:

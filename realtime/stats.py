@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -33,6 +33,8 @@ PROBE, PROBES = 0.25, 4
 HISTORY = 300
 #: How many warnings are kept, and of how many topics the stream tells.
 WARNINGS, TOPICS = 50, 20
+#: How much of a warning is kept, in characters.
+LONGEST = 1000
 #: What clients connect by and stay.
 STREAMS: tuple[str, ...] = get_args(Transport)[:-1]
 #: What is counted of each channel, and told per second.
@@ -247,21 +249,36 @@ class Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
-        try:
-            message = redact(record.getMessage())
-        except Exception:  # its arguments do not fit; the log tells of that
-            message = str(record.msg)
+        message = _said(record.getMessage) or _said(lambda: str(record.msg))  # its arguments may not fit
         error = record.exc_info and record.exc_info[1]
         if error:
-            message += f": {type(error).__name__}: {redact(str(error))}"
+            message += f": {type(error).__name__}: {_said(lambda: str(error))}"
         self.last.append(
             {
                 "time": record.created,
                 "level": record.levelname.lower(),
                 "logger": record.name,
-                "message": message[:1000],
+                "message": message[:LONGEST],
             }
         )
+        if logging.lastResort and self._is_alone(logging.getLogger(record.name)):
+            logging.lastResort.handle(record)
+
+    def _is_alone(self, logger: logging.Logger | None) -> bool:
+        """Whether nobody else has this: what no handler takes Python itself shows, and still is to."""
+        others: list[logging.Handler] = []
+        while logger is not None:
+            others += logger.handlers
+            logger = logger.parent
+        return all(type(other) is Warnings for other in others) and others[:1] == [self]
+
+
+def _said(what: Callable[[], str]) -> str:
+    """What an object of anybody's says, without secrets, as text that can be encoded; nothing if it fails."""
+    try:
+        return redact(what()[: 4 * LONGEST]).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return ""
 
 
 def kept(topic: Topic) -> int:

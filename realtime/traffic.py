@@ -57,11 +57,11 @@ class Traffic:
 class _Metered:
     """A coroutine, with a look at the clock before and after each of its steps."""
 
-    __slots__ = ("_traffic", "cr_await")
+    __slots__ = ("_traffic", "metered")
 
     def __init__(self, traffic: Traffic, work: Any) -> None:
         self._traffic = traffic
-        self.cr_await = work  # where whoever asks what a task waits for finds it
+        self.metered = work  # where whoever asks where a task waits (blame.of_task) finds it
 
     def __await__(self) -> Any:
         return self
@@ -75,16 +75,16 @@ class _Metered:
     def send(self, value: Any) -> Any:
         began = perf_counter()
         try:
-            return self.cr_await.send(value)
+            return self.metered.send(value)
         finally:
             self._traffic.seconds += perf_counter() - began
 
     def throw(self, *error: Any) -> Any:
         began = perf_counter()
         try:
-            return self.cr_await.throw(*error)
+            return self.metered.throw(*error)
         finally:
             self._traffic.seconds += perf_counter() - began
 
     def close(self) -> None:
-        self.cr_await.close()
+        self.metered.close()

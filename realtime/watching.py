@@ -6,6 +6,7 @@ own: it is no topic of the config's, and nobody who observes those sees it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,8 @@ class Watching:
     def _found(self, assembly: Assembly, asker: Asker) -> dict[str, Any]:
         query = asker.request.query
         wanted = query.get("limit", str(PAGE))
-        if not wanted.isdecimal() or int(wanted[:9]) > MAX_PAGE:
+        if not re.fullmatch(r"\d{1,9}", wanted) or (limit := int(wanted)) > MAX_PAGE:
             raise web.HTTPBadRequest(text=f"limit: a whole number, 0 to {MAX_PAGE}\n")
-        limit = int(wanted)
         found: list[dict[str, Any]] = []
         total = 0
         for connection in self._of(assembly):

@@ -14,6 +14,7 @@ import pytest
 
 from realtime import blame, bus
 from realtime.eager import begin, go_on
+from realtime.traffic import Traffic
 
 
 async def inner() -> None:
@@ -57,6 +58,15 @@ async def test_task_that_waits() -> None:
     places = await stack_of(asyncio.create_task(outer()))
     assert names(places) == ["outer", "inner", "wait"]
     assert blame.lines(blame.theirs(places))[-1].endswith(": await asyncio.Event().wait()")
+
+
+async def test_task_that_waits_for_what_is_metered() -> None:
+    """What keeps the time of a coroutine hides nothing of its stack."""
+
+    async def timed() -> None:
+        await Traffic().metered(outer())
+
+    assert names(await stack_of(asyncio.create_task(timed()))) == ["timed", "outer", "inner", "wait"]
 
 
 async def test_task_that_waits_in_a_generator() -> None:

@@ -246,6 +246,47 @@ async def test_error_says_which(serve: Serve) -> None:
     assert handler.last[-1]["message"] == "it failed: LookupError: no such room"
 
 
+class Mute(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("nothing to say")
+
+
+async def test_warning_without_text() -> None:
+    """What cannot be shown as text is no error of who logs it."""
+    handler, error = stats.Warnings(logging.WARNING), (Mute, Mute(), None)
+    handler.emit(logging.LogRecord("plugin", logging.WARNING, "p.py", 1, Mute(), (), None))
+    handler.emit(logging.LogRecord("plugin", logging.ERROR, "p.py", 1, "it failed", (), error))
+    assert [one["message"] for one in handler.last] == ["", "it failed: Mute: "]
+
+
+async def test_warning_that_cannot_be_encoded(serve: Serve) -> None:
+    """What no JSON can say is spelled out, and the stream goes on."""
+    async with serve(CONFIG) as server:
+        logging.getLogger("plugin").warning("\udcff")
+        last = server.server.watching.stats.warnings.last[-1]
+    assert last["message"] == "\\udcff"
+
+
+def test_log_that_is_not_configured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python shows of a log without handlers it shows still, once, however many servers there are."""
+    handlers = [stats.Warnings(logging.WARNING), stats.Warnings(logging.WARNING)]
+    monkeypatch.setattr(logging.getLogger(), "handlers", handlers)
+    logging.getLogger("theirs.of_the_host").warning("look here")
+    assert capsys.readouterr().err == "look here\n"
+
+
+def test_log_of_somebodys_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody's own handler takes is shown by that alone."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [stats.Warnings(logging.WARNING)])
+    monkeypatch.setattr(logging.getLogger("theirs"), "handlers", [logging.NullHandler()])
+    logging.getLogger("theirs.of_the_host").warning("look here")
+    assert capsys.readouterr().err == ""
+
+
 async def test_log_is_left_alone(serve: Serve) -> None:
     """When the server has ended nothing of it stands in the log."""
     async with serve(CONFIG) as server:
