@@ -381,7 +381,7 @@ class Outbox {
 
   #fail(item, reason) {
     item.line.classList.add("failed");
-    item.state.role = "alert";
+    item.state.setAttribute("role", "alert");
     item.state.textContent = `${reason}. `;
     const again = make("button", { type: "button", className: "chat-link" }, "Try again");
     again.addEventListener("click", () => {
