@@ -100,7 +100,8 @@ const memory = {
 class Log {
   #last = null; // what the next line may be joined to
   #day = "";
-  #unread = 0;
+  #fresh = 0; // what has come since the last frame, …
+  #unread = 0; // … and further down than somebody reads
   #following = true;
   #top = 0; // where it was scrolled to
   #asked = false;
@@ -121,14 +122,7 @@ class Log {
       this.follow();
       this.scroller.focus();
     });
-    this.scroller.addEventListener("scroll", () => {
-      // More may have come since this was scrolled to the end: only who scrolls up stops following.
-      const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-      if (scrollHeight - scrollTop - clientHeight < NEAR) this.#following = true;
-      else if (scrollTop < this.#top - 1) this.#following = false;
-      this.#top = scrollTop;
-      if (this.#following) this.#read();
-    });
+    this.scroller.addEventListener("scroll", () => this.#look());
     new ResizeObserver(() => this.#scroll()).observe(this.scroller);
     this.element = make("div", { className: "chat-said" }, this.scroller, this.more);
   }
@@ -140,17 +134,33 @@ class Log {
     this.#scroll();
   }
 
+  /** Who scrolls up stops following; more may have come since this was scrolled to the end. */
+  #look() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.#following = true;
+    else if (scrollTop < this.#top - 1) this.#following = false;
+    this.#top = scrollTop;
+    if (this.#following) this.#read();
+  }
+
   #read() {
     this.#unread = 0;
     this.more.hidden = true;
   }
 
+  /** With the next frame, before which the browser tells whether somebody has scrolled. */
   #scroll() {
-    if (!this.#following || this.#asked) return;
+    if (this.#asked) return;
     this.#asked = true;
     requestAnimationFrame(() => {
       this.#asked = false;
       if (this.#following) this.#to(this.scroller.scrollHeight);
+      else if (this.#fresh) {
+        this.#unread += this.#fresh;
+        this.more.textContent = `${count(this.#unread, "new message")} ↓`;
+        this.more.hidden = false;
+      }
+      this.#fresh = 0;
     });
   }
 
@@ -164,6 +174,7 @@ class Log {
     this.#last = last;
     this.lines.append(line);
     if (this.lines.childElementCount > KEPT) {
+      this.#look();
       const { scrollHeight, scrollTop } = this.scroller;
       for (let gone = 0; gone <= GO; gone += 1) this.lines.firstElementChild.remove();
       this.lines.firstElementChild.classList.add("first");
@@ -195,11 +206,7 @@ class Log {
     const bubble = make("div", { className: "chat-bubble", dir: "auto", textContent: text, title: full.format(date) });
     line.append(avatar(from), who, bubble);
     this.#add(line, to === undefined ? { from, time } : null);
-    if (!this.#following && !mine) {
-      this.#unread += 1;
-      this.more.textContent = `${count(this.#unread, "new message")} ↓`;
-      this.more.hidden = false;
-    }
+    if (!mine) this.#fresh += 1;
     return line;
   }
 
@@ -207,7 +214,7 @@ class Log {
   presence(name, came, time) {
     this.#today(time);
     let last = this.#last;
-    if (!last?.people) {
+    if (!last?.people || last.people.size >= KEPT) {
       last = { people: new Map() };
       this.#add(make("p", { className: "chat-note" }), last);
       last.line = this.lines.lastElementChild;
@@ -336,8 +343,8 @@ class Outbox {
     this.log = log;
     this.refused = refused;
     const kept = memory.get("unsent");
-    for (const { text, to } of kept ? JSON.parse(kept) : []) {
-      this.#fail(this.#show({ text, to }), "The page was left before it was sent");
+    for (const item of kept ? JSON.parse(kept) : []) {
+      this.#fail(this.#show(item), "The page was left before it was known to be sent");
     }
   }
 
@@ -362,7 +369,7 @@ class Outbox {
   }
 
   #keep() {
-    const unsent = [...this.#shown].map(({ text, to }) => ({ text, to }));
+    const unsent = [...this.#shown].map(({ text, to, sent, after }) => ({ text, to, sent, after }));
     memory.set("unsent", unsent.length ? JSON.stringify(unsent) : "");
   }
 
@@ -374,6 +381,7 @@ class Outbox {
 
   #fail(item, reason) {
     item.line.classList.add("failed");
+    item.state.setAttribute("role", "alert");
     item.state.textContent = `${reason}. `;
     const again = make("button", { type: "button", className: "chat-link" }, "Try again");
     again.addEventListener("click", () => {
@@ -382,7 +390,7 @@ class Outbox {
     });
     const drop = make("button", { type: "button", className: "chat-link" }, "Discard");
     drop.addEventListener("click", () => this.#done(item));
-    item.state.append(again, " ", drop);
+    item.state.append(again, drop);
     if (!item.line.isConnected) {
       this.#shown.add(item);
       this.log.outbox.append(item.line);
@@ -403,15 +411,17 @@ class Outbox {
     for (const item of this.#shown) if (item.at && !after(item.at, at)) this.#done(item);
   }
 
-  /** Send what waits, in the order in which it was written, while there is a connection. */
-  async go() {
+  /** Send what waits, in the order in which it was written, while there is a connection to send it by. */
+  async go(connection = this.connection) {
+    this.connection = connection;
     if (this.#going) return;
     this.#going = true;
     while (this.connection?.transport && this.#waiting.length) {
       const item = this.#waiting.shift();
-      const { connection } = this;
+      ({ connection } = this);
       item.sent = true;
       item.after = place(connection.position);
+      this.#keep();
       item.state.textContent = "Sending…";
       try {
         item.at = place(await connection.send(item.to === undefined ? item.text : { text: item.text, to: item.to }));
@@ -419,9 +429,8 @@ class Outbox {
         this.passed(place(connection.position));
       } catch (error) {
         if (!this.#shown.has(item) && error.name === "Unconfirmed") continue; // it has come, the answer has not
-        const reason = this.#why(error);
-        this.#fail(item, reason);
-        this.refused(error, reason);
+        this.#fail(item, this.#why(error));
+        this.refused(error);
       }
     }
     this.#going = false;
@@ -454,14 +463,14 @@ export default function chat(page) {
   let mark = null; // the last such line, and how long it tells of
   let quiet; // a timer, for a channel that tells nobody who is here
   let unseen = 0;
+  let barred = false; // from reading, too
 
   // What there is to see
 
   const log = new Log();
   const roster = new Roster((name) => whisper(name));
-  const outbox = new Outbox(log, ({ status }, reason) => {
-    page.say(reason);
-    if (status === 401 || status === 403) offer(true);
+  const outbox = new Outbox(log, ({ status, reason }) => {
+    if (status === 401 || status === 403) offer(reason);
   });
 
   const self = make("span", { className: "chat-self", hidden: true });
@@ -483,9 +492,11 @@ export default function chat(page) {
   );
 
   const secret = make("input", { id: "chat-token", type: "password", autocomplete: "off", required: true });
+  const denial = make("p", { className: "chat-wrong", role: "alert" });
   const pass = make(
     "form",
-    { className: "chat-join", hidden: true },
+    { className: "chat-join chat-pass", hidden: true },
+    denial,
     make("label", { htmlFor: "chat-token" }, "Token"),
     make("div", { className: "chat-row" }, secret, make("button", { className: "primary" }, "Use it")),
     make("p", { className: "chat-hint" }, "Whoever runs this server gives you one; it says who you are and what you may do."),
@@ -518,7 +529,8 @@ export default function chat(page) {
   function draw() {
     const focused = join.contains(document.activeElement);
     compose.hidden = leave.hidden = self.hidden = me === null;
-    join.hidden = me !== null;
+    join.hidden = me !== null || barred;
+    self.title = me === null ? "" : `You are ${me}`;
     self.replaceChildren(...(me === null ? [] : [avatar(me), named(me)]));
     text.placeholder = me === null ? "" : `Message as ${me}`;
     wrong.textContent = failure ?? "";
@@ -529,9 +541,11 @@ export default function chat(page) {
     if (focused && me !== null) text.focus();
   }
 
-  function offer(shown) {
-    pass.hidden = !shown;
-    if (shown) secret.focus();
+  /** Ask for a token, for this reason. */
+  function offer(reason) {
+    pass.hidden = false;
+    denial.textContent = sentence(reason || "you may not do this");
+    secret.focus();
   }
 
   function whisper(name) {
@@ -554,6 +568,7 @@ export default function chat(page) {
     position = connection?.position ?? position;
     wanted = asName;
     me = null;
+    barred = false;
     const before = connection;
     connection = null; // what the old one still says is no matter
     const transport = asName ? "auto" : "sse";
@@ -561,7 +576,8 @@ export default function chat(page) {
   }
 
   function attach(one) {
-    connection = outbox.connection = one;
+    connection = one;
+    outbox.connection = null; // until the person is in
     away = back = null;
     stood = false;
     const listen = (type, hear) => {
@@ -585,7 +601,6 @@ export default function chat(page) {
       if (wanted) entered(wanted);
       settleSoon();
     }
-    outbox.go();
   }
 
   /** Everything that was said before is here. */
@@ -594,6 +609,7 @@ export default function chat(page) {
     if (back) marked();
     back = null;
     if (seen) outbox.passed(seen);
+    if (me !== null) outbox.go(connection);
     log.scroller.setAttribute("aria-busy", "false");
     log.empty.textContent = me === null ? "Nothing has been said yet. Join, and say hello." : "Nothing has been said yet. Say hello.";
     log.empty.hidden = log.lines.childElementCount > 0;
@@ -683,6 +699,7 @@ export default function chat(page) {
 
   function down({ code, reason }) {
     away ??= Date.now();
+    outbox.connection = null;
     if (back) settle();
     cut.hidden = false;
     // It comes back from these by itself, but somebody else has the name.
@@ -696,8 +713,13 @@ export default function chat(page) {
     if (code === 1009 && was !== null) return connect(was); // only that message was too long
     const why = reason || `The connection ended with ${status ?? code}`;
     const denied = [401, 403, 4401].includes(status ?? code);
-    if (wanted && was === null) refuse(why);
-    else {
+    if (wanted && was === null && !denied) refuse(why);
+    else if (denied && was === null) {
+      barred = true;
+      log.empty.textContent = "This room is not open to everybody.";
+      log.empty.hidden = log.lines.childElementCount > 0;
+      draw();
+    } else {
       // Who was sent away does not come back by itself: it would go on and on.
       me = null;
       name.value = was ?? name.value;
@@ -705,7 +727,7 @@ export default function chat(page) {
       log.scroller.setAttribute("aria-busy", "false");
       draw();
     }
-    if (denied) offer(true);
+    if (denied) offer(why);
   }
 
   function refuse(reason) {
@@ -733,7 +755,7 @@ export default function chat(page) {
     event.preventDefault();
     token = secret.value.trim();
     secret.value = "";
-    offer(false);
+    pass.hidden = true;
     failure = null;
     connect(me ?? wanted);
     draw();

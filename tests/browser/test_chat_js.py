@@ -197,6 +197,7 @@ async def test_token_is_asked_for(serve: Serve, browser: Browser) -> None:
     async with serve(config) as serving:
         page = await browser.new_page()
         await page.goto(serving.http("/chat"))
+        await page.get_by_role("alert").filter(has_text="authenticated").wait_for()
         await page.get_by_label("Token").fill(token())
         await page.get_by_role("button", name="Use it").click()
         await say(page, "hello")
@@ -410,6 +411,18 @@ async def test_by_post_nothing_is_twice(serve: Serve, browser: Browser) -> None:
 # Writing
 
 
+async def test_what_was_being_sent_is_not_shown_twice(serve: Serve, browser: Browser) -> None:
+    """A message whose answer was lost is said to be doubtful, until what comes after the cut shows it."""
+    async with serve(CHAT) as serving, guest(browser, serving, "ann") as page:
+        await box(page).fill("on its way")
+        await page.get_by_role("button", name="Cut my connection").wait_for()
+        await page.evaluate("document.querySelector('.chat-compose').requestSubmit(), cut.click()")
+        await page.get_by_text("Cut off while sending: it may not have arrived.").wait_for()
+        await back(page)
+        await has(page.locator(".mine:not(.pending) .chat-bubble"), ["on its way"])
+        assert await bubbles(page).count() == 1
+
+
 async def test_whisper_is_marked(serve: Serve, browser: Browser) -> None:
     """What is for one person alone is written to the name in the list, and both see that it is private."""
     async with (
@@ -435,7 +448,7 @@ async def test_what_is_not_sent_can_be_sent_again(serve: Serve, browser: Browser
         await say(ann, "are you there?")
         await ann.get_by_text("Not sent: there is no 'bob' here.").wait_for()
         await ann.reload()
-        await ann.get_by_text("The page was left before it was sent.").wait_for()
+        await ann.get_by_text("The page was left before it was known to be sent.").wait_for()
         async with guest(browser, serving, "bob") as bob:
             await ann.get_by_role("button", name="Try again").click()
             await has(bubbles(bob), ["are you there?"])
