@@ -274,7 +274,7 @@ class Warnings(logging.Handler):
 
 
 def _said(what: Callable[[], str]) -> str:
-    """What an object of anybody's says, without secrets, as text that can be encoded; nothing if it fails."""
+    """What anybody's object says, without secrets, as text that can be encoded; nothing if it fails."""
     try:
         return redact(what()[: 4 * LONGEST]).encode("utf-8", "backslashreplace").decode()
     except Exception:

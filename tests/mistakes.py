@@ -413,6 +413,19 @@ GROUPS: dict[str, list[Mistake]] = {
             "one of those in the message",
             dice('transports = ("websockets", "sse")  # here'),
         ),
+        Mistake(
+            "a page that there is not",
+            "dice: Dice.page is 'dice.js', and there is no …dice.js; write it there, or leave page out",
+            "an ES module of this name beside the plugin's own",
+            dice('page = "dice.js"  # here'),
+        ),
+        Mistake(
+            "a page in another directory, or none that is a module",
+            "dice: Dice.page is 'web/dice.html', and is to be the name of a file beside the plugin's own: "
+            "page = 'chat.js'",
+            'the module beside it, `page = "dice.js"`',
+            dice('page = "web/dice.html"  # here'),
+        ),
     ],
     "Settings": [
         Mistake(
