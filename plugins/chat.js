@@ -528,7 +528,8 @@ export default function chat(page) {
   /** Show what fits: who is in writes, others are asked for a name. */
   function draw() {
     const focused = join.contains(document.activeElement);
-    compose.hidden = leave.hidden = self.hidden = me === null;
+    compose.hidden = self.hidden = me === null;
+    leave.hidden = me === null || !wanted || Boolean(token); // who has an identity is always in
     join.hidden = me !== null || barred;
     self.title = me === null ? "" : `You are ${me}`;
     self.replaceChildren(...(me === null ? [] : [avatar(me), named(me)]));
@@ -699,8 +700,8 @@ export default function chat(page) {
 
   function down({ code, reason }) {
     away ??= Date.now();
-    outbox.connection = null;
     if (back) settle();
+    outbox.connection = null;
     cut.hidden = false;
     // It comes back from these by itself, but somebody else has the name.
     if (wanted && (code === 4509 || code === 409)) refuse(reason);
