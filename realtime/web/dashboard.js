@@ -1,18 +1,15 @@
-// The dashboard: the numbers of /-/stats as they come, and the connections of /-/clients.
-import { make, written } from "./dom.js";
+// The dashboard: the numbers of /-/stats, as they come.
+import * as connections from "./connections.js";
+import { make } from "./dom.js";
 import { bytes, clock, count, duration, NOTHING, Plot, seconds, share } from "./plot.js";
 import { connect, RealtimeError } from "./realtime.js";
+import { by, exact, fill, number, plural, put, TRANSPORTS } from "./table.js";
 
 /** For how many seconds samples are kept and shown. */
 const SPAN = 300;
 /** After so many milliseconds without a word the numbers are told to be old. */
 const STALE = 3500;
-/** How often the connections are asked for, in milliseconds, and how many at a time. */
-const EVERY = 3000;
-const PAGE = 50;
-const MOST = 500;
 const TOKEN = "realtime-token";
-const TRANSPORTS = { websocket: "WebSocket", sse: "SSE", ndjson: "NDJSON" };
 /** What connections end with in the course of things. */
 const CALM = ["1000", "1001", "1005", "1006", "1012"];
 const CODES = {
@@ -30,12 +27,8 @@ const CODES = {
   4529: "too many messages",
 };
 
-const by = (id) => document.getElementById(id);
-const put = (node, text) => node.textContent === text || (node.textContent = text);
 const rate = (value) => (Number.isFinite(value) ? `${count(value)}/s` : NOTHING);
 const sum = (numbers) => Object.values(numbers ?? {}).reduce((all, one) => all + one, 0);
-const exact = (value) => value.toLocaleString("en");
-const plural = (number, word) => `${exact(number)} ${word}${number === 1 ? "" : "s"}`;
 
 let token = sessionStorage.getItem(TOKEN) ?? undefined;
 let samples = [];
@@ -147,8 +140,8 @@ function persecond(name, key) {
   return passed > 0 ? (stats.channels[name][key] - past[key]) / passed : NaN;
 }
 
-function showZeros({ bus, connections, process }) {
-  const ended = Object.entries(connections.ended ?? {}).filter(([code]) => !CALM.includes(code));
+function showZeros({ bus, connections: ends, process }) {
+  const ended = Object.entries(ends.ended ?? {}).filter(([code]) => !CALM.includes(code));
   const longest = process.loop_held ? `, ${seconds(process.loop_held_longest_seconds)} at most` : "";
   const rows = [
     ["readers lapped", bus.laps],
@@ -157,10 +150,10 @@ function showZeros({ bus, connections, process }) {
     ["shed for want of memory", bus.shed_bytes, bytes],
     ["refused by the bus", bus.refused],
     [`loop held${longest}`, process.loop_held],
-    ...Object.entries(connections.refused ?? {}).map(([limit, number]) => [`refused by ${limit}`, number]),
+    ...Object.entries(ends.refused ?? {}).map(([limit, number]) => [`refused by ${limit}`, number]),
     ...ended.map(([code, number]) => [`ended with ${code}: ${CODES[code] ?? "a code of a channel"}`, number]),
   ];
-  if (!sum(connections.refused)) rows.push(["refused by a limit", 0]);
+  if (!sum(ends.refused)) rows.push(["refused by a limit", 0]);
   if (!ended.length) rows.push(["ended for a fault", 0]);
   const nodes = rows.map(([label, number, format = exact]) => {
     const item = make("li", number ? "seen" : "");
@@ -170,38 +163,6 @@ function showZeros({ bus, connections, process }) {
   by("zeros").replaceChildren(...nodes);
 }
 
-/**
- * Rows of a table, each the same element as long as its key is there: what has the focus keeps it.
- * A cell is a text, or `{ text, mark, bar, press }`; the first one heads its row.
- */
-function fill(body, rows) {
-  const keys = new Set(rows.map(([key]) => key));
-  const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-  for (const [key, row] of known) if (!keys.has(key)) row.remove();
-  rows.forEach(([key, ...cells], index) => {
-    const row = known.get(key) ?? make("tr");
-    row.dataset.key = key;
-    if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
-    cells.forEach((cell, column) => {
-      const { text, mark = "", bar, press } = typeof cell === "object" ? cell : { text: cell };
-      let node = row.cells[column];
-      if (!node) {
-        node = make(column ? "td" : "th");
-        if (!column) node.scope = "row";
-        const inner = make(press ? "button" : "span");
-        if (press) Object.assign(inner, { type: "button", className: "link", onclick: press });
-        node.append(inner);
-        if (bar !== undefined) node.prepend(make("i", "bar"));
-        row.append(node);
-      }
-      if (node.className !== mark) node.className = mark;
-      put(node.lastChild, text);
-      if (bar !== undefined) node.firstChild.style.setProperty("--share", Math.min(1, bar));
-    });
-  });
-}
-
-const number = (value, mark = "") => ({ text: count(value), mark: `number ${mark}` });
 const perSecond = (value) => ({ text: rate(value), mark: "number" });
 const lagging = (value) => number(value, value > 0 ? "warn" : "");
 
@@ -210,7 +171,7 @@ function showChannels({ channels, now }) {
     const part = now.handlers?.[name] ?? 0;
     return [
       name,
-      { text: name, press: () => filterBy(name) },
+      { text: name, press: () => connections.of(name) },
       one.plugin,
       number(sum(one.clients)),
       ...["received", "published", "delivered"].map((key) => perSecond(persecond(name, key))),
@@ -290,7 +251,7 @@ function take({ event, data }) {
     down = undefined;
     show();
     tick();
-    if (!before) ask();
+    if (!before) connections.ask();
   }
 }
 
@@ -366,198 +327,12 @@ function tick() {
   for (const plot of plots) plot.draw(samples, now);
 }
 setInterval(() => Date.now() - heard > 1500 && tick(), 1000);
-document.addEventListener("visibilitychange", () => stats && !document.hidden && (show(), tick(), ask()));
+document.addEventListener("visibilitychange", () => stats && !document.hidden && (show(), tick(), connections.ask()));
 
-// Connections
-
-const FILTERS = ["search", "channel", "state"];
-let limit = PAGE;
-let asking; // what is under way; a later question is the one that counts
-const headers = () => (token === undefined ? {} : { Authorization: `Bearer ${token}` });
-
-const why = async (response) => (await response.text()).trim() || `status ${response.status}`;
-
-async function get(url, signal) {
-  const response = await fetch(url, { headers: headers(), cache: "no-store", signal });
-  if (!response.ok) throw new Error(await why(response));
-  return response.json();
-}
-
-async function ask() {
-  if (!stats || document.hidden || document.body.classList.contains("stale")) return;
-  asking?.abort();
-  const mine = (asking = new AbortController());
-  const query = new URLSearchParams({ limit });
-  for (const key of FILTERS) if (by(key).value.trim()) query.set(key, by(key).value.trim());
-  try {
-    showClients(await get(`clients?${query}`, mine.signal));
-    by("clients-error").hidden = true;
-  } catch (error) {
-    if (mine.signal.aborted) return;
-    put(by("clients-error"), `The connections could not be had: ${error.message}`);
-    by("clients-error").hidden = false;
-  }
-}
-
-const since = (client) => duration(Math.max(0, (stats?.time ?? Date.now() / 1000) - client.since));
-
-function showClients({ total: all, clients }) {
-  const rows = clients.map((client) => [
-    client.id,
-    { text: client.id, press: () => open(client.id) },
-    client.name ?? client.identity ?? NOTHING,
-    client.topic,
-    TRANSPORTS[client.transport] ?? client.transport,
-    { text: client.remote ?? NOTHING, mark: "code" },
-    since(client),
-    number(client.behind),
-    { text: client.state, mark: client.state === "lagging" ? "warn" : "" },
-  ]);
-  fill(by("clients"), rows);
-  by("clients").closest(".scroll").hidden = !rows.length;
-  const filtered = FILTERS.some((key) => by(key).value.trim());
-  put(by("clients-count"), all ? `${exact(rows.length)} of ${exact(all)}` : "");
-  put(by("no-clients"), filtered ? "No connection is like that." : "Nobody is connected.");
-  by("no-clients").hidden = rows.length > 0;
-  by("more").hidden = rows.length >= all || limit >= MOST;
-}
-
-let typing;
-function asked() {
-  clearTimeout(typing);
-  limit = PAGE;
-  typing = setTimeout(ask, 200);
-}
-for (const key of FILTERS) by(key).addEventListener("input", asked);
-by("filter").addEventListener("submit", (event) => event.preventDefault());
-by("more").addEventListener("click", () => {
-  limit += PAGE;
-  ask();
+connections.start({
+  token: () => token,
+  time: () => stats?.time,
+  // Nobody looks, or there is nobody to ask.
+  idle: () => !stats || document.hidden || document.body.classList.contains("stale"),
 });
-setInterval(ask, EVERY);
-
-function filterBy(name) {
-  by("filter").reset();
-  by("channel").value = name;
-  asked();
-  by("clients-title").scrollIntoView();
-  by("channel").focus({ preventScroll: true });
-}
-
-// One of them
-
-const detail = by("detail");
-let chosen; // as it was last told
-const FIELDS = {
-  id: "Client",
-  name: "Name",
-  identity: "Identity",
-  channel: "Channel",
-  topic: "Topic",
-  transport: "Transport",
-  subprotocol: "Subprotocol",
-  remote: "Address",
-  since: "Connected",
-  state: "State",
-  position: "Position",
-  behind: "Behind",
-  unsent_bytes: "Unsent",
-  url: "URL",
-};
-const SAID = {
-  transport: (name) => TRANSPORTS[name] ?? name,
-  since: (time) => `${new Date(time * 1000).toLocaleString()}, for ${since({ since: time })}`,
-  behind: (number) => plural(number, "message"),
-  unsent_bytes: bytes,
-};
-
-async function look() {
-  try {
-    const answer = await get(`clients?${new URLSearchParams({ id: chosen.id })}`);
-    if (answer.clients.length) showDetail(answer.clients[0]);
-    else gone();
-  } catch (error) {
-    say(`It could not be looked at: ${error.message}`, "bad");
-  }
-}
-
-function showDetail(client) {
-  chosen = client;
-  put(by("detail-title"), client.name ? `${client.name} (${client.id})` : client.id);
-  const { kick, ...rest } = client;
-  const keys = [...Object.keys(FIELDS), ...Object.keys(rest).filter((key) => !(key in FIELDS))];
-  const list = by("fields");
-  keys.forEach((key, index) => {
-    if (!list.children[index]) {
-      const pair = make("div");
-      pair.append(make("dt"), make("dd"));
-      list.append(pair);
-    }
-    const [term, value] = list.children[index].children;
-    const told = rest[key];
-    put(term, FIELDS[key] ?? key);
-    const nothing = told == null || told === "";
-    put(value, nothing ? NOTHING : (SAID[key]?.(told) ?? written(told)));
-  });
-  by("disconnect").hidden = !kick || !by("confirm").hidden;
-}
-
-function gone() {
-  by("disconnect").hidden = by("confirm").hidden = true;
-  if (by("outcome").hidden) say("It is not connected any more.");
-}
-
-function say(text, mark = "") {
-  put(by("outcome"), text);
-  by("outcome").className = `notice ${mark}`;
-  by("outcome").hidden = !text;
-}
-
-let looking;
-function open(id) {
-  chosen = { id };
-  say("");
-  by("confirm").hidden = true;
-  by("fields").replaceChildren();
-  put(by("detail-title"), id);
-  by("disconnect").hidden = true;
-  detail.showModal();
-  look();
-  looking = setInterval(() => by("outcome").hidden && look(), 2000);
-}
-
-detail.addEventListener("close", () => clearInterval(looking));
-by("shut").addEventListener("click", () => detail.close());
-detail.addEventListener("click", ({ target }) => target === detail && detail.close()); // beside it
-by("disconnect").addEventListener("click", () => {
-  by("disconnect").hidden = true;
-  by("confirm").hidden = false;
-  put(by("sure"), `Disconnect ${chosen.id}`);
-  by("reason").value = "";
-  by("reason").focus();
-});
-by("keep").addEventListener("click", () => {
-  by("confirm").hidden = true;
-  by("disconnect").hidden = false;
-  by("disconnect").focus();
-});
-by("confirm").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const url = new URL(`../${chosen.url.slice(1)}`, location.href); // where the server has it, under whatever
-  url.searchParams.set("client", chosen.id);
-  if (by("reason").value.trim()) url.searchParams.set("reason", by("reason").value.trim());
-  by("sure").disabled = true;
-  try {
-    const response = await fetch(url, { method: "DELETE", headers: headers() });
-    if (!response.ok && response.status !== 404) throw new Error(await why(response));
-    say(response.ok ? `${chosen.id} is disconnected.` : `${chosen.id} had gone already.`, response.ok ? "good" : "");
-    gone();
-    ask();
-  } catch (error) {
-    say(`${chosen.id} is still there: ${error.message}`, "bad");
-  }
-  by("sure").disabled = false;
-  by("shut").focus();
-});
-
 listen();

@@ -37,7 +37,29 @@ FILES = {
         @hookimpl
         def register_channels():
             return {"clumsy": Clumsy}
-    '''
+    ''',
+    "mayfly.py": '''
+        import asyncio
+        from contextlib import asynccontextmanager
+
+        from realtime import Channel, hookimpl
+
+        class Mayfly(Channel):
+            """Its work ends at once."""
+
+            @asynccontextmanager
+            async def lifespan(self):
+                async def work():
+                    raise RuntimeError("that was it")
+
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(work())
+                    yield
+
+        @hookimpl
+        def register_channels():
+            return {"mayfly": Mayfly}
+    ''',
 }
 CONFIG = """
     server: {listen: ["127.0.0.1:0"], watchdog: off}
@@ -254,6 +276,18 @@ async def test_page_of_connections(watched: Watched) -> None:
         await page.get_by_role("button", name="Show 50 more").click()
         await page.get_by_text("60 of 60", exact=True).wait_for()
         assert await found.count() == 60
+
+
+async def test_server_that_is_not_ready(serve: Serve, browser: Browser) -> None:
+    """Why a server is not ready is told before anything else."""
+    config = "channels: {mayfly: {plugin: mayfly, path: /mayfly}}"
+    async with (
+        serve(config, FILES) as serving,
+        chromium.tab(browser, serving.http("/-/dashboard")) as page,
+    ):
+        told = "The server is not ready: the lifespan of channel 'mayfly' has ended."
+        await page.get_by_role("alert").filter(has_text=told).wait_for()
+        assert await tile(page, "Server").inner_text() == "Not ready"
 
 
 # Whom it shows nothing
