@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: How many clients are told of at once, unless somebody asks for fewer, and at most.
 PAGE, MAX_PAGE = 50, 500
+#: How much of a name is told, in characters.
+MAX_NAME = 255
 
 
 class Watching:
@@ -118,7 +120,7 @@ class Watching:
         refusal = gate.refusal(asker.request, allow, "kick", asker.identity, client.topic)
         return {
             "id": client.id,
-            "name": client.name,
+            "name": _called(client),
             "identity": client.identity and client.identity.name,
             "channel": channel.name,
             "topic": client.topic,
@@ -148,6 +150,13 @@ class _Stream(Channel):
         await client.send(list(self._stats.history), event="history")
 
 
+def _called(client: Client) -> str | None:
+    """Its name: that is the channel's to set, and may be anything."""
+    if client.name is None:
+        return None
+    return str(client.name)[:MAX_NAME].encode("utf-8", "backslashreplace").decode()
+
+
 def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
     client = connection.client
     facts = {
@@ -159,7 +168,13 @@ def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
     if any(query.get(key, value) != value for key, value in facts.items()):
         return False
     wanted = query.get("search", "").casefold()
-    who = (client.id, client.name, client.identity and client.identity.name, client.remote, client.topic)
+    who = (
+        client.id,
+        _called(client),
+        client.identity and client.identity.name,
+        client.remote,
+        client.topic,
+    )
     return not wanted or any(wanted in each.casefold() for each in who if each)
 
 

@@ -18,7 +18,7 @@ from wire import Headers, Wire, ask, dial, eventually, request, stream, websocke
 import realtime
 from realtime.config import parse
 from realtime.source import Source
-from realtime.watching import MAX_PAGE, PAGE
+from realtime.watching import MAX_NAME, MAX_PAGE, PAGE
 
 #: Who asks by a proxy that the server trusts is not local, unless its address says so.
 STRANGER: Headers = [("X-Forwarded-For", "203.0.113.7")]
@@ -255,6 +255,42 @@ async def test_clients_are_found(serve: Serve, query: str, found: list[str | Non
         await eventually(lambda: len(serving.server.channels["rooms"].clients) == 1)
         told = await clients(serving, query)
     assert [one["name"] for one in told["clients"]] == found
+
+
+ODD = {
+    "odd.py": """
+        from realtime import Channel, hookimpl
+
+        class Odd(Channel):
+            \"\"\"Names its clients as no channel should.\"\"\"
+
+            async def on_connect(self, client):
+                names = {"number": 5, "object": Channel, "lone": "a\\udcffb", "long": "x" * 10_000}
+                client.name = names[client.query["kind"]]
+
+        @hookimpl
+        def register_channels():
+            return {"odd": Odd}
+    """
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("number", "5"),
+        ("object", "<class 'realtime.channel.Channel'>"),
+        ("lone", r"a\udcffb"),
+        ("long", "x" * MAX_NAME),
+    ],
+)
+async def test_odd_names(serve: Serve, kind: str, name: str) -> None:
+    """Whatever a channel has called a client, all can be asked for and searched."""
+    text = "plugins: [odd]\nchannels: {odd: {plugin: odd, path: /odd}}"
+    async with serve(text, ODD) as serving, websocket(serving.port, f"/odd?kind={kind}"):
+        await eventually(lambda: len(serving.server.channels["odd"].clients) == 1)
+        told = await clients(serving, f"?search={name[:1]}")
+    assert [one["name"] for one in told["clients"]] == [name]
 
 
 async def test_total_is_of_all(serve: Serve) -> None:
