@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: How many clients are told of at once, unless somebody asks for fewer, and at most.
 PAGE, MAX_PAGE = 50, 500
+#: How much is told of the last seconds at once, in bytes.
+HISTORY_BYTES = 2**20
 #: How much of a name is told, in characters.
 MAX_NAME = 255
 
@@ -147,7 +149,9 @@ class _Stream(Channel):
         self._stats = stats
 
     async def on_join(self, client: Client) -> None:
-        await client.send(list(self._stats.history), event="history")
+        samples = list(self._stats.history)
+        fits = HISTORY_BYTES // len(orjson.dumps(samples[-1:]))  # of many channels each is long
+        await client.send(samples[-max(fits, 1) :], event="history")
 
 
 def _called(client: Client) -> str | None:
