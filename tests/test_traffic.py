@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from busdrive import LINES, Bed, lagging
+from busdrive import LINES, PLAIN, Bed, lagging
 from conftest import Serve, Serving
 from wire import eventually, post, text, websocket
 
@@ -105,6 +105,20 @@ def test_delivered_to_each() -> None:
     bed.publish("b")
     bed.idle()
     assert (bed.bus.traffic["t"].published, bed.bus.traffic["t"].delivered) == (2, 40)
+
+
+@pytest.mark.parametrize("excluded", [False, True])
+def test_not_shown_is_not_delivered(excluded: bool) -> None:
+    """What a form does not show is handed to nobody who reads it, whatever goes in the same write."""
+    bed = Bed()
+    me = object()
+    bed.join(PLAIN, owner=me)
+    bed.publish("a")
+    bed.publish("b", event="quiet")
+    if excluded:
+        bed.publish("c", exclude=me)
+    bed.idle()
+    assert bed.bus.traffic["t"].delivered == 1
 
 
 def test_excluded_is_not_delivered() -> None:
