@@ -440,5 +440,6 @@ class Topic(Log):
         missed = cursor - subscriber.cursor
         self.bus.counters["missed"] += missed
         subscriber.cursor = cursor
-        self._stale = True
+        if not self._stale:
+            self._stale, self._stale_since = True, perf_counter()
         self._write(subscriber, self.mark(subscriber.form, Resume("gap", missed), cursor))

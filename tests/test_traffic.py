@@ -9,6 +9,8 @@ from busdrive import LINES, PLAIN, Bed, lagging
 from conftest import Serve, Serving
 from wire import eventually, post, text, websocket
 
+from realtime import topic
+from realtime.topic import TopicOptions
 from realtime.traffic import BOUNDS, Histogram, Traffic
 
 KINDS = {
@@ -211,6 +213,23 @@ async def test_waiting_is_no_time(serve: Serve) -> None:
         await client.send(text("x"))
         await client.text()
         assert traffic(serving, "holding").seconds < 0.015
+
+
+def test_lag_begins_with_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a newcomer was left behind says nothing of how long others waited for the next message."""
+    bed = Bed(TopicOptions(lag_bytes=1000, overflow="skip"))
+    monkeypatch.setattr(topic, "perf_counter", bed.loop.time)
+    bed.join()
+    late = bed.join(start=False)
+    for _ in range(20):
+        bed.publish("x" * 500)
+        bed.idle()
+    bed.advance(100)
+    late.subscriber.start()
+    bed.publish("now")
+    bed.idle()
+    assert late.texts[0] == "gap 19"
+    assert bed.bus.delays.sum < 1
 
 
 async def test_metered_hands_on() -> None:
