@@ -266,7 +266,9 @@ def _check_page(label: str, kind: type[Channel]) -> None:
         return
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+\.js", name):
         wrong = f"is {name!r}, and is to be the name of a file beside the plugin's own: page = 'chat.js'"
-    elif not (file := page_files(kind)[0]).is_file():
+    elif not (files := page_files(kind)):
+        wrong = f"is {name!r}, and the class was made in no file beside which that could stand"
+    elif not (file := files[0]).is_file():
         near = did_you_mean(name, [other.name for other in file.parent.glob("*.js")])
         wrong = f"is {name!r}, and there is no {file}{near}; write it there, or leave page out"
     if wrong:

@@ -195,7 +195,7 @@ class Stats:
 
     def _totals(self) -> Totals:
         bus = self._server.bus
-        all_of_it = [bus.traffic[name] for name in self._server.channels]
+        all_of_it = bus.traffic.values()  # also of channels that have gone: they may come back
         return Totals(
             bus.now(),
             time.process_time(),
@@ -234,7 +234,7 @@ class Stats:
             "delivery_lag": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
             "loop_lag": {**late, "max": latest},
             "handlers": {
-                name: (spent - before.handlers.get(name, 0.0)) / seconds
+                name: round((spent - before.handlers.get(name, spent)) / seconds, 6)
                 for name, spent in now.handlers.items()
             },
         }

@@ -77,6 +77,7 @@ class _Batch(NamedTuple):
     data: bytes
     end: int
     excluded: frozenset[int]  # the id() of each, for what is no key of a set can be excluded too
+    messages: int  # how many of them the form shows
 
 
 class Topic(Log):
@@ -307,7 +308,7 @@ class Topic(Log):
         start = end = -1
         data = b""
         excluded: frozenset[int] = frozenset()
-        writes = size = delivered = 0
+        shown = writes = size = delivered = 0
         try:
             for subscriber in subscribers:
                 if subscriber.state is not LIVE:
@@ -319,11 +320,11 @@ class Topic(Log):
                         self._lapped(subscriber)
                         continue
                     start, form = subscriber.cursor, subscriber.form
-                    data, end, excluded = self._join(form, start)
+                    data, end, excluded, shown = self._join(form, start)
                     if end < head:
                         self._stale = True
                 subscriber.cursor = end
-                own, messages = data, end - start
+                own, messages = data, shown
                 if excluded and id(subscriber.owner) in excluded:
                     own, messages = self._private(subscriber, start, end)
                 if own:
@@ -363,8 +364,8 @@ class Topic(Log):
         start = subscriber.cursor
         if subscriber not in self.newcomers:  # what they replay was for others in its time
             self.bus.delays.add(self.bus.now() - self.entry(start + 1).stamp)
-        data, end, excluded = self._join(subscriber.form, start)
-        messages, stop = end - start, subscriber.next_direct
+        data, end, excluded, messages = self._join(subscriber.form, start)
+        stop = subscriber.next_direct
         if (stop is not None and stop < end) or (excluded and id(subscriber.owner) in excluded):
             end = end if stop is None else min(stop, end)
             data, messages = self._private(subscriber, start, end)
@@ -392,7 +393,7 @@ class Topic(Log):
         data = form.wrap(b"".join(frames)) if size else b""
         if len(self._batches) >= MAX_BATCHES:
             self._batches.clear()
-        batch = self._batches[form, start] = _Batch(data, end, frozenset(excluded))
+        batch = self._batches[form, start] = _Batch(data, end, frozenset(excluded), sum(map(bool, frames)))
         return batch
 
     def _private(self, subscriber: Subscriber, start: int, end: int) -> tuple[bytes, int]:
@@ -401,7 +402,7 @@ class Topic(Log):
         form, owner = subscriber.form, subscriber.owner
         frames = [self.frame(e, form) for e in entries if e.message.exclude is not owner or owner is None]
         data = b"".join(frames)
-        return form.wrap(data) if data else b"", len(frames)
+        return form.wrap(data) if data else b"", sum(map(bool, frames))
 
     def _write(self, subscriber: Subscriber, data: bytes, messages: int = 0) -> None:
         if data:  # else all of it is excluded, or not shown in this form
@@ -439,5 +440,6 @@ class Topic(Log):
         missed = cursor - subscriber.cursor
         self.bus.counters["missed"] += missed
         subscriber.cursor = cursor
-        self._stale = True
+        if not self._stale:
+            self._stale, self._stale_since = True, perf_counter()
         self._write(subscriber, self.mark(subscriber.form, Resume("gap", missed), cursor))

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 #: How many clients are told of at once, unless somebody asks for fewer, and at most.
 PAGE, MAX_PAGE = 50, 500
+#: How much is told of the last seconds at once, in bytes.
+HISTORY_BYTES = 2**20
+#: How much of a name is told, in characters.
+MAX_NAME = 255
 
 
 class Watching:
@@ -118,7 +122,7 @@ class Watching:
         refusal = gate.refusal(asker.request, allow, "kick", asker.identity, client.topic)
         return {
             "id": client.id,
-            "name": client.name,
+            "name": _called(client),
             "identity": client.identity and client.identity.name,
             "channel": channel.name,
             "topic": client.topic,
@@ -145,7 +149,16 @@ class _Stream(Channel):
         self._stats = stats
 
     async def on_join(self, client: Client) -> None:
-        await client.send(list(self._stats.history), event="history")
+        samples = list(self._stats.history)
+        fits = HISTORY_BYTES // len(orjson.dumps(samples[-1:]))  # of many channels each is long
+        await client.send(samples[-max(fits, 1) :], event="history")
+
+
+def _called(client: Client) -> str | None:
+    """Its name: that is the channel's to set, and may be anything."""
+    if client.name is None:
+        return None
+    return str(client.name)[:MAX_NAME].encode("utf-8", "backslashreplace").decode()
 
 
 def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
@@ -159,7 +172,13 @@ def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
     if any(query.get(key, value) != value for key, value in facts.items()):
         return False
     wanted = query.get("search", "").casefold()
-    who = (client.id, client.name, client.identity and client.identity.name, client.remote, client.topic)
+    who = (
+        client.id,
+        _called(client),
+        client.identity and client.identity.name,
+        client.remote,
+        client.topic,
+    )
     return not wanted or any(wanted in each.casefold() for each in who if each)
 
 

@@ -14,7 +14,7 @@ from test_loader import Install, Write, channel_type, install, problem, write
 
 from realtime import hookspecs
 from realtime.channel import Channel
-from realtime.checks import HOOKS, PluginProblem, check_defaults
+from realtime.checks import HOOKS, PluginProblem, check_defaults, check_type
 from realtime.loader import Plugins
 from realtime.values import Duration, Model, Secret, Size
 
@@ -130,6 +130,13 @@ def test_channel_itself_can_be_offered(write: Write) -> None:
 def test_mistake_in_a_plugin(write: Write, source: str, message: str) -> None:
     """What a plugin's author got wrong is told in one sentence that names it."""
     assert message in problem(write({"dice.py": source}), "dice")
+
+
+def test_page_of_a_type_without_a_file() -> None:
+    """A type that was made in no file, in a console say, has nothing beside it: that is told, too."""
+    kind = type("Made", (Channel,), {"page": "made.js", "__module__": "nowhere"})
+    with pytest.raises(PluginProblem, match="and the class was made in no file"):
+        check_type("made", kind)
 
 
 def test_page_that_is_not_there(write: Write) -> None:

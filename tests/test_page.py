@@ -7,6 +7,7 @@ import re
 import shlex
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,6 +202,14 @@ async def test_style_of_its_own(serve: Serve) -> None:
     async with serve(OWN_CONFIG, {**OWN, "own.css": "p { margin: 0 }"}) as serving:
         _, body = await ask(serving.port, "/mine", PAGE)
     assert '<link rel="stylesheet" href="/-/pages/mine/own.css">' in body
+
+
+async def test_module_that_has_gone(serve: Serve, tmp_path: Path) -> None:
+    """Where the module is no longer there the page is that of every channel, whatever else is beside it."""
+    async with serve(OWN_CONFIG, OWN | {"own.css": "p {}"}) as serving:
+        (tmp_path / "plugins/own.js").unlink()
+        _, body = await ask(serving.port, "/mine", PAGE)
+    assert facts(body)["module"] is None
 
 
 async def test_page_of_a_base(serve: Serve) -> None:

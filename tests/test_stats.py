@@ -143,6 +143,19 @@ async def test_rates_of_what_is_gone(serve: Serve) -> None:
         assert samples(server)[-1]["received"] == 0
 
 
+async def test_rates_of_what_comes_back(serve: Serve) -> None:
+    """Nor does one that comes back have in its first second all that it has done before."""
+    async with serve(CONFIG) as server:
+        await server.post("/topics/a", "x")
+        server.server.bus.traffic["topics"].seconds += 5
+        await server.reload(CONFIG.replace("  topics", "  # topics"))
+        await server.clock.advance(1.1)
+        await server.reload(CONFIG)
+        await server.clock.advance(1.1)
+        last = samples(server)[-1]
+    assert (last["received"], last["handlers"]) == (0, {"echo": 0, "lobby": 0, "topics": 0})
+
+
 async def test_no_delivery_has_no_lag(serve: Serve) -> None:
     """In a second in which nothing was delivered there is no lag to tell."""
     async with serve(CONFIG) as server:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from busdrive import LINES, Bed, lagging
+from busdrive import LINES, PLAIN, Bed, lagging
 from conftest import Serve, Serving
 from wire import eventually, post, text, websocket
 
+from realtime import topic
+from realtime.topic import TopicOptions
 from realtime.traffic import BOUNDS, Histogram, Traffic
 
 KINDS = {
@@ -107,6 +109,20 @@ def test_delivered_to_each() -> None:
     assert (bed.bus.traffic["t"].published, bed.bus.traffic["t"].delivered) == (2, 40)
 
 
+@pytest.mark.parametrize("excluded", [False, True])
+def test_not_shown_is_not_delivered(excluded: bool) -> None:
+    """What a form does not show is handed to nobody who reads it, whatever goes in the same write."""
+    bed = Bed()
+    me = object()
+    bed.join(PLAIN, owner=me)
+    bed.publish("a")
+    bed.publish("b", event="quiet")
+    if excluded:
+        bed.publish("c", exclude=me)
+    bed.idle()
+    assert bed.bus.traffic["t"].delivered == 1
+
+
 def test_excluded_is_not_delivered() -> None:
     """Who is not to see a message is not counted among those who had it."""
     bed = Bed()
@@ -197,6 +213,23 @@ async def test_waiting_is_no_time(serve: Serve) -> None:
         await client.send(text("x"))
         await client.text()
         assert traffic(serving, "holding").seconds < 0.015
+
+
+def test_lag_begins_with_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a newcomer was left behind says nothing of how long others waited for the next message."""
+    bed = Bed(TopicOptions(lag_bytes=1000, overflow="skip"))
+    monkeypatch.setattr(topic, "perf_counter", bed.loop.time)
+    bed.join()
+    late = bed.join(start=False)
+    for _ in range(20):
+        bed.publish("x" * 500)
+        bed.idle()
+    bed.advance(100)
+    late.subscriber.start()
+    bed.publish("now")
+    bed.idle()
+    assert late.texts[0] == "gap 19"
+    assert bed.bus.delays.sum < 1
 
 
 async def test_metered_hands_on() -> None:

@@ -18,7 +18,7 @@ from wire import Headers, Wire, ask, dial, eventually, request, stream, websocke
 import realtime
 from realtime.config import parse
 from realtime.source import Source
-from realtime.watching import MAX_PAGE, PAGE
+from realtime.watching import HISTORY_BYTES, MAX_NAME, MAX_PAGE, PAGE
 
 #: Who asks by a proxy that the server trusts is not local, unless its address says so.
 STRANGER: Headers = [("X-Forwarded-For", "203.0.113.7")]
@@ -130,6 +130,18 @@ async def test_history_first(serve: Serve) -> None:
         async with stream(serving.port, "/-/stats") as wire:
             (sample,) = await event(wire, "history")
     assert sample["clients"] == {"websocket": 0, "sse": 0, "ndjson": 0}
+
+
+async def test_history_is_bounded(serve: Serve) -> None:
+    """Of many channels each second is long: the newest are told, as many as one message may have."""
+    async with serve(config()) as serving:
+        history = serving.server.watching.stats.history
+        await eventually(lambda: len(history) > 0)
+        history.extend(history[0] | {"time": at, "handlers": {"x" * 20_000: 0}} for at in range(300))
+        async with stream(serving.port, "/-/stats") as wire:
+            told = await event(wire, "history")
+    assert 10 < len(told) <= HISTORY_BYTES / 20_000
+    assert told[0]["time"] > 200
 
 
 async def test_who_watches_is_no_client(serve: Serve) -> None:
@@ -255,6 +267,42 @@ async def test_clients_are_found(serve: Serve, query: str, found: list[str | Non
         await eventually(lambda: len(serving.server.channels["rooms"].clients) == 1)
         told = await clients(serving, query)
     assert [one["name"] for one in told["clients"]] == found
+
+
+ODD = {
+    "odd.py": """
+        from realtime import Channel, hookimpl
+
+        class Odd(Channel):
+            \"\"\"Names its clients as no channel should.\"\"\"
+
+            async def on_connect(self, client):
+                names = {"number": 5, "object": Channel, "lone": "a\\udcffb", "long": "x" * 10_000}
+                client.name = names[client.query["kind"]]
+
+        @hookimpl
+        def register_channels():
+            return {"odd": Odd}
+    """
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("number", "5"),
+        ("object", "<class 'realtime.channel.Channel'>"),
+        ("lone", r"a\udcffb"),
+        ("long", "x" * MAX_NAME),
+    ],
+)
+async def test_odd_names(serve: Serve, kind: str, name: str) -> None:
+    """Whatever a channel has called a client, all can be asked for and searched."""
+    text = "plugins: [odd]\nchannels: {odd: {plugin: odd, path: /odd}}"
+    async with serve(text, ODD) as serving, websocket(serving.port, f"/odd?kind={kind}"):
+        await eventually(lambda: len(serving.server.channels["odd"].clients) == 1)
+        told = await clients(serving, f"?search={name[:1]}")
+    assert [one["name"] for one in told["clients"]] == [name]
 
 
 async def test_total_is_of_all(serve: Serve) -> None:

@@ -31,7 +31,10 @@ def files(kind: type[Channel]) -> list[Path]:
     if not isinstance(name, str):  # a plugin may have a method that is called so
         return []
     home = next(each for each in kind.__mro__ if "page" in vars(each))
-    module = Path(inspect.getfile(home)).parent / name
+    try:
+        module = Path(inspect.getfile(home)).parent / name
+    except (OSError, TypeError):  # it was made by a call, or in a console
+        return []
     return [module, module.with_suffix(".css")]
 
 
@@ -53,8 +56,9 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
         "json": f"# what was said last\ncurl -H 'Accept: application/json' {there}",
         "post": f"# say something\ncurl -d hi {post}",
     }
-    own = [f"{prefix}/-/pages/{channel.name}/{file.name}" for file in files(kind) if file.is_file()]
-    style = next((name for name in own if name.endswith(".css")), None)
+    there_are = {file.suffix: file.name for file in files(kind) if file.is_file()}
+    own = {suffix: f"{prefix}/-/pages/{channel.name}/{name}" for suffix, name in there_are.items()}
+    style = own.get(".css")
     facts = {
         "name": channel.name,
         "plugin": settings.plugin,
@@ -65,7 +69,7 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
         "transports": list(channel.transports),
         "hears": hears,
         "presence": settings.presence,
-        "module": own[0] if own else None,
+        "module": own.get(".js"),
         "style": style,
         "prefix": prefix,
     }
