@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from conftest import Serve, Serving
 from tokenmaker import AUTH, token
-from wire import Headers, Wire, ask, dial, eventually, request, stream, websocket
+from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, stream, websocket
 
 import realtime
 from realtime.config import parse
@@ -108,9 +108,10 @@ async def test_head_of_the_stream(serve: Serve) -> None:
 
 
 async def event(wire: Wire, name: str) -> Any:
-    """The data of the next event of this name."""
-    while (one := await wire.event())["event"] != name:
-        pass
+    """The data of the next event of this name; others come with every second."""
+    async with asyncio.timeout(PATIENCE):
+        while (one := await wire.event())["event"] != name:
+            pass
     return json.loads(one["data"])
 
 
