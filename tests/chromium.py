@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from needs import need
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, ConsoleMessage, Dialog, Page
 
 OPTIONS = [
     "--no-sandbox",
@@ -40,13 +41,28 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def tab(browser: Browser, url: str) -> AsyncIterator[Page]:
-    """A page of it that shows this URL; at the end its console must have had no errors."""
-    errors: list[str] = []
-    page = await browser.new_page()
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+async def tab(browser: Browser, url: str, forgiven: str = "", **context: Any) -> AsyncIterator[Page]:
+    """A page of it, with cookies and storage of its own, that shows this URL.
+
+    At the end it must have asked nobody anything, and its console must have had no errors, which is where
+    violations of the content security policy are, too. ``forgiven``: but those in which this is found, a
+    regular expression: the browser itself reports a connection that breaks, and no script can prevent it.
+    """
+    wrong: list[str] = []
+
+    async def dismiss(dialog: Dialog) -> None:
+        wrong.append(f"a dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type == "error" and not (forgiven and re.search(forgiven, message.text)):
+            wrong.append(f"{message.text} ({message.location['url']})")
+
+    page = await browser.new_page(**context)
+    page.on("console", said)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", dismiss)
     await page.goto(url)
     yield page
     await page.close()
-    assert not errors, f"the console has errors: {errors}"
+    assert not wrong, f"the console has errors: {wrong}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 import ssl
 import subprocess
@@ -132,6 +133,12 @@ class Way:
         self.to = port
         self.port = 0
         self.websockets = True
+        #: What it answers to a WebSocket when it refuses them; nothing: it passes the request on without
+        #: its wish for one, as a proxy does that was never told of WebSockets.
+        self.refusal = "403 Forbidden"
+        #: Whether there is a way: without one whoever comes waits.
+        self.there = asyncio.Event()
+        self.there.set()
         #: The first line of each connection.
         self.came: list[str] = []
         self._open: set[asyncio.StreamWriter] = set()
@@ -141,13 +148,20 @@ class Way:
         for writer in self._open:
             writer.transport.abort()
 
+    def http(self, path: str) -> str:
+        """The http:// URL of a path, by this way."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
     async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one connection."""
         head = await reader.readuntil(b"\r\n\r\n")
         self.came.append(head.decode().partition("\r\n")[0])
         if not self.websockets and b"upgrade: websocket" in head.lower():
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-            return
+            if self.refusal:
+                writer.write(f"HTTP/1.1 {self.refusal}\r\nContent-Length: 0\r\n\r\n".encode())
+                return
+            head = re.sub(rb"(?i)\r\n(upgrade|connection): [^\r]*", b"", head)
+        await self.there.wait()
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.to)
         self._open |= {writer, to_server}
         to_server.write(head)

@@ -10,6 +10,10 @@ const LEFT = 52;
 const BOTTOM = 20;
 const TOP = 6;
 const RIGHT = 6;
+/** So many seconds are shown at least, whether there is data or not. */
+const LEAST = 30;
+/** An axis of time has its lines every so many seconds. */
+const EVERY = [5, 10, 30, 60, 120];
 export const NOTHING = "–";
 
 /** Three digits that count, and the unit: `1.23 k`, `45.6 ms`. */
@@ -101,13 +105,15 @@ function draw(name, attributes = {}, ...children) {
 
 /**
  * One plot, in an element of its own. `series` are `{ name, value }`, where `value` takes the number from a sample;
- * `format` writes it. `stacked` piles them up, `log` has decades, `span` is how many seconds are shown.
+ * `format` writes it. `stacked` piles them up, `log` has decades, `span` is how many seconds are shown:
+ * fewer while there are fewer, so that what has just begun fills its plot.
  * Who looks at a second, with the pointer or the arrow keys, is told by `onpoint(time)`, or `null`.
  */
 export class Plot {
   #options;
   #samples = [];
   #now = 0;
+  #span = LEAST;
   #at = null; // the time that is looked at
   #width = 0;
   #parts;
@@ -159,6 +165,7 @@ export class Plot {
   /** Show these samples, oldest first, up to a time. */
   draw(samples, now) {
     [this.#samples, this.#now] = [samples, now];
+    this.#span = Math.min(this.#options.span, Math.max(LEAST, now - (samples[0]?.time ?? now)));
     this.#paint();
   }
 
@@ -205,17 +212,17 @@ export class Plot {
 
   // Drawing
 
-  #x = (time) => LEFT + ((time - this.#now) / this.#options.span + 1) * (this.#width - LEFT - RIGHT);
+  #x = (time) => LEFT + ((time - this.#now) / this.#span + 1) * (this.#width - LEFT - RIGHT);
 
   #timeAt(x) {
-    return this.#now + ((x - LEFT) / (this.#width - LEFT - RIGHT) - 1) * this.#options.span;
+    return this.#now + ((x - LEFT) / (this.#width - LEFT - RIGHT) - 1) * this.#span;
   }
 
   #paint() {
-    const { series, stacked, log, height, format, span } = this.#options;
+    const { series, stacked, log, height, format } = this.#options;
     const { svg, grid, shapes, lines } = this.#parts;
     if (this.#width <= 0 || !this.#now) return;
-    const shown = this.#samples.filter(({ time }) => time > this.#now - span - GAP);
+    const shown = this.#samples.filter(({ time }) => time > this.#now - this.#span - GAP);
     let piles = shown.map(() => 0);
     const points = series.map(({ value }) => {
       const row = shown.map((sample, index) => {
@@ -252,7 +259,7 @@ export class Plot {
   }
 
   #axes(axis, y, more) {
-    const { height, format, span } = this.#options;
+    const { height, format } = this.#options;
     const nodes = axis.flatMap((value, index) => {
       const below = more && !index ? "≤ " : ""; // what is less is drawn there, too
       const at = Math.round(y(value)) + 0.5; // on the pixel: crisp
@@ -261,12 +268,13 @@ export class Plot {
         draw("text", { x: LEFT - 8, y: at + 3.5, "text-anchor": "end" }, below + brief(format(value))),
       ];
     });
-    const every = this.#width < 300 ? 120 : 60;
-    for (let time = Math.ceil((this.#now - span) / every) * every; time <= this.#now; time += every) {
+    const every = EVERY.find((one) => this.#span / one <= (this.#width < 300 ? 3 : 5)) ?? EVERY.at(-1);
+    const [letters, room] = every < 60 ? [8, 26] : [5, 16];
+    for (let time = Math.ceil((this.#now - this.#span) / every) * every; time <= this.#now; time += every) {
       const at = Math.round(this.#x(time)) + 0.5;
-      if (at > this.#width - 16) continue;
+      if (at > this.#width - room) continue;
       nodes.push(draw("line", { x1: at, x2: at, y1: height - BOTTOM, y2: height - BOTTOM + 4 }));
-      nodes.push(draw("text", { x: at, y: height - 4, "text-anchor": "middle" }, clock(time).slice(0, 5)));
+      nodes.push(draw("text", { x: at, y: height - 4, "text-anchor": "middle" }, clock(time).slice(0, letters)));
     }
     return nodes;
   }
@@ -297,6 +305,7 @@ export class Plot {
       const [now, least, most] = [value(shown.at(-1)), Math.min(...all), Math.max(...all)].map(format);
       return `${name}: now ${now}, least ${least}, most ${most}`;
     });
-    return `${this.#options.title}, the last ${this.#options.span / 60} minutes. ${words.join(". ")}.`;
+    const long = this.#span < 120 ? `${Math.round(this.#span)} seconds` : `${Math.round(this.#span / 60)} minutes`;
+    return `${this.#options.title}, the last ${long}. ${words.join(". ")}.`;
   }
 }

@@ -116,10 +116,23 @@ async def test_axis_has_round_numbers(page: Tab, call: str, lines: list[float]) 
 
 async def test_axis_is_labelled(page: Tab) -> None:
     """An axis has its numbers, with no digits but those that count, and the minutes."""
-    await drawn(page, [(1000, 10, 1500), (1001, 10, 1900)], 1001)
+    await drawn(page, [(700, 10, 1500), (1000, 10, 1500), (1001, 10, 1900)], 1001)
     labels = await page.run("texts('.grid text')")
     assert labels[:5] == ["0", "500", "1 k", "1.5 k", "2 k"]
     assert all(len(label) == 5 and label[2] == ":" for label in labels[5:])
+
+
+@pytest.mark.parametrize(
+    ("first", "said", "part"), [(985, "30 seconds", 0.5), (940, "60 seconds", 0), (790, "4 minutes", 0)]
+)
+async def test_window_grows(page: Tab, first: int, said: str, part: float) -> None:
+    """Shown is what there is, and half a minute at least: what has just begun fills its plot."""
+    await drawn(page, [(first, 1, 2), (1000, 1, 2)], 1000)
+    assert f", the last {said}." in await page.run("picture.getAttribute('aria-label')")
+    x, width = await page.run(
+        "[Number(/M([\\d.]+)/.exec(paths()[0])[1]), Number(picture.getAttribute('width'))]"
+    )
+    assert x == pytest.approx(52 + part * (width - 52 - 6), abs=0.1)
 
 
 async def test_logarithmic_axis_says_what_is_below(page: Tab) -> None:
@@ -201,7 +214,7 @@ async def test_text_alternative(page: Tab) -> None:
     await drawn(page, [(100, 1, None), (101, 9, None), (102, 4, None)], 102)
     assert await page.run("[picture.getAttribute('role'), picture.getAttribute('aria-label')]") == [
         "img",
-        "Messages, the last 5 minutes. in: now 4, least 1, most 9. out: no data.",
+        "Messages, the last 30 seconds. in: now 4, least 1, most 9. out: no data.",
     ]
 
 
