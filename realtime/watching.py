@@ -6,8 +6,9 @@ own: it is no topic of the config's, and nobody who observes those sees it.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 PAGE, MAX_PAGE = 50, 500
 #: How much is told of the last seconds at once, in bytes.
 HISTORY_BYTES = 2**20
+#: How many are looked at before others have their turn.
+TURN = 250
 #: How much of a name is told, in characters.
 MAX_NAME = 255
 
@@ -72,7 +75,7 @@ class Watching:
 
     async def _clients(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
         about.check(assembly, asker)
-        return _json(asker, self._found(assembly, asker))
+        return _json(asker, await self._found(assembly, asker))
 
     async def _watch(self, assembly: Assembly, asker: Asker) -> web.StreamResponse:
         request, connections = asker.request, self._server.connections
@@ -96,18 +99,21 @@ class Watching:
         await begin(request, connection, response)
         return response
 
-    def _found(self, assembly: Assembly, asker: Asker) -> dict[str, Any]:
+    async def _found(self, assembly: Assembly, asker: Asker) -> dict[str, Any]:
         query = asker.request.query
-        wanted = query.get("limit", str(PAGE))
-        if not re.fullmatch(r"\d{1,9}", wanted) or (limit := int(wanted)) > MAX_PAGE:
+        most = query.get("limit", str(PAGE))
+        if not re.fullmatch(r"\d{1,9}", most) or (limit := int(most)) > MAX_PAGE:
             raise web.HTTPBadRequest(text=f"limit: a whole number, 0 to {MAX_PAGE}\n")
+        wanted = {key: query[key] for key in _FACTS if key in query}
+        search, total = query.get("search", "").casefold(), 0
         found: list[dict[str, Any]] = []
-        total = 0
-        for connection in self._of(assembly):
-            if _matches(connection, query):
+        for number, connection in enumerate(list(self._of(assembly)), 1):
+            if _matches(connection, wanted, search):
                 total += 1
                 if len(found) < limit:
                     found.append(self._told(connection, assembly, asker))
+            if number % TURN == 0:
+                await asyncio.sleep(0)  # there may be many: the clients themselves have their turn
         return {"total": total, "clients": found}
 
     def _of(self, assembly: Assembly) -> Iterator[Connection]:
@@ -154,6 +160,15 @@ class _Stream(Channel):
         await client.send(samples[-max(fits, 1) :], event="history")
 
 
+#: What clients can be asked for by.
+_FACTS: dict[str, Callable[[Connection], str]] = {
+    "id": lambda connection: connection.client.id,
+    "channel": lambda connection: connection.channel.name,
+    "topic": lambda connection: connection.client.topic,
+    "state": lambda connection: connection.subscriber.state,
+}
+
+
 def _called(client: Client) -> str | None:
     """Its name: that is the channel's to set, and may be anything."""
     if client.name is None:
@@ -161,25 +176,12 @@ def _called(client: Client) -> str | None:
     return str(client.name)[:MAX_NAME].encode("utf-8", "backslashreplace").decode()
 
 
-def _matches(connection: Connection, query: Mapping[str, str]) -> bool:
-    client = connection.client
-    facts = {
-        "id": client.id,
-        "channel": connection.channel.name,
-        "topic": client.topic,
-        "state": connection.subscriber.state,
-    }
-    if any(query.get(key, value) != value for key, value in facts.items()):
+def _matches(connection: Connection, wanted: Mapping[str, str], search: str) -> bool:
+    if any(_FACTS[key](connection) != value for key, value in wanted.items()):
         return False
-    wanted = query.get("search", "").casefold()
-    who = (
-        client.id,
-        _called(client),
-        client.identity and client.identity.name,
-        client.remote,
-        client.topic,
-    )
-    return not wanted or any(wanted in each.casefold() for each in who if each)
+    client, identity = connection.client, connection.client.identity
+    who = (client.id, _called(client), identity and identity.name, client.remote, client.topic)
+    return not search or any(search in each.casefold() for each in who if each)
 
 
 def _json(asker: Asker, facts: dict[str, Any]) -> web.Response:

@@ -16,6 +16,7 @@ from tokenmaker import AUTH, token
 from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, stream, websocket
 
 import realtime
+from realtime import watching
 from realtime.config import parse
 from realtime.source import Source
 from realtime.watching import HISTORY_BYTES, MAX_NAME, MAX_PAGE, PAGE
@@ -314,6 +315,24 @@ async def test_total_is_of_all(serve: Serve) -> None:
         websocket(serving.port, "/ws"),
     ):
         assert (await clients(serving, "?limit=1"))["total"] == 2
+
+
+async def test_clients_wait_for_no_question(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many are looked at, the event loop has its turns."""
+    monkeypatch.setattr(watching, "TURN", 1)
+    turns = []
+    async with serve(config()) as serving, websocket(serving.port, "/ws"), websocket(serving.port, "/ws"):
+        matches = watching._matches
+
+        def looked(*args: Any) -> bool:
+            asyncio.get_running_loop().call_soon(turns.append, len(turns))
+            seen.append(len(turns))
+            return matches(*args)
+
+        seen: list[int] = []
+        monkeypatch.setattr(watching, "_matches", looked)
+        assert (await clients(serving))["total"] == 2
+    assert seen == [0, 1]
 
 
 @pytest.mark.parametrize("limit", ["many", "-1", "1e3", "501", f"{'0' * 9}501", "0" * 5000])
