@@ -320,7 +320,7 @@ async def test_total_is_of_all(serve: Serve) -> None:
 async def test_clients_wait_for_no_question(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """While many are looked at, the event loop has its turns."""
     monkeypatch.setattr(watching, "TURN", 1)
-    turns = []
+    turns: list[int] = []
     async with serve(config()) as serving, websocket(serving.port, "/ws"), websocket(serving.port, "/ws"):
         matches = watching._matches
 
