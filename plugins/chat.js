@@ -9,6 +9,9 @@ const TOGETHER = 300;
 const NEAR = 48;
 /** The most who are named in one line of comings and goings. */
 const NAMED = 3;
+/** Of how many in such a line it is known who they are, and the most who are listed: a room may be full. */
+const FOLLOWED = 200;
+const LISTED = 200;
 const TONES = 5;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
@@ -35,8 +38,10 @@ function tone(name) {
   return String((sum % TONES) + 1);
 }
 
+const segmenter = globalThis.Intl.Segmenter && new Intl.Segmenter();
+
 function avatar(name) {
-  const [first = "?"] = globalThis.Intl.Segmenter ? [...new Intl.Segmenter().segment(name)] : [...name];
+  const [first = "?"] = segmenter ? segmenter.segment(name) : name;
   const letter = (first.segment ?? first).toUpperCase();
   const shown = make("span", { className: "chat-avatar", textContent: letter, "aria-hidden": "true" });
   shown.dataset.tone = tone(name);
@@ -46,8 +51,8 @@ function avatar(name) {
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
 
 /** `ann`, `ann and bob`, `ann, bob and carl`, or how many they are. */
-function people(names) {
-  if (names.length > NAMED) return [`${names.length} people`];
+function people(names, more = 0) {
+  if (names.length + more > NAMED) return [`${names.length + more} people`];
   return names.flatMap((name, at) => [["", at === names.length - 1 ? " and " : ", "][Math.min(at, 1)], named(name)]);
 }
 
@@ -214,21 +219,34 @@ class Log {
   presence(name, came, time) {
     this.#today(time);
     let last = this.#last;
-    if (!last?.people || last.people.size >= KEPT) {
-      last = { people: new Map() };
+    if (!last?.people) {
+      last = { people: new Map(), more: new Map() };
       this.#add(make("p", { className: "chat-note" }), last);
       last.line = this.lines.lastElementChild;
     }
-    const before = last.people.get(name);
-    last.people.delete(name);
-    if (came) last.people.set(name, before ? "came back" : "joined");
-    else last.people.set(name, before === "joined" ? "came and went" : "left");
+    const { people: known, more } = last;
+    const before = known.get(name);
+    if (before || known.size < FOLLOWED) {
+      known.delete(name);
+      if (came) known.set(name, before ? "came back" : "joined");
+      else known.set(name, before === "joined" ? "came and went" : "left");
+    } else {
+      const verb = came ? "joined" : "left";
+      more.set(verb, (more.get(verb) ?? 0) + 1);
+    }
+    last.asked ??= requestAnimationFrame(() => this.#note(last)); // a crowd is drawn once
+    this.#scroll();
+  }
+
+  #note(note) {
+    note.asked = null;
     const verbs = new Map();
-    for (const [who, verb] of last.people) verbs.set(verb, [...(verbs.get(verb) ?? []), who]);
-    last.line.replaceChildren();
+    for (const verb of [...note.people.values(), ...note.more.keys()]) verbs.set(verb, []);
+    for (const [who, verb] of note.people) verbs.get(verb).push(who);
+    note.line.replaceChildren();
     for (const [verb, names] of verbs) {
-      if (last.line.hasChildNodes()) last.line.append(", ");
-      last.line.append(...people(names), ` ${verb}`);
+      if (note.line.hasChildNodes()) note.line.append(", ");
+      note.line.append(...people(names, note.more.get(verb)), ` ${verb}`);
     }
     this.#scroll();
   }
@@ -309,12 +327,14 @@ class Roster {
     const times = new Map();
     for (const name of this.#members.values()) times.set(name, (times.get(name) ?? 0) + 1);
     const all = String(this.#members.size + this.#beyond);
+    const listed = [...times].slice(0, LISTED);
+    const more = listed.reduce((left, [, many]) => left - many, this.#members.size + this.#beyond);
     this.number.textContent = all;
     this.button.replaceChildren("People ", make("span", { className: "chat-count" }, all));
     this.element.hidden = this.button.hidden = false;
     const focused = this.list.contains(document.activeElement) && document.activeElement.dataset.name;
-    this.list.replaceChildren(...[...times].map(([name, many]) => this.#entry(name, many, me)));
-    if (this.#beyond) this.list.append(make("li", { className: "chat-hint" }, `and ${this.#beyond} more`));
+    this.list.replaceChildren(...listed.map(([name, many]) => this.#entry(name, many, me)));
+    if (more) this.list.append(make("li", { className: "chat-hint" }, `and ${more} more`));
     if (!times.size) this.list.append(make("li", { className: "chat-hint" }, "Nobody has joined yet."));
     if (focused) [...this.list.querySelectorAll("button")].find(({ dataset }) => dataset.name === focused)?.focus();
   }

@@ -187,9 +187,11 @@ back.onclick = () => dispatchEvent(new Event("online"));
 
 // What goes over the wire
 
+const clock = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
+
 function log(way, event, data, id, time = Date.now() / 1000) {
   const at = new Date(time * 1000);
-  const when = make("time", "", at.toLocaleTimeString([], { hour12: false }));
+  const when = make("time", "", clock.format(at));
   when.dateTime = at.toISOString();
   const sign = make("span", "way", { in: "↓", out: "↑", host: "•", lost: "×" }[way]);
   sign.title = { in: "in", out: "out", host: "from the server itself", lost: "the connection" }[way];
@@ -208,7 +210,7 @@ function log(way, event, data, id, time = Date.now() / 1000) {
 const fresh = []; // rows that are not shown yet: a burst is drawn once
 
 function draw() {
-  const below = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
+  const below = wire.open && rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
   rows.querySelector(".empty")?.remove();
   rows.append(...fresh.splice(0));
   while (rows.childElementCount > ROWS) rows.firstElementChild.remove();

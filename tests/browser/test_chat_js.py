@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield one
 
 
-async def has(locator: Locator, text: str | Sequence[str]) -> None:
+async def has(locator: Locator, text: str | re.Pattern[str] | Sequence[str]) -> None:
     """Wait until it has this text, or each of these texts."""
     from playwright.async_api import expect
 
@@ -127,6 +128,22 @@ async def test_joining_shows_nothing_twice(serve: Serve, browser: Browser) -> No
         await box(page).wait_for()
         await said(serving, "three")
         await has(bubbles(page), ["one", "two", "three"])
+
+
+async def test_crowd(serve: Serve, browser: Browser) -> None:
+    """Thousands who come and go are one line and a list with an end: the page stays alive."""
+    async with serve(CHAT) as serving, guest(browser, serving, "ann") as page:
+        await said(serving, "before")
+        for number in range(4000):
+            who = {"client": f"x{number}", "name": f"person {number}"}
+            await serving.server.bus.publish("lobby", who, event="realtime:join")
+            if number % 4 == 3:
+                await serving.server.bus.publish("lobby", who, event="realtime:leave")
+        await said(serving, "after")
+        await has(bubbles(page), ["before", "after"])
+        await has(page.locator(".chat-note").last, re.compile("^[0-9]+ people joined, .* left$"))
+        await has(people(page).last, "and 2801 more")
+        assert await people(page).count() == 201
 
 
 async def test_taken_name_is_told_at_the_field(serve: Serve, browser: Browser) -> None:
