@@ -48,6 +48,16 @@ async def test_variables_are_filled_in(
         await page.wait_for_url(serving.http(path))
 
 
+@pytest.mark.parametrize("name", ["dataset", "elements", "hidden"])
+async def test_variable_of_any_name(serve: Serve, browser: Browser, name: str) -> None:
+    """A field hides a property of its form that is called so: a variable may have each such name."""
+    text = f"channels: {{rooms: {{plugin: chat, path: '/in/{{{name}}}'}}}}"
+    async with serve(text) as serving, chromium.tab(browser, serving.http("/")) as page:
+        await page.get_by_label(name, exact=True).fill("tea")
+        await page.get_by_role("button", name="Open rooms").click()
+        await page.wait_for_url(serving.http("/in/tea"))
+
+
 @pytest.mark.parametrize(("label", "value"), [("room", "a/b"), ("room", ".."), ("topic", "a//b")])
 async def test_what_is_no_value_opens_nothing(
     serve: Serve, browser: Browser, label: str, value: str
