@@ -65,6 +65,7 @@ function showClients({ total: all, clients }) {
   put(by("clients-count"), all ? `${exact(rows.length)} of ${exact(all)}` : "");
   put(by("no-clients"), filtered ? "No connection is like that." : "Nobody is connected.");
   by("no-clients").hidden = rows.length > 0;
+  put(by("more"), `Show ${Math.min(PAGE, all - rows.length)} more`);
   by("more").hidden = rows.length >= all || limit >= MOST;
 }
 

@@ -205,6 +205,9 @@ function showTopics(topics, { bus }) {
   put(by("topics-count"), rows.length < bus.topics ? `${rows.length} of ${exact(bus.topics)}` : "");
 }
 
+/** A name that is broken at its dots before anywhere else. */
+const dotted = (name) => name.split(/(?<=\.)/).flatMap((part) => [part, make("wbr")]);
+
 /** The newest first; what is shown already stays, so that only the others are read aloud. */
 function showWarnings(warnings) {
   const list = by("warnings");
@@ -216,7 +219,7 @@ function showWarnings(warnings) {
     const when = make("time", "", clock(time));
     item.dataset.key = key;
     when.dateTime = new Date(time * 1000).toISOString();
-    item.append(when, make("b", "", level), make("code", "", logger), make("p", "", message));
+    item.append(when, make("b", "", level), make("code", "", ...dotted(logger)), make("p", "", message));
     return item;
   });
   for (const item of [...list.children]) if (!nodes.includes(item)) item.remove();

@@ -273,7 +273,7 @@ async def test_page_of_connections(watched: Watched) -> None:
             await stack.enter_async_context(websocket(watched.port, f"/kept/room{number}"))
         await page.get_by_text("50 of 60", exact=True).wait_for()
         assert await found.count() == 50
-        await page.get_by_role("button", name="Show 50 more").click()
+        await page.get_by_role("button", name="Show 10 more").click()
         await page.get_by_text("60 of 60", exact=True).wait_for()
         assert await found.count() == 60
 
