@@ -215,7 +215,7 @@ class Stats:
         before, now = self._before, self._totals()
         self._before, latest, self._latest = now, self._latest, 0.0
         server, seconds = self._server, max(now.at - before.at, 1e-3)
-        rate = [max(a - b, 0) / seconds for a, b in zip(now.rates, before.rates, strict=True)]
+        rate = [(a - b) / seconds for a, b in zip(now.rates, before.rates, strict=True)]
         delivery = [a - b for a, b in zip(now.delivery_lag, before.delivery_lag, strict=True)]
         loop = [a - b for a, b in zip(now.loop_lag, before.loop_lag, strict=True)]
         # Within its bucket a quantile is a guess, and none is above the most that there was.

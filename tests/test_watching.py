@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from conftest import Serve, Serving
 from tokenmaker import AUTH, token
-from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, stream, websocket
+from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, soon, stream, websocket
 
 import realtime
 from realtime import watching
@@ -184,6 +184,40 @@ async def test_reload_asks_anew(serve: Serve) -> None:
         await reload(serving, config(", inspect: nobody"))
         assert (await event(wire, "realtime:bye"))["code"] == 1012
         assert (await ask(serving.port, "/-/stats", SSE))[0].status == 403
+
+
+SLOW = {
+    "slow.py": """
+        import asyncio
+
+        from realtime import Identity, hookimpl
+
+        asked, let = asyncio.Event(), asyncio.Event()
+
+        @hookimpl
+        async def authenticate(request):
+            asked.set()
+            await let.wait()
+            return Identity(name="ann")
+    """
+}
+
+
+@pytest.mark.parametrize("meanwhile", ["reload", "shutdown"])
+async def test_who_is_let_in_too_late(serve: Serve, meanwhile: str) -> None:
+    """Who was let in by rules that hold no more is not let in, nor by a server that is ending."""
+    text = config(", inspect: authenticated", "plugins: [slow]")
+    async with serve(text, SLOW) as serving, dial(serving.port, request("/-/stats", SSE)) as wire:
+        slow: Any = serving.server.plugins.manager.get_plugin("plugin:slow")
+        await soon(slow.asked.wait())
+        if meanwhile == "reload":
+            await reload(serving, text.replace("authenticated", "nobody").replace("[slow]", "[]"))
+        else:
+            serving.server.connections.draining = True
+        slow.let.set()
+        head, _ = await wire.response()
+        serving.server.connections.draining = False
+    assert head.status == 503
 
 
 async def test_shutdown_tells_who_watches(serve: Serve) -> None:
