@@ -143,13 +143,13 @@ def test_excluded_is_not_delivered() -> None:
 
 def test_replayed_is_delivered() -> None:
     """Who comes later and is given the history has been given it."""
-    bed = Bed()
+    bed = Bed(TopicOptions(history=3))
     for number in range(5):
         bed.publish(str(number))
     bed.idle()
     bed.join(since="earliest")
     bed.idle()
-    assert bed.bus.traffic["t"].delivered == min(5, bed.topic.options.history)
+    assert bed.bus.traffic["t"].delivered == 3
 
 
 def test_lag_counts_each_client() -> None:
@@ -178,11 +178,10 @@ def test_lag_of_a_slow_client() -> None:
 
 def test_history_is_no_lag() -> None:
     """What a newcomer replays was said before it came: that is nobody's lag."""
-    bed = Bed()
+    bed = Bed(TopicOptions(history=3))
     bed.publish("a")
     bed.advance(1.0)
-    bed.join(since="earliest", form=LINES)
-    bed.idle()
+    assert bed.join(since="earliest").texts == ["a"]
     assert sum(bed.bus.delays.counts) == 0
 
 
