@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from busdrive import LINES, PLAIN, Bed, lagging
+from busdrive import PLAIN, Bed, lagging
 from conftest import Serve, Serving
 from wire import eventually, post, text, websocket
 
