@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from aiohttp import web_app
 from hypothesis import settings
 
 from realtime import testing
@@ -39,6 +41,12 @@ LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 
 #: Where a server listens. What a test does itself holds the event loop, too, so nothing watches that.
 SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage looks at it again (hook of pytest)."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -78,6 +86,13 @@ def own_log() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def own_server() -> Iterator[None]:
+    """What a test has served ends with it: aiohttp remembers a thousand handlers, and all they hold."""
+    yield
+    web_app._cached_build_middleware.cache_clear()
 
 
 @pytest.fixture
