@@ -43,6 +43,11 @@ LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run on all cores; those that are named run here, as they do with -n 0 (hook of xdist)."""
+    return os.cpu_count() or 1 if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: no collection of garbage looks at it again (hook of pytest)."""
     gc.collect()
