@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -16,6 +16,7 @@ from typing import cast
 import pytest
 from aiohttp import web_app
 from hypothesis import settings
+from once import turn
 
 from realtime import testing
 from realtime.config import parse
@@ -46,6 +47,13 @@ SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """All tests run on all cores; those that are named run here, as they do with -n 0 (hook of xdist)."""
     return os.cpu_count() or 1 if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What measures the machine does so while no other test runs (hook of pytest)."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_collection_finish() -> None:

@@ -1,10 +1,11 @@
-"""What is made once for the whole run, though it has several processes: who comes first makes it."""
+"""The processes of one run together: what is made once for all of them, and what one does alone."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,17 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
             make(directory)
             made.touch()
     return directory
+
+
+@contextmanager
+def turn(*, alone: bool) -> Iterator[None]:
+    """The time of a test; while one is alone no other test of the run has begun and not ended."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    # Files that every process has; they are locked, and nothing is written.
+    with Path(__file__).open() as room, Path(__file__).with_name("conftest.py").open() as door:
+        fcntl.flock(door, fcntl.LOCK_EX)  # who waits to be alone keeps the door, so that nobody else comes
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
