@@ -40,6 +40,9 @@ settings.load_profile("realtime")
 LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 
 
+#: The test files that take longest, of those that would come late.
+LONG = ("test_docs.py", "test_terminal.py", "test_conformance.py", "test_packaging.py")
+
 #: Where a server listens. What a test does itself holds the event loop, too, so nothing watches that.
 SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
 
@@ -47,6 +50,11 @@ SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """All tests run on all cores; those that are named run here, as they do with -n 0 (hook of xdist)."""
     return os.cpu_count() or 1 if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: at the end no core waits for one of them (hook of pytest)."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.hookimpl(wrapper=True)
