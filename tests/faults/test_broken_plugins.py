@@ -509,6 +509,7 @@ def as_text(self, message):
 
 
 @fault(113)
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["sleep", "spin", "regex", "show"])
 async def test_plugin_that_blocks(calm: Calm, way: str, caplog: pytest.LogCaptureFixture) -> None:
     """What holds the event loop is told in one warning: for how long, by which plugin, where."""

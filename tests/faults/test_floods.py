@@ -498,6 +498,7 @@ async def test_loop_is_not_held_by_ten_thousand(calm: Calm) -> None:
 
 
 @fault(67)
+@pytest.mark.alone
 @pytest.mark.parametrize("headers", [(), V1], ids=["plain", "v1"])
 async def test_storm_of_reconnects(calm: Calm, headers: wire.Headers) -> None:
     """Of those who come at once some are told to wait, each another while, and soon all are in."""
