@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 
 import command
@@ -516,9 +517,13 @@ async def test_plugin_that_blocks(calm: Calm, way: str, caplog: pytest.LogCaptur
     async with calm(WATCHED + config(), plugin(BLOCKING, head="import re")) as serving:
         async with wire.websocket(serving.port, "/bad") as client:
             caplog.clear()
-            await client.send(wire.text(way))
-            assert await client.text() == way
-            await wire.eventually(lambda: "was held" in caplog.text)
+            for _ in range(9):  # a machine that has no time for the watchdog either hears nothing of it
+                await client.send(wire.text(way))
+                assert await client.text() == way
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await wire.eventually(lambda: "bad.py" in caplog.text)
+                    break
         watchdog = serving.server.watchdog
         assert watchdog is not None
         assert watchdog.holds >= 1
