@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,9 +33,17 @@ def turn(*, alone: bool) -> Iterator[None]:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
-    # Files that every process has; they are locked, and nothing is written.
-    with Path(__file__).open() as room, Path(__file__).with_name("conftest.py").open() as door:
-        fcntl.flock(door, fcntl.LOCK_EX)  # who waits to be alone keeps the door, so that nobody else comes
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
+    door, room = _opened("conftest.py"), _opened("once.py")
+    fcntl.flock(door, fcntl.LOCK_EX)  # who waits to be alone keeps the door, so that nobody else comes
+    fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    fcntl.flock(door, fcntl.LOCK_UN)
+    try:
         yield
+    finally:
+        fcntl.flock(room, fcntl.LOCK_UN)
+
+
+@functools.cache
+def _opened(name: str) -> int:
+    """A file that every process has: it is locked, and nothing is written."""
+    return os.open(Path(__file__).with_name(name), os.O_RDONLY)
