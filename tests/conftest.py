@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
 import pytest
+from aiohttp import web_app
 from hypothesis import settings
+from once import turn
 
 from realtime import testing
 from realtime.config import parse
@@ -37,8 +40,34 @@ settings.load_profile("realtime")
 LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 
 
+#: The test files that take longest, of those that would come late.
+LONG = ("test_docs.py", "test_terminal.py", "test_conformance.py", "test_packaging.py")
+
 #: Where a server listens. What a test does itself holds the event loop, too, so nothing watches that.
 SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run on all cores; those that are named run here, as they do with -n 0 (hook of xdist)."""
+    return os.cpu_count() or 1 if config.args_source is config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: at the end no core waits for one of them (hook of pytest)."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What measures the machine does so while no other test runs (hook of pytest)."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage looks at it again (hook of pytest)."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -78,6 +107,13 @@ def own_log() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def own_server() -> Iterator[None]:
+    """What a test has served ends with it: aiohttp remembers a thousand handlers, and all they hold."""
+    yield
+    web_app._cached_build_middleware.cache_clear()
 
 
 @pytest.fixture

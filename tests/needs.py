@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from once import once
 
 
 def need(program: str, install: str) -> str:
@@ -39,14 +40,14 @@ def node() -> str:
 def node_package(factory: pytest.TempPathFactory, package: str) -> Path:
     """The directory in which npm has installed a package of node, ``ws@8``, once."""
     npm = need("npm", "apt-get install npm")
-    directory = factory.getbasetemp() / f"node-{package}"
-    if not (directory / "node_modules").exists():
-        directory.mkdir(exist_ok=True)
+
+    def install(directory: Path) -> None:
         command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(directory), package]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             lacks(f"node's {package}, which npm could not install: {done.stderr[-300:]}")
-    return directory
+
+    return once(factory, f"node-{package}", install)
 
 
 def curl() -> str:

