@@ -64,6 +64,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has logged can be sent to the process that reports, whatever is in it (hook of pytest)."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: no collection of garbage looks at it again (hook of pytest)."""
     gc.collect()
