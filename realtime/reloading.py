@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from realtime import logs
-from realtime.changes import NeedsRestart
+from realtime.changes import Change, NeedsRestart, changes
 from realtime.config import Config
 from realtime.errors import ConfigError
 from realtime.modules import files_in
@@ -72,8 +72,11 @@ class Reloading:
                 finally:
                     wanted.cancel()
                     reloading.cancel()  # if it is the end; the server undoes what has begun
+                after = server.assembly
                 if not reloading.cancelled():
                     reloading.result()
+                elif before and after and after is not before:  # it gave way before it heard of that
+                    _tell(server, changes(before, after, ()))
         finally:
             self._loop = None
             watching.cancel()
@@ -81,7 +84,7 @@ class Reloading:
     async def _reload(self, server: Server) -> None:
         try:
             config = await asyncio.to_thread(self.read)
-            changes = await server.reload(config, anew=self._watching)
+            made = await server.reload(config, anew=self._watching)
         except ConfigError as error:
             logs.say(*map(str, error.problems), level=logging.ERROR)
             if self._watching and isinstance(error, NeedsRestart):
@@ -90,9 +93,7 @@ class Reloading:
         except Exception:
             log.exception("not reloaded")
         else:
-            width = max((len(change.name) for change in changes), default=0)
-            told = (f"  {change.name:{width}}  {change.told}" for change in changes)
-            logs.say(f"reloaded {config.source.name}", *told)
+            _tell(server, made)
 
     async def _watch(self, server: Server) -> None:
         if not self._watching:
@@ -122,6 +123,13 @@ class Reloading:
         beside = [(file.parent / "plugins") for file in self._files]
         modules = server.plugins.modules.files() if server and server.assembly else []
         return [*self._files, *beside, *modules]
+
+
+def _tell(server: Server, made: Sequence[Change]) -> None:
+    """What has become of each channel."""
+    width = max((len(change.name) for change in made), default=0)
+    told = (f"  {change.name:{width}}  {change.told}" for change in made)
+    logs.say(f"reloaded {server.config.source.name}", *told)
 
 
 def _stamps(places: Iterable[Path]) -> dict[Path, tuple[int, int]]:

@@ -18,6 +18,12 @@ from command import ENVIRONMENT, Running, running
 from test_modules import rewrite
 from wire import soon, websocket
 
+from realtime.changes import Change
+from realtime.config import Config, parse
+from realtime.reloading import Reloading
+from realtime.server import Server
+from realtime.source import Source
+
 CONFIG = "server: {listen: ['127.0.0.1:0']}\nchannels: {echo: {plugin: echo, path: /ws}}\n"
 MORE = CONFIG.replace("}}", "}, more: {plugin: echo, path: /more}}")
 WORD = """
@@ -269,3 +275,25 @@ async def test_lifespan_that_does_not_begin_gives_way(tmp_path: Path, start: Sta
         (tmp_path / "plugins" / "word.py").write_text(WORD.replace("one", "two"))
         await server.until("restarted (its plugin)")
         assert await word(address) == "two"
+
+
+class _Interrupted(Server):
+    """One that is told to give a reload up in the moment in which it has gone by it."""
+
+    async def reload(self, config: Config, *, anew: bool = False) -> list[Change]:
+        await super().reload(config, anew=anew)
+        raise asyncio.CancelledError
+
+
+async def test_reload_given_up_too_late_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server goes by is told, also where another reload was wanted just then."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it is this process's own
+    reloading = Reloading(lambda: parse(MORE, Source("c.yaml")), None, watching=False)
+    async with _Interrupted(parse(CONFIG, Source("c.yaml"))) as server:
+        following = asyncio.create_task(reloading.follow(server))
+        reloading._wanted.set()
+        await wire.eventually(lambda: "more" in server.channels)
+        await wire.eventually(lambda: "more  new" in capfd.readouterr().err)
+        following.cancel()
