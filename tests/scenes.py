@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -311,6 +312,8 @@ class Stage:
         page = await self.open("/-/dashboard")
         await page.get_by_role("status").filter(has_text="Live").first.wait_for()
         await page.get_by_text("greenhouse/basil").first.wait_for()
+        # So that its plots are full.
+        await page.get_by_text(re.compile(r"^up (2[2-9] s|[3-9]\d s|\d+ min)")).wait_for()
         return page
 
     async def client(self) -> Page:

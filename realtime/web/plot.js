@@ -11,9 +11,9 @@ const BOTTOM = 20;
 const TOP = 6;
 const RIGHT = 6;
 /** So many seconds are shown at least, whether there is data or not. */
-const LEAST = 30;
+const LEAST = 20;
 /** An axis of time has its lines every so many seconds. */
-const EVERY = [5, 10, 30, 60, 120];
+const EVERY = [5, 10, 15, 30, 60, 120];
 export const NOTHING = "–";
 
 /** Three digits that count, and the unit: `1.23 k`, `45.6 ms`. */

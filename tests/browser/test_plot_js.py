@@ -123,10 +123,10 @@ async def test_axis_is_labelled(page: Tab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "said", "part"), [(985, "30 seconds", 0.5), (940, "60 seconds", 0), (790, "4 minutes", 0)]
+    ("first", "said", "part"), [(990, "20 seconds", 0.5), (940, "60 seconds", 0), (790, "4 minutes", 0)]
 )
 async def test_window_grows(page: Tab, first: int, said: str, part: float) -> None:
-    """Shown is what there is, and half a minute at least: what has just begun fills its plot."""
+    """Shown is what there is, and twenty seconds at least: what has just begun fills its plot."""
     await drawn(page, [(first, 1, 2), (1000, 1, 2)], 1000)
     assert f", the last {said}." in await page.run("picture.getAttribute('aria-label')")
     x, width = await page.run(
@@ -214,7 +214,7 @@ async def test_text_alternative(page: Tab) -> None:
     await drawn(page, [(100, 1, None), (101, 9, None), (102, 4, None)], 102)
     assert await page.run("[picture.getAttribute('role'), picture.getAttribute('aria-label')]") == [
         "img",
-        "Messages, the last 30 seconds. in: now 4, least 1, most 9. out: no data.",
+        "Messages, the last 20 seconds. in: now 4, least 1, most 9. out: no data.",
     ]
 
 
