@@ -210,12 +210,16 @@ function log(way, event, data, id, time = Date.now() / 1000) {
 const fresh = []; // rows that are not shown yet: a burst is drawn once
 
 function draw() {
-  const below = wire.open && rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40;
   rows.querySelector(".empty")?.remove();
   rows.append(...fresh.splice(0));
   while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
-  if (below) rows.scrollTop = rows.scrollHeight;
+  if (following) rows.scrollTop = rows.scrollHeight;
 }
+
+// Who reads the end goes on doing so, also when rows get higher in a narrower window.
+let following = true;
+rows.onscroll = () => (following = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40);
+new ResizeObserver(() => following && (rows.scrollTop = rows.scrollHeight)).observe(rows);
 
 wire.ontoggle = () => (rows.scrollTop = rows.scrollHeight);
 

@@ -218,6 +218,27 @@ async def test_wire_is_bounded(serve: Serve, browser: Browser) -> None:
         assert await page.locator(".frame").count() == 300
 
 
+async def test_wire_is_read_at_its_end(serve: Serve, browser: Browser) -> None:
+    """Who reads the newest goes on, in a narrower window too; who reads something older is left there."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await page.set_viewport_size({"width": 1280, "height": 2000})
+        await live(page)
+        channel = serving.server.channels["room"]
+        for number in range(40):
+            await channel.publish("room", f"number {number} {'and more ' * 12}")
+        last, rows = page.locator(".frame", has_text="number 39 "), page.locator("#rows")
+        await expect(last).to_be_in_viewport()
+        await page.set_viewport_size({"width": 390, "height": 2000})
+        await expect(last).to_be_in_viewport()
+        await rows.evaluate("(rows) => rows.scrollTo(0, 0)")
+        await expect(page.locator(".frame.host").first).to_be_in_viewport()
+        await channel.publish("room", "one more")
+        await page.locator(".frame", has_text="one more").wait_for()
+        await expect(page.locator(".frame.host").first).to_be_in_viewport()
+
+
 async def test_resume_from_here(serve: Serve, browser: Browser) -> None:
     """From a position on all comes again, and it is said how that was met."""
     async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
