@@ -296,7 +296,8 @@ class Roster {
   }
 
   reset({ members, count: all = members.length }) {
-    this.#members = new Map(members.map(({ client, name }) => [client, name]));
+    const named = members.filter(({ name }) => typeof name === "string"); // a subclass may tell of others
+    this.#members = new Map(named.map(({ client, name }) => [client, name]));
     this.#beyond = all - members.length;
     this.known = true;
   }

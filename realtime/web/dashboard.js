@@ -249,7 +249,8 @@ function take({ event, data }) {
     [before, stats] = [stats, { ...data.stats, topics: data.topics, warnings: data.warnings }];
     samples.push(stats.now);
     const oldest = stats.now.time - SPAN - 10;
-    samples = samples.filter(({ time }) => time > oldest);
+    // The clock of the server may have been set back.
+    samples = samples.filter(({ time }) => time > oldest && time <= stats.now.time);
     heard = Date.now();
     down = undefined;
     show();

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import chromium
@@ -15,7 +17,9 @@ from conftest import Serve, Serving, make
 from servers import closed_port
 from tabs import tab
 from tokenmaker import AUTH, token
-from wire import frame, websocket
+from wire import eventually, frame, websocket
+
+from realtime import stats
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
@@ -317,6 +321,26 @@ async def test_token_is_asked_for(serve: Serve, browser: Browser) -> None:
 
 
 # When it is cut
+
+
+async def test_clock_that_is_set_back(
+    serve: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server's clock is set back the plots go on from there, and draw nothing beyond their end."""
+    clock = SimpleNamespace(time=time.time, perf_counter=time.perf_counter, process_time=time.process_time)
+    monkeypatch.setattr(stats, "time", clock)
+    async with serve(CONFIG, FILES) as serving:
+        history = serving.server.watching.stats.history
+        async with chromium.tab(browser, serving.http("/-/dashboard")) as page:
+            line = page.locator("#plots .line").first
+            await page.locator("#plots .line[d*=L]").first.wait_for(state="attached")
+            clock.time = lambda: time.time() - 3600
+            await eventually(lambda: history[-1]["time"] < time.time() - 1800)
+            async with websocket(serving.port, "/chat?name=ann"):
+                await tile(page, "Clients").filter(has_text="1").wait_for()
+                drawn = str(await line.get_attribute("d"))
+                width = int(await page.locator("#plots svg").first.get_attribute("width") or 0)
+    assert max(float(point.split()[0]) for point in re.split("[ML]", drawn)[1:]) <= width
 
 
 async def test_cut_and_back(browser: Browser, tmp_path: Path) -> None:
