@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: How many clients are told of at once, unless somebody asks for fewer, and at most.
 PAGE, MAX_PAGE = 50, 500
+#: How many may watch at once: the limits of clients are not for them.
+WATCHERS = 100
 #: How much is told of the last seconds at once, in bytes.
 HISTORY_BYTES = 2**20
 #: How many are looked at before others have their turn.
@@ -81,6 +83,9 @@ class Watching:
         request, connections = asker.request, self._server.connections
         if connections.draining or assembly is not self._server.assembly:
             raise web.HTTPServiceUnavailable(text="come back\n", headers={hdrs.RETRY_AFTER: retry_after()})
+        if connections.streams[CHANNEL, "sse"] >= WATCHERS:
+            text, again = f"{WATCHERS} watch already\n", {hdrs.RETRY_AFTER: retry_after()}
+            raise web.HTTPServiceUnavailable(text=text, headers=again)
         form = form_of(request, "sse")
         headers = {hdrs.CONTENT_TYPE: form.content_type, "X-Accel-Buffering": "no", **asker.headers}
         if request.method == hdrs.METH_HEAD:

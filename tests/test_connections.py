@@ -34,7 +34,7 @@ LIMITS = ServerLimits(
 def client(name: str = "", remote: str = "") -> Client:
     """A client of some user, or of nobody."""
     identity = Identity(name=name) if name else None
-    return cast(Client, SimpleNamespace(identity=identity, remote=remote))
+    return cast(Client, SimpleNamespace(identity=identity, remote=remote, transport="sse"))
 
 
 class Visitor:

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from conftest import Serve, Serving
 from tokenmaker import AUTH, token
-from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, soon, stream, websocket
+from wire import PATIENCE, Headers, Wire, ask, dial, eventually, request, soon, stream, text, websocket
 
 import realtime
 from realtime import watching
@@ -175,6 +175,26 @@ async def test_full_server_lets_in_who_watches(serve: Serve) -> None:
     ):
         told = await event(wire, "stats")
     assert told["stats"]["now"]["clients"]["websocket"] == 1
+
+
+async def test_who_watches_takes_nobodys_place(serve: Serve) -> None:
+    """Who watches is none of the clients that there may be, in all, of a user or of an address."""
+    limits = "limits: {max_clients: 1, max_clients_per_address: 1}"
+    async with (
+        serve(config(f", {limits}")) as serving,
+        stream(serving.port, "/-/stats"),
+        websocket(serving.port, "/ws") as wire,
+    ):
+        await wire.send(text("hi"))
+        assert await wire.text() == "hi"
+
+
+async def test_watchers_are_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a limit of their own, for each is told much."""
+    monkeypatch.setattr(watching, "WATCHERS", 1)
+    async with serve(config()) as serving, stream(serving.port, "/-/stats"):
+        head, body = await ask(serving.port, "/-/stats", SSE)
+    assert (head.status, body) == (503, "1 watch already\n")
 
 
 async def test_reload_asks_anew(serve: Serve) -> None:

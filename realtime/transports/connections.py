@@ -160,7 +160,9 @@ class Connections:
         return self._connecting.take(self._now()) > 0
 
     def count(self, channel: Channel, client: Client, change: int) -> None:
-        """A client comes (1) or goes (-1)."""
+        """A client comes (1) or goes (-1); who watches the server takes nobody's place."""
+        if channel.name.startswith("-"):
+            return
         who = client.identity.name if client.identity else ""
         for counter, key in (self.open, channel.name), (self.users, who), (self.addresses, client.remote):
             if key:
