@@ -86,6 +86,7 @@ class Stats:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self.bus.close()
 
     async def _run(self) -> None:
         while True:

@@ -186,7 +186,7 @@ async def test_who_watches_takes_nobodys_place(serve: Serve) -> None:
         websocket(serving.port, "/ws") as wire,
     ):
         await wire.send(text("hi"))
-        assert await wire.text() == "hi"
+        assert await wire.text() == "Echo: hi"
 
 
 async def test_watchers_are_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +247,13 @@ async def test_shutdown_tells_who_watches(serve: Serve) -> None:
         stopping = asyncio.create_task(serving.server.stop())
         assert (await event(wire, "realtime:bye"))["code"] == 1001
         await stopping
+
+
+async def test_nothing_of_it_is_left(serve: Serve) -> None:
+    """When the server has ended its stream keeps no topic, which would keep a timer, and that the server."""
+    async with serve(config()) as serving, stream(serving.port, "/-/stats") as wire:
+        await event(wire, "history")
+    assert serving.server.watching.stats.bus.topics == []
 
 
 async def test_expired_token_ends_it(serve: Serve) -> None:
