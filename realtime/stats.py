@@ -214,6 +214,8 @@ class Stats:
 
     def _sample(self) -> dict[str, Any]:
         before, now = self._before, self._totals()
+        for traffic in self._server.bus.traffic.values():
+            traffic.pace()
         self._before, latest, self._latest = now, self._latest, 0.0
         server, seconds = self._server, max(now.at - before.at, 1e-3)
         rate = [(a - b) / seconds for a, b in zip(now.rates, before.rates, strict=True)]

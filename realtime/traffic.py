@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Of so many messages that are dealt with at once, one is timed: two looks at the clock for each would be a
-#: hundredth of what an echo costs.
+#: Of a channel that hears more than so many messages a second …
+BUSY = 1000
+#: … one of so many that are dealt with at once is timed: two looks at the clock for each would be a
+#: hundredth of what an echo costs. Of any other each is, for one that is slow is not to be overlooked.
 SAMPLE = 16
 #: The upper bounds of what a histogram tells apart, in seconds.
 BOUNDS = (*(digit * 10.0**power for power in range(-5, 1) for digit in (1, 2, 5)), 10.0)
@@ -37,7 +39,17 @@ class Histogram:
 class Traffic:
     """The counters of one channel, since the server began."""
 
-    __slots__ = ("bytes", "delivered", "published", "received", "seconds", "sent", "writes")
+    __slots__ = (
+        "_seen",
+        "bytes",
+        "delivered",
+        "every",
+        "published",
+        "received",
+        "seconds",
+        "sent",
+        "writes",
+    )
 
     def __init__(self) -> None:
         #: Messages that clients have sent, and that were published.
@@ -48,6 +60,14 @@ class Traffic:
         self.writes = self.bytes = 0
         #: For how long its methods that deal with clients have held the event loop, in seconds.
         self.seconds = 0.0
+        #: One of how many that are dealt with at once is timed.
+        self.every = 1
+        self._seen = 0
+
+    def pace(self) -> None:
+        """A second is over: time all messages of the next, or one of many where many come."""
+        self.every = SAMPLE if self.received - self._seen > BUSY else 1
+        self._seen = self.received
 
     def metered(self, work: Awaitable[T]) -> Awaitable[T]:
         """The same, to be awaited in its place: the time for which it holds the loop is counted."""

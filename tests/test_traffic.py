@@ -11,7 +11,7 @@ from wire import eventually, post, text, websocket
 
 from realtime import topic
 from realtime.topic import TopicOptions
-from realtime.traffic import BOUNDS, Histogram, Traffic
+from realtime.traffic import BOUNDS, BUSY, SAMPLE, Histogram, Traffic
 
 KINDS = {
     "kinds.py": '''
@@ -185,7 +185,7 @@ def test_history_is_no_lag() -> None:
     assert sum(bed.bus.delays.counts) == 0
 
 
-@pytest.mark.parametrize("at", ["connect", "join", "later", "leave"])
+@pytest.mark.parametrize("at", ["connect", "join", "message", "later", "leave"])
 async def test_time_of_a_plugin(serve: Serve, at: str) -> None:
     """The time for which a plugin's method holds the loop is its channel's, wherever it waits before."""
     async with serve(CONFIG, KINDS) as serving:
@@ -197,12 +197,23 @@ async def test_time_of_a_plugin(serve: Serve, at: str) -> None:
 
 
 async def test_time_of_many_messages(serve: Serve) -> None:
-    """Of what is dealt with at once a part is timed, and stands for all of it."""
+    """Of what is dealt with at once where much is, a part is timed, and stands for all of it."""
     async with serve(CONFIG, KINDS) as serving, websocket(serving.port, "/holding?at=message") as client:
-        for _ in range(32):
+        traffic(serving, "holding").every = SAMPLE
+        for _ in range(SAMPLE):
             await client.send(text("x"))
             await client.text()
-        assert traffic(serving, "holding").seconds >= 0.4
+        assert traffic(serving, "holding").seconds >= 0.02 * SAMPLE
+
+
+def test_pace() -> None:
+    """Where few messages come each is timed; where many came in the last second, one of some."""
+    traffic, seen = Traffic(), []
+    for received in (BUSY, BUSY + 1, 0):
+        traffic.received += received
+        traffic.pace()
+        seen.append(traffic.every)
+    assert seen == [1, SAMPLE, 1]
 
 
 async def test_time_of_a_post(serve: Serve) -> None:

@@ -26,7 +26,6 @@ from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
 from realtime.topic import Topic
-from realtime.traffic import SAMPLE
 from realtime.transports.connections import STALL, Connections, log_bug, log_end, no_position, wrong_thread
 from realtime.transports.deadline import Deadline
 from realtime.transports.presence import arrive, depart
@@ -299,10 +298,10 @@ class Connection(Deadline):
         if message is None:
             return
         self._waiter, self._idle = None, False  # on_message may receive() from the client itself
-        began = 0.0 if traffic.received % SAMPLE else perf_counter()
+        began = 0.0 if traffic.received % traffic.every else perf_counter()
         result = begin(self._loop, self._task, self._context, self.on_message, self.client, message)
         if began:
-            traffic.seconds += SAMPLE * (perf_counter() - began)
+            traffic.seconds += traffic.every * (perf_counter() - began)
         if type(result) is Begun:
             self._begun = result
             self.begin_waiting()
