@@ -91,6 +91,14 @@ const memory = {
       return "";
     }
   },
+  /** What was not sent; nothing of what another version of this page has left. */
+  unsent() {
+    try {
+      return JSON.parse(this.get("unsent") || "[]").filter(({ text }) => typeof text === "string");
+    } catch {
+      return [];
+    }
+  },
   set(what, value) {
     try {
       if (value) sessionStorage.setItem(this.key(what), value);
@@ -363,8 +371,7 @@ class Outbox {
   constructor(log, refused) {
     this.log = log;
     this.refused = refused;
-    const kept = memory.get("unsent");
-    for (const item of kept ? JSON.parse(kept) : []) {
+    for (const item of memory.unsent()) {
       this.#fail(this.#show(item), "The page was left before it was known to be sent");
     }
   }

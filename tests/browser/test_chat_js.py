@@ -146,6 +146,14 @@ async def test_crowd(serve: Serve, browser: Browser) -> None:
         assert await people(page).count() == 201
 
 
+async def test_memory_that_makes_no_sense(serve: Serve, browser: Browser) -> None:
+    """What the tab remembers of another version of the page keeps nobody out."""
+    async with serve(CHAT) as serving, chromium.tab(browser, serving.http("/chat")) as page:
+        await page.evaluate("sessionStorage.setItem('realtime unsent /chat', '{oops')")
+        await page.goto(serving.http("/chat?name=ann"))
+        await box(page).wait_for()
+
+
 async def test_taken_name_is_told_at_the_field(serve: Serve, browser: Browser) -> None:
     """A name that somebody has is refused where it was typed, and another one can be tried."""
     async with (
