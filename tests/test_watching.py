@@ -250,7 +250,7 @@ async def test_shutdown_tells_who_watches(serve: Serve) -> None:
 
 
 async def test_nothing_of_it_is_left(serve: Serve) -> None:
-    """When the server has ended its stream keeps no topic, which would keep a timer, and that the server."""
+    """When the server has ended its stream keeps no topic, which keeps a timer, which keeps the server."""
     async with serve(config()) as serving, stream(serving.port, "/-/stats") as wire:
         await event(wire, "history")
     assert serving.server.watching.stats.bus.topics == []
