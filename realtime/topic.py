@@ -406,7 +406,8 @@ class Topic(Log):
 
     def _write(self, subscriber: Subscriber, data: bytes, messages: int = 0) -> None:
         if data:  # else all of it is excluded, or not shown in this form
-            self._count(1, len(data), messages)
+            if messages:
+                self._count(1, len(data), messages)
             subscriber.written_at = self.bus.now()
             subscriber.write(data)
 

@@ -19,9 +19,11 @@ from realtime.about import Asker
 from realtime.assembly import Assembly
 from realtime.channel import Channel, Client
 from realtime.close_codes import CloseCode, retry_after
+from realtime.errors import did_you_mean
 from realtime.metrics import CONTENT_TYPE, exposition
 from realtime.paths import filled
 from realtime.stats import CHANNEL, Stats
+from realtime.subscriber import State
 from realtime.transports.connection import Connection
 from realtime.transports.endpoint import begin
 from realtime.transports.negotiation import is_written_out
@@ -109,7 +111,15 @@ class Watching:
         most = query.get("limit", str(PAGE))
         if not re.fullmatch(r"\d{1,9}", most) or (limit := int(most)) > MAX_PAGE:
             raise web.HTTPBadRequest(text=f"limit: a whole number, 0 to {MAX_PAGE}\n")
+        for key in query:
+            if key not in (known := (*_FACTS, "search", "limit", "token")):
+                hint = did_you_mean(key, known)
+                raise web.HTTPBadRequest(text=f"{key[:60]}: clients cannot be asked for by this{hint}\n")
         wanted = {key: query[key] for key in _FACTS if key in query}
+        states = [state.value for state in State if state is not State.GONE]
+        if (state := wanted.get("state", states[0])) not in states:
+            hint = did_you_mean(state, states)
+            raise web.HTTPBadRequest(text=f"state: there are {', '.join(states)}{hint}\n")
         search, total = query.get("search", "").casefold(), 0
         found: list[dict[str, Any]] = []
         for number, connection in enumerate(list(self._of(assembly)), 1):

@@ -404,6 +404,20 @@ async def test_limit_is_a_number(serve: Serve, limit: str) -> None:
     assert (head.status, body) == (400, f"limit: a whole number, 0 to {MAX_PAGE}\n")
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("chanel=lobby", "chanel: clients cannot be asked for by this, did you mean 'channel'?\n"),
+        ("state=laging", "state: there are held, live, behind, lagging, did you mean 'lagging'?\n"),
+    ],
+)
+async def test_wrong_question_has_no_answer(serve: Serve, query: str, said: str) -> None:
+    """What is written wrong does not look as if nobody were there."""
+    async with serve(config()) as serving:
+        head, body = await ask(serving.port, f"/-/clients?{query}")
+    assert (head.status, body) == (400, said)
+
+
 def test_page_is_bounded() -> None:
     """What is told at once is bounded."""
     assert PAGE <= MAX_PAGE <= 1000

@@ -47,10 +47,11 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
     hears = kind.on_message is not Channel.on_message
     # Where people are told of each other they have names, and who posts has to give one.
     post = shlex.quote(f"{url}?name=curl" if settings.presence != "off" else url)
+    named = " --name you" if settings.presence != "off" else ""
     there = shlex.quote(url)
     socket = there.replace("http", "ws", 1)
     uses = {
-        "websocket": f"# {'talk' if hears else 'watch'}\npython -m realtime connect {socket}",
+        "websocket": f"# {'talk' if hears else 'watch'}\npython -m realtime connect {socket}{named}",
         "sse": f"# read, as it comes\ncurl -N {there}",
         "ndjson": f"# the same, a JSON object a line\ncurl -N -H 'Accept: application/x-ndjson' {there}",
         "json": f"# what was said last\ncurl -H 'Accept: application/json' {there}",

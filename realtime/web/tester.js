@@ -74,7 +74,7 @@ export default function (page) {
       const options = { event: event.value.trim() || "message" };
       const sending = way.value === "post" ? page.post(data, options) : page.connection.send(data, options);
       const id = await sending;
-      tell(id ? `Published as ${id}.` : "Taken; nothing was published for it.");
+      tell(id ? `Published as ${id}.` : "Taken. Nothing was published: an answer to you alone stands below.");
       if (message.value === said) message.value = "";
     } catch (error) {
       tell(error instanceof SyntaxError ? `This is no JSON: ${error.message}` : `Not sent: ${error.message}`, true);
