@@ -272,11 +272,14 @@ async def test_commands(serve: Serve) -> None:
 
 
 async def test_name_of_who_posts(serve: Serve) -> None:
-    """Where people are told of each other, a POST gives a name; nothing else does."""
+    """Where people are told of each other, who talks or posts gives a name; nobody else does."""
     config = "channels: {lobby: {plugin: chat, path: /chat}}"
     async with serve(config) as serving:
         _, body = await ask(serving.port, "/chat", PAGE)
-    assert [use for use in uses(body) if "name" in use] == ["curl -d hi 'http://localhost/chat?name=curl'"]
+    assert [use for use in uses(body) if "name" in use] == [
+        "python -m realtime connect ws://localhost/chat --name you",
+        "curl -d hi 'http://localhost/chat?name=curl'",
+    ]
 
 
 async def test_url_is_that_from_outside(serve: Serve) -> None:
