@@ -126,12 +126,12 @@ class Stats:
                 "cpu_seconds": time.process_time(),
                 "memory_bytes": memory(),
                 "loop_lag_seconds": _told(self.loop_lag),
-                "loop_held": watchdog.holds if watchdog else 0,
-                "loop_held_longest_seconds": watchdog.longest if watchdog else 0.0,
+                "loop_holds": watchdog.holds if watchdog else 0,
+                "loop_longest_hold_seconds": watchdog.longest if watchdog else 0.0,
             },
             "bus": {
                 "topics": len(bus.topics),
-                "bytes": bus.size,
+                "kept_bytes": bus.size,
                 **{name: counters[name] for name in ("lags", "laps", "missed", "overruns", "refused")},
                 "shed_bytes": counters["shed"],
             },
@@ -159,7 +159,7 @@ class Stats:
                 "clients": len(topic.members),
                 "lagging": len(topic.lagging),
                 "kept": kept(topic),
-                "bytes": topic.size,
+                "kept_bytes": topic.size,
             }
             for topic in largest
         ]
@@ -234,8 +234,8 @@ class Stats:
             "memory_bytes": memory(),
             "lagging": sum(len(topic.lagging) for topic in server.bus.topics),
             "topics": len(server.bus.topics),
-            "delivery_lag": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
-            "loop_lag": {**late, "max": latest},
+            "delivery_lag_seconds": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
+            "loop_lag_seconds": {**late, "max": latest},
             "handlers": {
                 name: round((spent - before.handlers.get(name, spent)) / seconds, 6)
                 for name, spent in now.handlers.items()

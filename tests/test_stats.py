@@ -160,14 +160,14 @@ async def test_no_delivery_has_no_lag(serve: Serve) -> None:
     """In a second in which nothing was delivered there is no lag to tell."""
     async with serve(CONFIG) as server:
         await server.clock.advance(1.1)
-        assert samples(server)[-1]["delivery_lag"] == {"p50": None, "p99": None}
+        assert samples(server)[-1]["delivery_lag_seconds"] == {"p50": None, "p99": None}
 
 
 async def test_lag_of_the_loop(serve: Serve) -> None:
     """How late the loop was in a second is told by its middle, its worst and what is nearly that."""
     async with serve(CONFIG) as server:
         await server.clock.advance(1.1)
-        lag = samples(server)[-1]["loop_lag"]
+        lag = samples(server)[-1]["loop_lag_seconds"]
     assert isinstance(lag, dict)
     assert 0 <= lag["p50"] <= lag["p99"] <= lag["max"] < 1
 
