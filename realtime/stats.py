@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -166,9 +166,7 @@ class Stats:
 
     def _channels(self) -> dict[str, Any]:
         server = self._server
-        topics: dict[str, list[Topic]] = defaultdict(list)
-        for topic in server.bus.topics:
-            topics[topic.name.partition("/")[0]].append(topic)
+        topics = by_channel(server.bus.topics)
         told = {}
         for name, channel in server.channels.items():
             traffic = server.bus.traffic[name]
@@ -282,6 +280,14 @@ def _said(what: Callable[[], str]) -> str:
         return redact(what()[: 4 * LONGEST]).encode("utf-8", "backslashreplace").decode()
     except Exception:
         return ""
+
+
+def by_channel(topics: Iterable[Topic]) -> defaultdict[str, list[Topic]]:
+    """Topics by the name of the channel that they are of."""
+    found: defaultdict[str, list[Topic]] = defaultdict(list)
+    for topic in topics:
+        found[topic.name.partition("/")[0]].append(topic)
+    return found
 
 
 def kept(topic: Topic) -> int:
