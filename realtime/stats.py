@@ -220,7 +220,7 @@ class Stats:
         delivery = [a - b for a, b in zip(now.delivery_lag, before.delivery_lag, strict=True)]
         loop = [a - b for a, b in zip(now.loop_lag, before.loop_lag, strict=True)]
         # Within its bucket a quantile is a guess, and none is above the most that there was.
-        late = {f"p{share}": min(quantile(loop, share / 100) or 0.0, latest) for share in (50, 99)}
+        middle = min(quantile(loop, 0.5) or 0.0, latest)
         return {
             "time": time.time(),
             "clients": {
@@ -233,7 +233,7 @@ class Stats:
             "lagging": sum(len(topic.lagging) for topic in server.bus.topics),
             "topics": len(server.bus.topics),
             "delivery_lag_seconds": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
-            "loop_lag_seconds": {**late, "max": latest},
+            "loop_lag_seconds": {"p50": middle, "max": latest},
             "handlers": {
                 name: round((spent - before.handlers.get(name, spent)) / seconds, 6)
                 for name, spent in now.handlers.items()

@@ -164,12 +164,12 @@ async def test_no_delivery_has_no_lag(serve: Serve) -> None:
 
 
 async def test_lag_of_the_loop(serve: Serve) -> None:
-    """How late the loop was in a second is told by its middle, its worst and what is nearly that."""
+    """How late the loop was in a second is told by the middle and the worst of four looks."""
     async with serve(CONFIG) as server:
         await server.clock.advance(1.1)
         lag = samples(server)[-1]["loop_lag_seconds"]
     assert isinstance(lag, dict)
-    assert 0 <= lag["p50"] <= lag["p99"] <= lag["max"] < 1
+    assert 0 <= lag["p50"] <= lag["max"] < 1
 
 
 async def test_share_of_a_channel(serve: Serve) -> None:

@@ -96,7 +96,7 @@ const plots = [
   return new Plot(element, { span: SPAN, onpoint, ...options });
 });
 
-const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag, p99", "Loop lag, p99"]
+const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag, p99", "Loop lag, longest"]
   .concat(["CPU", "Memory", "Lagging", "Server"])
   .map((label) => {
     const [tile, value, more] = [make("div", "tile"), make("dd", "value", NOTHING), make("dd", "more")];
@@ -115,7 +115,7 @@ function showTiles({ now, process, bus, channels, started, time, ready, reasons,
     [rate(now.published), `${count(total(channels, "published"))} since the start`],
     [rate(now.delivered), `${bytes(now.written_bytes)}/s written`],
     [seconds(lag?.p99), `p50 ${seconds(lag?.p50)}`],
-    [seconds(loop?.p99), `longest ${seconds(loop?.max)}`],
+    [seconds(loop?.max), `p50 ${seconds(loop?.p50)}`],
     [share(now.cpu), `${(process.cpu_seconds < 10 ? seconds : duration)(process.cpu_seconds)} in all`],
     [bytes(now.memory_bytes), `${bytes(bus.kept_bytes)} in ${plural(bus.topics, "topic")}`],
     [count(now.lagging), `of ${plural(sum(clients), "client")}`, now.lagging > 0 && "warn"],
