@@ -21,7 +21,7 @@ from realtime.channel import Transport
 from realtime.close_codes import LOST, CloseCode
 from realtime.logs import redact
 from realtime.topic import Topic, TopicOptions
-from realtime.traffic import BOUNDS, Histogram
+from realtime.traffic import BOUNDS, COUNTED, Histogram
 from realtime.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ WARNINGS, TOPICS = 50, 20
 LONGEST = 1000
 #: What clients connect by and stay.
 STREAMS: tuple[str, ...] = get_args(Transport)[:-1]
-#: What is counted of each channel, and told per second.
+#: Which of the counters of channels a sample has, of all together and per second.
 RATES = ("received", "published", "delivered", "sent", "written_bytes")
 
 #: The name of the channel that who watches is on; no config can give it to another.
@@ -51,7 +51,7 @@ class Totals(NamedTuple):
 
     at: float
     cpu: float
-    rates: tuple[int, ...]
+    counted: list[int]
     handlers: dict[str, float]
     delivery_lag: list[int]
     loop_lag: list[int]
@@ -177,13 +177,7 @@ class Stats:
                 "topics": len(topics[name]),
                 "kept": sum(map(kept, topics[name])),
                 "kept_bytes": sum(topic.size for topic in topics[name]),
-                "received": traffic.received,
-                "published": traffic.published,
-                "delivered": traffic.delivered,
-                "sent": traffic.sent,
-                "writes": traffic.writes,
-                "written_bytes": traffic.bytes,
-                "handler_seconds": traffic.seconds,
+                **{what: getattr(traffic, what) for what in COUNTED},
             }
         return told
 
@@ -198,14 +192,8 @@ class Stats:
         return Totals(
             bus.now(),
             time.process_time(),
-            (
-                sum(one.received for one in all_of_it),
-                sum(one.published for one in all_of_it),
-                sum(one.delivered for one in all_of_it),
-                sum(one.sent for one in all_of_it),
-                sum(one.bytes for one in all_of_it),
-            ),
-            {name: bus.traffic[name].seconds for name in self._server.channels},
+            [sum(getattr(one, what) for one in all_of_it) for what in RATES],
+            {name: bus.traffic[name].handler_seconds for name in self._server.channels},
             list(bus.delays.counts),
             list(self.loop_lag.counts),
         )
@@ -216,7 +204,7 @@ class Stats:
             traffic.pace()
         self._before, latest, self._latest = now, self._latest, 0.0
         server, seconds = self._server, max(now.at - before.at, 1e-3)
-        rate = [(a - b) / seconds for a, b in zip(now.rates, before.rates, strict=True)]
+        rate = [(a - b) / seconds for a, b in zip(now.counted, before.counted, strict=True)]
         delivery = [a - b for a, b in zip(now.delivery_lag, before.delivery_lag, strict=True)]
         loop = [a - b for a, b in zip(now.loop_lag, before.loop_lag, strict=True)]
         # Within its bucket a quantile is a guess, and none is above the most that there was.

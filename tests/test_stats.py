@@ -147,7 +147,7 @@ async def test_rates_of_what_comes_back(serve: Serve) -> None:
     """Nor does one that comes back have in its first second all that it has done before."""
     async with serve(CONFIG) as server:
         await server.post("/topics/a", "x")
-        server.server.bus.traffic["topics"].seconds += 5
+        server.server.bus.traffic["topics"].handler_seconds += 5
         await server.reload(CONFIG.replace("  topics", "  # topics"))
         await server.clock.advance(1.1)
         await server.reload(CONFIG)
@@ -176,7 +176,7 @@ async def test_share_of_a_channel(serve: Serve) -> None:
     """A sample says for which share of its second each channel's plugin had the loop."""
     async with serve(CONFIG) as server:
         await server.clock.advance(1.1)
-        server.bus.traffic["echo"].seconds += 0.25
+        server.bus.traffic["echo"].handler_seconds += 0.25
         await server.clock.advance(1.1)
         shares = samples(server)[-1]["handlers"]
     assert isinstance(shares, dict)
