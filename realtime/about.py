@@ -7,7 +7,6 @@ is installed, is for whom ``server.inspect`` permits. The JSON is a contract: ke
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +21,8 @@ from realtime.origins import sharing
 from realtime.paths import variables
 from realtime.permissions import Identity, permitted
 from realtime.proxies import is_local
-from realtime.topic import Topic
+from realtime.stats import by_channel
+from realtime.transports.page import description
 
 PATH = "/-/channels"
 METHODS = ["GET", "HEAD", "OPTIONS"]
@@ -89,9 +89,7 @@ async def _channels(assembly: Assembly, asker: Asker) -> web.Response:
 
 
 def _add_what_goes_on(shown: list[dict[str, Any]], assembly: Assembly) -> None:
-    topics: dict[str, list[Topic]] = defaultdict(list)
-    for topic in assembly.bus.topics:
-        topics[topic.name.partition("/")[0]].append(topic)
+    topics = by_channel(assembly.bus.topics)
     for channel, facts in zip(assembly.channels.values(), shown, strict=True):
         found = assembly.plugins.source(type(channel))
         facts["distribution"] = (found and found.distribution) or None
@@ -109,7 +107,7 @@ def _shown(channel: Channel, site: str) -> dict[str, Any]:
     return {
         "name": channel.name,
         "plugin": settings.plugin,
-        "description": (type(channel).__doc__ or "").strip().partition("\n")[0],
+        "description": description(type(channel)),
         "url": channel.url_on(site),
         "path": settings.path,
         "variables": variables(settings.path),

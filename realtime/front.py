@@ -7,7 +7,6 @@ asks for the numbers, and is told them or not.
 from __future__ import annotations
 
 import html
-import inspect
 import shlex
 from collections.abc import Iterable
 from functools import partial
@@ -18,7 +17,7 @@ from aiohttp import hdrs, web
 from realtime.assembly import Assembly
 from realtime.channel import Channel
 from realtime.paths import variables
-from realtime.transports.page import POLICY, WEB
+from realtime.transports.page import POLICY, WEB, description
 
 _HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -69,7 +68,7 @@ def _card(channel: Channel, prefix: str) -> str:
     """A channel as an item of a list; a path with variables has a form, which the script makes work."""
     path, name = channel.settings.path, html.escape(channel.name)
     where, shown = html.escape(prefix + path), html.escape(path)
-    about = html.escape((inspect.getdoc(type(channel)) or "").partition("\n")[0])
+    about = html.escape(description(type(channel)))
     kinds = [html.escape(_CHIPS.get(one, one)) for one in channel.transports]
     chips = "".join(f'<li class="tag">{kind}</li>' for kind in kinds)
     title = f'<a href="{where}">{name}</a>'

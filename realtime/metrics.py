@@ -42,9 +42,9 @@ gauge     realtime_ready ready
     1 while /-/ready says yes.
 histogram realtime_loop_lag_seconds process.loop_lag_seconds
     How late the event loop is, looked at four times a second.
-counter   realtime_loop_held_total process.loop_held
+counter   realtime_loop_holds_total process.loop_holds
     How often something held the event loop for longer than server.watchdog.
-gauge     realtime_loop_held_longest_seconds process.loop_held_longest_seconds
+gauge     realtime_loop_longest_hold_seconds process.loop_longest_hold_seconds
     For how long at most.
 gauge     realtime_clients channels.{channel}.clients.{transport}
     Connections that are open.
@@ -55,14 +55,14 @@ gauge     realtime_topics channels.{channel}.topics
 gauge     realtime_kept_messages channels.{channel}.kept
     Messages that are kept, for newcomers and for who lags.
 gauge     realtime_kept_bytes channels.{channel}.kept_bytes
-    What these take.
-counter   realtime_received_messages_total channels.{channel}.received
+    What these take; all together server.limits.memory at most.
+counter   realtime_messages_received_total channels.{channel}.received
     Messages that clients have sent.
-counter   realtime_published_messages_total channels.{channel}.published
+counter   realtime_messages_published_total channels.{channel}.published
     Messages that were published.
-counter   realtime_delivered_messages_total channels.{channel}.delivered
+counter   realtime_messages_delivered_total channels.{channel}.delivered
     Published messages handed to clients, for each client one.
-counter   realtime_sent_messages_total channels.{channel}.sent
+counter   realtime_messages_sent_total channels.{channel}.sent
     Messages to one client alone.
 counter   realtime_writes_total channels.{channel}.writes
     Writes of published messages; one has many of them.
@@ -84,17 +84,15 @@ gauge     realtime_addresses connections.addresses
     Different addresses that are connected.
 gauge     realtime_unfinished_bytes connections.unfinished_bytes
     What messages take that have not come whole.
-gauge     realtime_bus_bytes bus.bytes
-    What all that is kept takes, of server.limits.memory.
 counter   realtime_lags_total bus.lags
     How often a client began to lag.
 counter   realtime_laps_total bus.laps
     How often one was left behind by what is kept.
-counter   realtime_missed_messages_total bus.missed
+counter   realtime_messages_missed_total bus.missed
     Messages that these have missed, each of them told.
 counter   realtime_overruns_total bus.overruns
     Clients that were closed for being too slow.
-counter   realtime_refused_messages_total bus.refused
+counter   realtime_messages_refused_total bus.refused
     Messages too large to be published.
 counter   realtime_shed_bytes_total bus.shed_bytes
     What was given up because server.limits.memory was reached.

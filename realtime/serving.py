@@ -21,6 +21,7 @@ from realtime.errors import ConfigError, StartError
 from realtime.exit_codes import ExitCode
 from realtime.reloading import Reloading
 from realtime.server import Server
+from realtime.transports.page import description
 from realtime.values import Address
 from realtime.version import __version__
 
@@ -164,8 +165,7 @@ def _banner(server: Server) -> list[str]:
     ]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():
-        about = (type(channel).__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:{width}}  {channel.url_on(server.site)}  {about}")
+        lines.append(f"  {name:{width}}  {channel.url_on(server.site)}  {description(type(channel))}")
     if not server.channels:
         lines.append("  no channel is configured")
     opened = _open_to_anyone(server)

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -21,7 +21,7 @@ from realtime.channel import Transport
 from realtime.close_codes import LOST, CloseCode
 from realtime.logs import redact
 from realtime.topic import Topic, TopicOptions
-from realtime.traffic import BOUNDS, Histogram
+from realtime.traffic import BOUNDS, COUNTED, Histogram
 from realtime.version import __version__
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ WARNINGS, TOPICS = 50, 20
 LONGEST = 1000
 #: What clients connect by and stay.
 STREAMS: tuple[str, ...] = get_args(Transport)[:-1]
-#: What is counted of each channel, and told per second.
+#: Which of the counters of channels a sample has, of all together and per second.
 RATES = ("received", "published", "delivered", "sent", "written_bytes")
 
 #: The name of the channel that who watches is on; no config can give it to another.
@@ -51,7 +51,7 @@ class Totals(NamedTuple):
 
     at: float
     cpu: float
-    rates: tuple[int, ...]
+    counted: list[int]
     handlers: dict[str, float]
     delivery_lag: list[int]
     loop_lag: list[int]
@@ -126,12 +126,12 @@ class Stats:
                 "cpu_seconds": time.process_time(),
                 "memory_bytes": memory(),
                 "loop_lag_seconds": _told(self.loop_lag),
-                "loop_held": watchdog.holds if watchdog else 0,
-                "loop_held_longest_seconds": watchdog.longest if watchdog else 0.0,
+                "loop_holds": watchdog.holds if watchdog else 0,
+                "loop_longest_hold_seconds": watchdog.longest if watchdog else 0.0,
             },
             "bus": {
                 "topics": len(bus.topics),
-                "bytes": bus.size,
+                "kept_bytes": bus.size,
                 **{name: counters[name] for name in ("lags", "laps", "missed", "overruns", "refused")},
                 "shed_bytes": counters["shed"],
             },
@@ -159,16 +159,14 @@ class Stats:
                 "clients": len(topic.members),
                 "lagging": len(topic.lagging),
                 "kept": kept(topic),
-                "bytes": topic.size,
+                "kept_bytes": topic.size,
             }
             for topic in largest
         ]
 
     def _channels(self) -> dict[str, Any]:
         server = self._server
-        topics: dict[str, list[Topic]] = defaultdict(list)
-        for topic in server.bus.topics:
-            topics[topic.name.partition("/")[0]].append(topic)
+        topics = by_channel(server.bus.topics)
         told = {}
         for name, channel in server.channels.items():
             traffic = server.bus.traffic[name]
@@ -179,13 +177,7 @@ class Stats:
                 "topics": len(topics[name]),
                 "kept": sum(map(kept, topics[name])),
                 "kept_bytes": sum(topic.size for topic in topics[name]),
-                "received": traffic.received,
-                "published": traffic.published,
-                "delivered": traffic.delivered,
-                "sent": traffic.sent,
-                "writes": traffic.writes,
-                "written_bytes": traffic.bytes,
-                "handler_seconds": traffic.seconds,
+                **{what: getattr(traffic, what) for what in COUNTED},
             }
         return told
 
@@ -200,14 +192,8 @@ class Stats:
         return Totals(
             bus.now(),
             time.process_time(),
-            (
-                sum(one.received for one in all_of_it),
-                sum(one.published for one in all_of_it),
-                sum(one.delivered for one in all_of_it),
-                sum(one.sent for one in all_of_it),
-                sum(one.bytes for one in all_of_it),
-            ),
-            {name: bus.traffic[name].seconds for name in self._server.channels},
+            [sum(getattr(one, what) for one in all_of_it) for what in RATES],
+            {name: bus.traffic[name].handler_seconds for name in self._server.channels},
             list(bus.delays.counts),
             list(self.loop_lag.counts),
         )
@@ -218,11 +204,11 @@ class Stats:
             traffic.pace()
         self._before, latest, self._latest = now, self._latest, 0.0
         server, seconds = self._server, max(now.at - before.at, 1e-3)
-        rate = [(a - b) / seconds for a, b in zip(now.rates, before.rates, strict=True)]
+        rate = [(a - b) / seconds for a, b in zip(now.counted, before.counted, strict=True)]
         delivery = [a - b for a, b in zip(now.delivery_lag, before.delivery_lag, strict=True)]
         loop = [a - b for a, b in zip(now.loop_lag, before.loop_lag, strict=True)]
         # Within its bucket a quantile is a guess, and none is above the most that there was.
-        late = {f"p{share}": min(quantile(loop, share / 100) or 0.0, latest) for share in (50, 99)}
+        middle = min(quantile(loop, 0.5) or 0.0, latest)
         return {
             "time": time.time(),
             "clients": {
@@ -234,8 +220,8 @@ class Stats:
             "memory_bytes": memory(),
             "lagging": sum(len(topic.lagging) for topic in server.bus.topics),
             "topics": len(server.bus.topics),
-            "delivery_lag": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
-            "loop_lag": {**late, "max": latest},
+            "delivery_lag_seconds": {"p50": quantile(delivery, 0.5), "p99": quantile(delivery, 0.99)},
+            "loop_lag_seconds": {"p50": middle, "max": latest},
             "handlers": {
                 name: round((spent - before.handlers.get(name, spent)) / seconds, 6)
                 for name, spent in now.handlers.items()
@@ -282,6 +268,14 @@ def _said(what: Callable[[], str]) -> str:
         return redact(what()[: 4 * LONGEST]).encode("utf-8", "backslashreplace").decode()
     except Exception:
         return ""
+
+
+def by_channel(topics: Iterable[Topic]) -> defaultdict[str, list[Topic]]:
+    """Topics by the name of the channel that they are of."""
+    found: defaultdict[str, list[Topic]] = defaultdict(list)
+    for topic in topics:
+        found[topic.name.partition("/")[0]].append(topic)
+    return found
 
 
 def kept(topic: Topic) -> int:

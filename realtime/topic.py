@@ -414,7 +414,7 @@ class Topic(Log):
     def _count(self, writes: int, size: int, messages: int) -> None:
         traffic = self.traffic
         traffic.writes += writes
-        traffic.bytes += size
+        traffic.written_bytes += size
         traffic.delivered += messages
 
     def lag(self, subscriber: Subscriber) -> None:

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: What is counted of a channel, as everybody is told it.
+COUNTED = ("received", "published", "delivered", "sent", "writes", "written_bytes", "handler_seconds")
+
 #: Of a channel that hears more than so many messages a second …
 BUSY = 1000
 #: … one of so many that are dealt with at once is timed: two looks at the clock for each would be a
@@ -41,14 +44,14 @@ class Traffic:
 
     __slots__ = (
         "_seen",
-        "bytes",
         "delivered",
         "every",
+        "handler_seconds",
         "published",
         "received",
-        "seconds",
         "sent",
         "writes",
+        "written_bytes",
     )
 
     def __init__(self) -> None:
@@ -57,9 +60,9 @@ class Traffic:
         #: Published messages that were handed to clients, for each client one, and those to one alone.
         self.delivered = self.sent = 0
         #: Writes of published messages, and their bytes.
-        self.writes = self.bytes = 0
+        self.writes = self.written_bytes = 0
         #: For how long its methods that deal with clients have held the event loop, in seconds.
-        self.seconds = 0.0
+        self.handler_seconds = 0.0
         #: One of how many that are dealt with at once is timed.
         self.every = 1
         self._seen = 0
@@ -97,14 +100,14 @@ class _Metered:
         try:
             return self.metered.send(value)
         finally:
-            self._traffic.seconds += perf_counter() - began
+            self._traffic.handler_seconds += perf_counter() - began
 
     def throw(self, *error: Any) -> Any:
         began = perf_counter()
         try:
             return self.metered.throw(*error)
         finally:
-            self._traffic.seconds += perf_counter() - began
+            self._traffic.handler_seconds += perf_counter() - began
 
     def close(self) -> None:
         self.metered.close()

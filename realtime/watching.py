@@ -150,7 +150,7 @@ class Watching:
             "transport": client.transport,
             "subprotocol": client.subprotocol,
             "remote": client.remote,
-            "since": bus.wall_time() - (bus.now() - connection.opened_at),
+            "started": bus.wall_time() - (bus.now() - connection.opened_at),
             "position": f"{topic.epoch}-{subscriber.cursor}",
             "behind": topic.head - subscriber.cursor,
             "state": subscriber.state.value,

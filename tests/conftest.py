@@ -43,6 +43,9 @@ LOOP = os.environ.get("REALTIME_TEST_LOOP", "auto")
 #: The test files that take longest, of those that would come late.
 LONG = ("test_docs.py", "test_terminal.py", "test_conformance.py", "test_packaging.py")
 
+#: Whether pytest itself has failed.
+BROKEN: list[bool] = []
+
 #: Where a server listens. What a test does itself holds the event loop, too, so nothing watches that.
 SERVER = 'server: {listen: ["127.0.0.1:0"], watchdog: off}\n'
 
@@ -72,6 +75,17 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+def pytest_internalerror() -> None:
+    """What breaks the run of a worker, xdist shows, and forgets (hook of pytest)."""
+    BROKEN.append(True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that was broken has not passed, whatever came of the tests until then (hook of pytest)."""
+    if BROKEN:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def pytest_collection_finish() -> None:

@@ -303,6 +303,10 @@ async def _of_a_server() -> list[str]:
                 for histogram in (told["process"]["loop_lag_seconds"], told["delivery_lag_seconds"]):
                     histogram["buckets"] = {"BOUND": 1}
                 shapes.add("json of /-/stats, of", told, any_of=("p50", "p99"))
+                log.warning("something")
+                stats = server.watching.stats
+                event = {"stats": {}, "topics": stats.topics(), "warnings": list(stats.warnings.last)}
+                shapes.add("json of an event stats, of", event)
                 for what, method, path in (
                     ("a POST", "POST", "/chat?name=bob"),
                     ("a POST", "POST", "/ws"),

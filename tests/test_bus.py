@@ -578,7 +578,7 @@ def test_writes_are_counted() -> None:
     bed.publish("x")
     bed.idle()
     traffic = bed.bus.traffic["t"]
-    assert (traffic.writes, traffic.bytes) == (3, sum(len(wire.writes[0]) for wire in wires))
+    assert (traffic.writes, traffic.written_bytes) == (3, sum(len(wire.writes[0]) for wire in wires))
 
 
 def test_quiet_bus_does_nothing() -> None:

@@ -121,10 +121,11 @@ async def test_what_the_channel_is(serve: Serve) -> None:
 
 
 async def test_type_without_a_description(serve: Serve) -> None:
-    """A type that says nothing of itself has a page all the same."""
+    """A type that says nothing of itself has a page all the same, and nothing is said on its behalf."""
     async with serve(CONFIG, FILES) as serving:
         head, body = await ask(serving.port, "/silent", PAGE)
     assert (head.status, ">silent</h1>" in body) == (200, True)
+    assert '<p id="about"></p>' in body
 
 
 async def test_facts(serve: Serve) -> None:
@@ -142,7 +143,6 @@ async def test_facts(serve: Serve) -> None:
         "hears": False,
         "presence": "off",
         "module": None,
-        "style": None,
         "prefix": "",
     }
 
@@ -193,7 +193,7 @@ async def test_module_of_its_own(serve: Serve) -> None:
     """A type that has a module says where it is; it has no style where none stands beside it."""
     async with serve(OWN_CONFIG, OWN) as serving:
         _, body = await ask(serving.port, "/mine", PAGE)
-    assert (facts(body)["module"], facts(body)["style"]) == ("/-/pages/mine/own.js", None)
+    assert facts(body)["module"] == "/-/pages/mine/own.js"
     assert "/-/pages/" not in "".join(re.findall("<link[^>]*>", body))
 
 

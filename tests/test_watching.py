@@ -283,7 +283,7 @@ async def test_client(serve: Serve) -> None:
     async with serve(config()) as serving, websocket(serving.port, "/rooms/a%20b?name=ann") as wire:
         await wire.text()
         (one,) = (await clients(serving))["clients"]
-    assert one.pop("since") == pytest.approx(serving.server.bus.wall_time(), abs=5)
+    assert one.pop("started") == pytest.approx(serving.server.bus.wall_time(), abs=5)
     assert one.pop("position").endswith("-1")
     assert one == {
         "id": "c1",

@@ -301,7 +301,7 @@ class Connection(Deadline):
         began = 0.0 if traffic.received % traffic.every else perf_counter()
         result = begin(self._loop, self._task, self._context, self.on_message, self.client, message)
         if began:
-            traffic.seconds += traffic.every * (perf_counter() - began)
+            traffic.handler_seconds += traffic.every * (perf_counter() - began)
         if type(result) is Begun:
             self._begun = result
             self.begin_waiting()

@@ -25,6 +25,11 @@ def _template() -> Template:
     return Template((WEB / "channel.html").read_text())
 
 
+def description(kind: type[Channel]) -> str:
+    """What a channel type says of itself in a line, and no other on its behalf."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
+
+
 def files(kind: type[Channel]) -> list[Path]:
     """The files of a channel type's own page, by what the type says: a module, and a style for it."""
     name: object = kind.page
@@ -59,11 +64,10 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
     }
     there_are = {file.suffix: file.name for file in files(kind) if file.is_file()}
     own = {suffix: f"{prefix}/-/pages/{channel.name}/{name}" for suffix, name in there_are.items()}
-    style = own.get(".css")
     facts = {
         "name": channel.name,
         "plugin": settings.plugin,
-        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "description": description(kind),
         "url": url,
         "path": settings.path,
         "topic": topic,
@@ -71,7 +75,6 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
         "hears": hears,
         "presence": settings.presence,
         "module": own.get(".js"),
-        "style": style,
         "prefix": prefix,
     }
     text = {
@@ -82,6 +85,7 @@ def answer(channel: Channel, url: str, prefix: str, topic: str) -> web.Response:
         "facts": json.dumps(facts),
     }
     told = {key: html.escape(str(value)) for key, value in text.items()}
+    style = own.get(".css")
     told["style"] = f'<link rel="stylesheet" href="{html.escape(style)}">' if style else ""
     policy = {"Content-Security-Policy": POLICY}
     return web.Response(text=_template().substitute(told), content_type="text/html", headers=policy)

@@ -45,7 +45,7 @@ export async function ask() {
   }
 }
 
-const since = (client) => duration(Math.max(0, (server.time() ?? Date.now() / 1000) - client.since));
+const since = (time) => duration(Math.max(0, (server.time() ?? Date.now() / 1000) - time));
 
 function showClients({ total: all, clients }) {
   const rows = clients.map((client) => [
@@ -55,7 +55,7 @@ function showClients({ total: all, clients }) {
     client.topic,
     TRANSPORTS[client.transport] ?? client.transport,
     { text: client.remote ?? NOTHING, mark: "code" },
-    since(client),
+    since(client.started),
     number(client.behind),
     { text: client.state, mark: client.state === "lagging" ? "warn" : "" },
   ]);
@@ -104,7 +104,7 @@ const FIELDS = {
   transport: "Transport",
   subprotocol: "Subprotocol",
   remote: "Address",
-  since: "Connected",
+  started: "Connected",
   state: "State",
   position: "Position",
   behind: "Behind",
@@ -113,7 +113,7 @@ const FIELDS = {
 };
 const SAID = {
   transport: (name) => TRANSPORTS[name] ?? name,
-  since: (time) => `${new Date(time * 1000).toLocaleString()}, for ${since({ since: time })}`,
+  started: (time) => `${new Date(time * 1000).toLocaleString()}, for ${since(time)}`,
   behind: (number) => plural(number, "message"),
   unsent_bytes: bytes,
 };

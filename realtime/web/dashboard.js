@@ -67,8 +67,8 @@ const plots = [
     format: seconds,
     log: 0.001,
     series: [
-      { name: "p99", value: ({ delivery_lag }) => delivery_lag?.p99 },
-      { name: "p50", value: ({ delivery_lag }) => delivery_lag?.p50 },
+      { name: "p99", value: ({ delivery_lag_seconds }) => delivery_lag_seconds?.p99 },
+      { name: "p50", value: ({ delivery_lag_seconds }) => delivery_lag_seconds?.p50 },
     ],
   },
   {
@@ -76,8 +76,8 @@ const plots = [
     format: seconds,
     log: 0.001,
     series: [
-      { name: "longest", value: ({ loop_lag }) => loop_lag?.max },
-      { name: "p50", value: ({ loop_lag }) => loop_lag?.p50 },
+      { name: "longest", value: ({ loop_lag_seconds }) => loop_lag_seconds?.max },
+      { name: "p50", value: ({ loop_lag_seconds }) => loop_lag_seconds?.p50 },
     ],
   },
   { title: "Lagging", whole: true, least: 4, series: [{ name: "clients", value: ({ lagging }) => lagging }] },
@@ -96,7 +96,7 @@ const plots = [
   return new Plot(element, { span: SPAN, onpoint, ...options });
 });
 
-const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag, p99", "Loop lag, p99"]
+const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag, p99", "Loop lag, longest"]
   .concat(["CPU", "Memory", "Lagging", "Server"])
   .map((label) => {
     const [tile, value, more] = [make("div", "tile"), make("dd", "value", NOTHING), make("dd", "more")];
@@ -106,7 +106,7 @@ const tiles = ["Clients", "Messages in", "Published", "Delivered", "Delivery lag
   });
 
 function showTiles({ now, process, bus, channels, started, time, ready, reasons, version }) {
-  const { clients, delivery_lag: lag, loop_lag: loop } = now;
+  const { clients, delivery_lag_seconds: lag, loop_lag_seconds: loop } = now;
   const shares = [`${count(clients.websocket)} WS`, `${count(clients.sse)} SSE`, `${count(clients.ndjson)} NDJSON`];
   const split = shares.map((text) => text.replaceAll(" ", "\u00a0")); // to be broken between them
   const rows = [
@@ -115,9 +115,9 @@ function showTiles({ now, process, bus, channels, started, time, ready, reasons,
     [rate(now.published), `${count(total(channels, "published"))} since the start`],
     [rate(now.delivered), `${bytes(now.written_bytes)}/s written`],
     [seconds(lag?.p99), `p50 ${seconds(lag?.p50)}`],
-    [seconds(loop?.p99), `longest ${seconds(loop?.max)}`],
+    [seconds(loop?.max), `p50 ${seconds(loop?.p50)}`],
     [share(now.cpu), `${(process.cpu_seconds < 10 ? seconds : duration)(process.cpu_seconds)} in all`],
-    [bytes(now.memory_bytes), `${bytes(bus.bytes)} in ${plural(bus.topics, "topic")}`],
+    [bytes(now.memory_bytes), `${bytes(bus.kept_bytes)} in ${plural(bus.topics, "topic")}`],
     [count(now.lagging), `of ${plural(sum(clients), "client")}`, now.lagging > 0 && "warn"],
     [ready ? "Ready" : "Not ready", `up ${duration(time - started)}`, ready ? "good" : "bad"],
   ];
@@ -142,14 +142,14 @@ function persecond(name, key) {
 
 function showZeros({ bus, connections: ends, process }) {
   const ended = Object.entries(ends.ended ?? {}).filter(([code]) => !CALM.includes(code));
-  const longest = process.loop_held ? `, ${seconds(process.loop_held_longest_seconds)} at most` : "";
+  const longest = process.loop_holds ? `, ${seconds(process.loop_longest_hold_seconds)} at most` : "";
   const rows = [
     ["readers lapped", bus.laps],
     ["messages missed", bus.missed],
     ["overruns", bus.overruns],
     ["shed for want of memory", bus.shed_bytes, bytes],
     ["refused by the bus", bus.refused],
-    [`loop held${longest}`, process.loop_held],
+    [`loop held${longest}`, process.loop_holds],
     ...Object.entries(ends.refused ?? {}).map(([limit, number]) => [`refused by ${limit}`, number]),
     ...ended.map(([code, number]) => [`ended with ${code}: ${CODES[code] ?? "a code of a channel"}`, number]),
   ];
@@ -190,7 +190,7 @@ function showChannels({ channels, now }) {
 }
 
 function showTopics(topics, { bus }) {
-  const rows = topics.map(({ topic, clients, id, kept, bytes: size, lagging: slow }) => [
+  const rows = topics.map(({ topic, clients, id, kept, kept_bytes: size, lagging: slow }) => [
     topic,
     topic,
     number(clients),

@@ -65,7 +65,7 @@ async def test_with_the_url_alone(home: Home) -> None:
 
         metrics = await fetched(home, f"http://{address}/-/metrics")
         assert sample(metrics, "realtime_clients", channel="lobby", transport="websocket") == 2
-        assert sample(metrics, "realtime_received_messages_total", channel="lobby") == COUNT + 1
+        assert sample(metrics, "realtime_messages_received_total", channel="lobby") == COUNT + 1
 
         await page.goto(f"http://{address}/")
         await page.get_by_role("link", name="Dashboard").first.click()
