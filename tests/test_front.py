@@ -163,7 +163,7 @@ async def test_channel_takes_the_front_page(serve: Serve) -> None:
     """A browser that asks for ``/`` gets the page of the channel that has it."""
     async with serve("channels: {lobby: {plugin: chat, path: /}}") as serving:
         _, body = await ask(serving.port, "/", PAGE)
-    assert ("data-facts" in body, "Where to start" in body) == (True, False)
+    assert ("data-facts" in body, "From a terminal" in body) == (True, False)
 
 
 async def test_query_is_not_repeated(serve: Serve) -> None:

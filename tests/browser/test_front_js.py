@@ -78,8 +78,8 @@ async def test_without_javascript(serve: Serve, browser: Browser) -> None:
         page = await context.new_page()
         await page.goto(serving.http("/"))
         assert await page.get_by_role("heading", level=3).all_inner_texts() == [
-            *("lobby", "rooms", "topics"),
             *("Watch", "Take part", "Publish"),
+            *("lobby", "rooms", "topics"),
         ]
         assert not await page.get_by_role("textbox").count()
         assert await page.locator("noscript p:visible").count() == 2
