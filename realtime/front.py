@@ -114,7 +114,7 @@ def _start(channels: list[Channel], site: str) -> Iterable[str]:
         for channel in [one for one in [*whole, *some] if transport in one.transports][:1]:
             path = channel.settings.path.replace("...}", "}").translate({ord("{"): None, ord("}"): None})
             scheme = site.replace("http", "ws", 1) if transport == "websocket" else site
-            text = command.format(shlex.quote(scheme + path))
+            text = html.escape(command.format(shlex.quote(scheme + path)))
             if who and channel.settings.presence != "off":
-                text += f" --name {who}"
-            yield f"<li><h3>{title}</h3><pre><code>{html.escape(text)}</code></pre></li>"
+                text += f" <span>--name {who}</span>"  # which is not to be broken
+            yield f"<li><h3>{title}</h3><pre><code>{text}</code></pre></li>"

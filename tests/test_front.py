@@ -46,7 +46,8 @@ PAGE = [("Accept", "text/html")]
 
 def commands(body: str) -> list[str]:
     """The commands that the page shows."""
-    return [unescape(text) for text in re.findall(r"<li><h3>[^<]*</h3><pre><code>(.*?)</code>", body)]
+    found = re.findall(r"<li><h3>[^<]*</h3><pre><code>(.*?)</code>", body)
+    return [unescape(re.sub("</?span>", "", text)) for text in found]
 
 
 @pytest.mark.parametrize("path", ["/", "/-/dashboard"])

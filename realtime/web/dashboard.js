@@ -218,7 +218,7 @@ function showWarnings(warnings) {
     const when = make("time", "", clock(time));
     item.dataset.key = key;
     when.dateTime = new Date(time * 1000).toISOString();
-    item.append(when, make("b", "", level), make("code", "", ...dotted(logger)), make("p", "", message));
+    item.append(when, make("b", "", level), make("code", "", ...dotted(logger.replace(/^realtime\./, ""))), make("p", "", message));
     return item;
   });
   for (const item of [...list.children]) if (!nodes.includes(item)) item.remove();

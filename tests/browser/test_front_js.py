@@ -88,6 +88,18 @@ async def test_without_javascript(serve: Serve, browser: Browser) -> None:
     await context.close()
 
 
+async def test_edges(serve: Serve, browser: Browser) -> None:
+    """The wordmark, and what is below it, begin at the same place on every page."""
+    async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        edges = []
+        for path in ("/", "/chat", "/topics/tea", "/-/dashboard"):
+            await page.goto(serving.http(path))
+            for found in (page.locator(".wordmark"), page.locator(".page > :visible").first):
+                edges.append((await found.bounding_box() or {})["x"])
+        assert edges == [32] * 8
+
+
 async def test_phone(serve: Serve, browser: Browser) -> None:
     """On a phone nothing is wider than the screen."""
     async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
