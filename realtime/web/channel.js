@@ -239,20 +239,15 @@ function draw() {
   rows.querySelector(".empty")?.remove();
   rows.append(...fresh.splice(0));
   while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
-  if (following) rows.scrollTop = rows.scrollHeight;
+  end();
 }
 
-// Who reads the end goes on doing so, also when rows get higher in a narrower window.
+// Its end stays in view, unless somebody has scrolled up: when rows come, and when the window changes its width.
 let following = true;
+const end = () => following && (rows.scrollTop = rows.scrollHeight);
 rows.onscroll = () => (following = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40);
-new ResizeObserver(() => following && (rows.scrollTop = rows.scrollHeight)).observe(rows);
-
-wire.ontoggle = () => (rows.scrollTop = rows.scrollHeight);
-
-// Its end stays in view when the rows become higher, or it less.
-let following = true;
-rows.onscroll = () => (following = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40);
-new ResizeObserver(() => following && (rows.scrollTop = rows.scrollHeight)).observe(rows);
+new ResizeObserver(end).observe(rows);
+wire.ontoggle = end;
 
 /** Where a message stands, and the way to go on from there. */
 function place(row, id) {

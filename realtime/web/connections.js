@@ -67,7 +67,6 @@ function showClients({ total: all, clients }) {
   by("no-clients").hidden = rows.length > 0;
   put(by("more"), `Show ${Math.min(PAGE, all - rows.length)} more`);
   by("more").hidden = rows.length >= all || limit >= MOST;
-  put(by("more"), `Show ${Math.min(PAGE, all - rows.length)} more`);
 }
 
 let typing;

@@ -241,6 +241,50 @@ async def test_wire_is_read_at_its_end(serve: Serve, browser: Browser) -> None:
         await expect(page.locator(".frame.host").first).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("touch", [True, False])
+async def test_resume_can_be_seen(serve: Serve, browser: Browser, touch: bool) -> None:
+    """Where there is no pointer to show it with, the way to resume is seen; else when it has the focus."""
+    async with (
+        serve(CONFIG, FILES) as serving,
+        chromium.tab(browser, serving.http("/room"), has_touch=touch, is_mobile=touch) as page,
+    ):
+        await live(page)
+        await serving.server.channels["room"].publish("room", "hi")
+        resume = button(page, "Resume from here")
+        opacity = "one => getComputedStyle(one).opacity"
+        assert await resume.evaluate(opacity) == ("1" if touch else "0")
+        await resume.focus()
+        assert await resume.evaluate(opacity) == "1"
+
+
+@pytest.mark.parametrize(
+    ("media", "is_so"),
+    [
+        ({"media": "print", "color_scheme": "dark"}, "color(body) === 'rgb(22, 26, 34)' && whole(rows)"),
+        ({"forced_colors": "active"}, "border(tabs[0]) !== border(tabs[1]) && color(tabs[0]) !== ''"),
+        ({"reduced_motion": "reduce"}, "!document.getAnimations().length"),
+    ],
+)
+async def test_media(serve: Serve, browser: Browser, media: dict[str, str], is_so: str) -> None:
+    """On paper it is dark and whole; with a reader's own colours the chosen tab is seen; all is still."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        for number in range(40):
+            await serving.server.channels["room"].publish("room", f"number {number}")
+        await page.locator(".frame", has_text="number 39").wait_for()
+        await page.emulate_media(**media)  # type: ignore[arg-type]
+        assert await page.evaluate(
+            f"""() => {{
+                const {{ body }} = document, rows = document.getElementById("rows");
+                const tabs = document.querySelectorAll("[role=tab]");
+                const color = (one) => getComputedStyle(one).color;
+                const border = (one) => getComputedStyle(one).borderBottomColor;
+                const whole = (one) => one.scrollHeight <= one.clientHeight + 1;
+                return {is_so};
+            }}"""
+        )
+
+
 async def test_resume_from_here(serve: Serve, browser: Browser) -> None:
     """From a position on all comes again, and it is said how that was met."""
     async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:

@@ -96,7 +96,7 @@ async def test_edges(serve: Serve, browser: Browser) -> None:
         for path in ("/", "/chat", "/topics/tea", "/-/dashboard"):
             await page.goto(serving.http(path))
             for found in (page.locator(".wordmark"), page.locator(".page > :visible").first):
-                edges.append((await found.bounding_box() or {})["x"])
+                edges.append(await found.evaluate("one => one.getBoundingClientRect().x"))
         assert edges == [32] * 8
 
 
