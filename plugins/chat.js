@@ -368,9 +368,8 @@ class Outbox {
   #going = false;
   connection = null;
 
-  constructor(log, refused) {
+  constructor(log) {
     this.log = log;
-    this.refused = refused;
     for (const item of memory.unsent()) {
       this.#fail(this.#show(item), "The page was left before it was known to be sent");
     }
@@ -458,7 +457,6 @@ class Outbox {
       } catch (error) {
         if (!this.#shown.has(item) && error.name === "Unconfirmed") continue; // it has come, the answer has not
         this.#fail(item, this.#why(error));
-        this.refused(error);
       }
     }
     this.#going = false;
@@ -483,7 +481,6 @@ export default function chat(page) {
   let seen = null; // the place of the last message that was shown
   let me = null;
   let wanted = ""; // the name that is being asked for
-  let token;
   let failure = null; // why the last attempt to join failed
   let stood = false; // whether this connection has been there before
   let away = null; // since when, while it is cut
@@ -497,9 +494,7 @@ export default function chat(page) {
 
   const log = new Log();
   const roster = new Roster((name) => whisper(name));
-  const outbox = new Outbox(log, ({ status, reason }) => {
-    if (status === 401 || status === 403) offer(reason);
-  });
+  const outbox = new Outbox(log);
 
   const self = make("span", { className: "chat-self", hidden: true });
   const leave = make("button", { type: "button", className: "chat-quiet", hidden: true }, "Leave");
@@ -517,17 +512,6 @@ export default function chat(page) {
     make("label", { htmlFor: "chat-name" }, "Your name"),
     make("div", { className: "chat-row" }, name, enter),
     wrong,
-  );
-
-  const secret = make("input", { id: "chat-token", type: "password", autocomplete: "off", required: true });
-  const denial = make("p", { className: "chat-wrong", role: "alert" });
-  const pass = make(
-    "form",
-    { className: "chat-join chat-pass", hidden: true },
-    denial,
-    make("label", { htmlFor: "chat-token" }, "Token"),
-    make("div", { className: "chat-row" }, secret, make("button", { className: "primary" }, "Use it")),
-    make("p", { className: "chat-hint" }, "Whoever runs this server gives you one; it says who you are and what you may do."),
   );
 
   const text = make("textarea", { rows: 1, "aria-label": "Message", dir: "auto", enterKeyHint: "send" });
@@ -549,7 +533,7 @@ export default function chat(page) {
       { className: "chat", "aria-label": room },
       bar,
       make("div", { className: "chat-main" }, log.element, roster.element),
-      make("div", { className: "chat-foot" }, pass, join, compose),
+      make("div", { className: "chat-foot" }, join, compose),
     ),
   );
 
@@ -557,7 +541,7 @@ export default function chat(page) {
   function draw() {
     const focused = join.contains(document.activeElement);
     compose.hidden = self.hidden = me === null;
-    leave.hidden = me === null || !wanted || Boolean(token); // who has an identity is always in
+    leave.hidden = me === null || !wanted; // who has an identity is in without a name
     join.hidden = me !== null || barred;
     self.title = me === null ? "" : `You are ${me}`;
     self.replaceChildren(...(me === null ? [] : [avatar(me), named(me)]));
@@ -568,13 +552,6 @@ export default function chat(page) {
     roster.draw(me);
     grow();
     if (focused && me !== null) text.focus();
-  }
-
-  /** Ask for a token, for this reason. */
-  function offer(reason) {
-    pass.hidden = false;
-    denial.textContent = sentence(reason || "you may not do this");
-    secret.focus();
   }
 
   function whisper(name) {
@@ -601,7 +578,7 @@ export default function chat(page) {
     const before = connection;
     connection = null; // what the old one still says is no matter
     const transport = asName ? "auto" : "sse";
-    attach(page.connect({ transport, since: position, ...(asName && { name: asName }), ...(token && { token }) }), before);
+    attach(page.connect({ transport, since: position, ...(asName && { name: asName }) }), before);
   }
 
   function attach(one) {
@@ -654,7 +631,6 @@ export default function chat(page) {
     if (me === asName) return;
     me = asName;
     failure = null;
-    pass.hidden = true;
     if (wanted) memory.set("name", (wanted = me));
     draw();
   }
@@ -743,7 +719,9 @@ export default function chat(page) {
     const why = reason || `The connection ended with ${status ?? code}`;
     const denied = [401, 403, 4401].includes(status ?? code);
     if (wanted && was === null && !denied) refuse(why);
-    else if (denied && was === null) {
+    else if (denied) {
+      // The page asks for a token then.
+      me = null;
       barred = true;
       log.empty.textContent = "This room is not open to everybody.";
       log.empty.hidden = log.lines.childElementCount > 0;
@@ -756,7 +734,6 @@ export default function chat(page) {
       log.scroller.setAttribute("aria-busy", "false");
       draw();
     }
-    if (denied) offer(why);
   }
 
   function refuse(reason) {
@@ -777,16 +754,6 @@ export default function chat(page) {
     if (!asked) return;
     failure = null;
     connect(asked);
-    draw();
-  });
-
-  pass.addEventListener("submit", (event) => {
-    event.preventDefault();
-    token = secret.value.trim();
-    secret.value = "";
-    pass.hidden = true;
-    failure = null;
-    connect(me ?? wanted);
     draw();
   });
 

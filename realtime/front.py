@@ -55,7 +55,7 @@ async def _front(assembly: Assembly, template: Template, request: web.Request) -
     if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         lines = [f"{name}: {channel.url_on(site)}" for name, channel in channels.items()]
         return web.Response(text="\n".join(["Realtime serves these channels:", "", *lines, ""]))
-    cards = "\n".join(_card(channel, prefix) for channel in channels.values())
+    cards = "\n".join(_card(channel, prefix, first=not at) for at, channel in enumerate(channels.values()))
     text = template.substitute(
         prefix=html.escape(prefix),
         channels=f'<ul class="cards">\n{cards}\n</ul>' if cards else _EMPTY,
@@ -64,20 +64,24 @@ async def _front(assembly: Assembly, template: Template, request: web.Request) -
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
-def _card(channel: Channel, prefix: str) -> str:
-    """A channel as an item of a list; a path with variables has a form, which the script makes work."""
+def _card(channel: Channel, prefix: str, *, first: bool) -> str:
+    """A channel as an item of a list; a path with variables has a form, which the script makes work.
+
+    The ``first`` one is where to begin.
+    """
     path, name = channel.settings.path, html.escape(channel.name)
     where, shown = html.escape(prefix + path), html.escape(path)
     about = html.escape(description(type(channel)))
     kinds = [html.escape(_CHIPS.get(one, one)) for one in channel.transports]
     chips = "".join(f'<li class="tag">{kind}</li>' for kind in kinds)
+    button = "button primary" if first else "button"
     title = f'<a href="{where}">{name}</a>'
-    go = f'<a class="button primary" href="{where}" aria-label="Open {name}">Open</a>'
+    go = f'<a class="{button}" href="{where}" aria-label="Open {name}">Open</a>'
     if names := variables(path):
         title = name
         go = (
             f'<form data-path="{where}" hidden>{"".join(_field(one, path) for one in names)}'
-            f'<button class="primary" aria-label="Open {name}">Open</button></form>'
+            f'<button class="{button}" aria-label="Open {name}">Open</button></form>'
             "<noscript><p>Put a value in place of each name in braces.</p></noscript>"
         )
     return (
@@ -89,9 +93,11 @@ def _card(channel: Channel, prefix: str) -> str:
 def _field(name: str, path: str) -> str:
     rest = f"{{{name}...}}" in path
     pattern, hint = (_REST, "segments, with / between them") if rest else (_SEGMENT, "no / in it")
+    example = f"any {name}, or a/b" if rest else f"any {name}"
     return (
         f'<label>{name} <input name="{name}" required maxlength="255" pattern="{html.escape(pattern)}" '
-        f'title="{hint}" autocomplete="off" autocapitalize="none" spellcheck="false"></label>'
+        f'title="{hint}" placeholder="{example}" autocomplete="off" autocapitalize="none" '
+        'spellcheck="false"></label>'
     )
 
 
@@ -107,7 +113,7 @@ def _start(channels: list[Channel], site: str) -> Iterable[str]:
         for channel in [one for one in [*whole, *some] if transport in one.transports][:1]:
             path = channel.settings.path.replace("...}", "}").translate({ord("{"): None, ord("}"): None})
             scheme = site.replace("http", "ws", 1) if transport == "websocket" else site
-            text = command.format(shlex.quote(scheme + path))
+            text = html.escape(command.format(shlex.quote(scheme + path)))
             if who and channel.settings.presence != "off":
-                text += f" --name {who}"
-            yield f"<li><h3>{title}</h3><pre><code>{html.escape(text)}</code></pre></li>"
+                text += f" <span>--name {who}</span>"  # which is not to be broken
+            yield f"<li><h3>{title}</h3><pre><code>{text}</code></pre></li>"

@@ -3,7 +3,7 @@
  * goes over the wire, and how the channel is used from elsewhere. What people do on the page is the
  * channel's own module, or tester.js. Either is `export default function (page)`, called once.
  */
-import { make, written } from "./dom.js";
+import { keep, make, token as kept, written } from "./dom.js";
 import { backoff, connect } from "./realtime.js";
 import { show } from "./uses.js";
 
@@ -13,11 +13,13 @@ const AWAY = 10_000;
 const ROWS = 300;
 const LONGEST = 500;
 
-const [state, root, wire, rows, recover, cut, back, outcome, notice] = [
-  "state", "root", "wire", "rows", "recover", "cut", "back", "outcome", "notice",
+const [state, root, wire, rows, recover, cut, back, outcome, notice, gate, denial, secret] = [
+  "state", "root", "wire", "rows", "recover", "cut", "back", "outcome", "notice", "gate", "denial", "token",
 ].map((id) => document.getElementById(id));
 const facts = JSON.parse(document.body.dataset.facts);
 const serves = (transport) => facts.transports.includes(transport);
+/** What this tab was given; a token in the URL is meant for this page, and goes before. */
+const token = new URL(location.href).searchParams.has("token") ? undefined : kept();
 
 // The page
 
@@ -43,6 +45,7 @@ const page = {
         away = undefined;
         return wait;
       },
+      ...(token && { token }),
       ...options,
     });
     page.connection = connection;
@@ -58,12 +61,13 @@ const page = {
       if (value) url.searchParams.set(key, value);
     }
     const row = log("out", `POST ${event}`, data);
-    const headers = { "Content-Type": "application/json" };
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
     const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(data) });
     const text = await response.text();
     if (!response.ok) {
       const wrong = text.trim() || response.statusText;
       log("lost", "refused", `${response.status} ${wrong}`);
+      offer(response.status, wrong);
       throw new Error(wrong);
     }
     const { id = null, messages = [] } = JSON.parse(text);
@@ -134,6 +138,7 @@ function follow(connection) {
     if (!now()) return;
     tell("closed", `Closed: ${detail.reason || detail.message}`);
     log("lost", "closed", detail.message);
+    offer(detail.status ?? detail.code, detail.reason);
   });
   const send = connection.send.bind(connection);
   connection.send = async (data, options) => {
@@ -144,10 +149,31 @@ function follow(connection) {
       return id;
     } catch (error) {
       log("lost", "not sent", error.message);
+      offer(error.status, error.reason);
       throw error;
     }
   };
 }
+
+/** Whom the server refuses may have a token for it. */
+function offer(status, why) {
+  if (![401, 403, 4401].includes(status)) return;
+  if (status !== 403 && token) keep(""); // it is no good anywhere
+  denial.textContent = why;
+  if (!gate.hidden) return;
+  gate.hidden = false;
+  secret.focus();
+}
+
+// The page begins anew, as who has it.
+gate.onsubmit = (submitted) => {
+  submitted.preventDefault();
+  keep(secret.value.trim());
+  const url = new URL(location.href);
+  url.searchParams.delete("token");
+  history.replaceState(null, "", url);
+  location.reload();
+};
 
 /** The countdown to coming back. */
 function count() {
@@ -213,15 +239,15 @@ function draw() {
   rows.querySelector(".empty")?.remove();
   rows.append(...fresh.splice(0));
   while (rows.childElementCount > ROWS) rows.firstElementChild.remove();
-  if (following) rows.scrollTop = rows.scrollHeight;
+  end();
 }
 
-// Who reads the end goes on doing so, also when rows get higher in a narrower window.
+// Its end stays in view, unless somebody has scrolled up: when rows come, and when the window changes its width.
 let following = true;
+const end = () => following && (rows.scrollTop = rows.scrollHeight);
 rows.onscroll = () => (following = rows.scrollTop + rows.clientHeight >= rows.scrollHeight - 40);
-new ResizeObserver(() => following && (rows.scrollTop = rows.scrollHeight)).observe(rows);
-
-wire.ontoggle = () => (rows.scrollTop = rows.scrollHeight);
+new ResizeObserver(end).observe(rows);
+wire.ontoggle = end;
 
 /** Where a message stands, and the way to go on from there. */
 function place(row, id) {

@@ -57,7 +57,7 @@ function showClients({ total: all, clients }) {
     { text: client.remote ?? NOTHING, mark: "code" },
     since(client.started),
     number(client.behind),
-    { text: client.state, mark: client.state === "lagging" ? "warn" : "" },
+    { text: client.state, mark: ["behind", "lagging"].includes(client.state) ? "warn" : "" },
   ]);
   fill(by("clients"), rows);
   by("clients").closest(".scroll").hidden = !rows.length;
@@ -96,8 +96,6 @@ export function of(name) {
 const detail = by("detail");
 let chosen; // as it was last told
 const FIELDS = {
-  id: "Client",
-  name: "Name",
   identity: "Identity",
   channel: "Channel",
   topic: "Topic",
@@ -130,8 +128,8 @@ async function look() {
 
 function showDetail(client) {
   chosen = client;
-  put(by("detail-title"), client.name ? `${client.name} (${client.id})` : client.id);
-  const { kick, ...rest } = client;
+  const { kick, id, name, ...rest } = client;
+  put(by("detail-title"), name ? `${name} (${id})` : id);
   const keys = [...Object.keys(FIELDS), ...Object.keys(rest).filter((key) => !(key in FIELDS))];
   const list = by("fields");
   keys.forEach((key, index) => {

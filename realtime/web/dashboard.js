@@ -1,6 +1,6 @@
 // The dashboard: the numbers of /-/stats, as they come.
 import * as connections from "./connections.js";
-import { make } from "./dom.js";
+import { keep, make, token as kept } from "./dom.js";
 import { bytes, clock, count, duration, NOTHING, Plot, seconds, share } from "./plot.js";
 import { connect, RealtimeError } from "./realtime.js";
 import { by, exact, fill, number, plural, put, TRANSPORTS } from "./table.js";
@@ -9,7 +9,6 @@ import { by, exact, fill, number, plural, put, TRANSPORTS } from "./table.js";
 const SPAN = 300;
 /** After so many milliseconds without a word the numbers are told to be old. */
 const STALE = 3500;
-const TOKEN = "realtime-token";
 /** What connections end with in the course of things. */
 const CALM = ["1000", "1001", "1005", "1006", "1012"];
 const CODES = {
@@ -30,7 +29,7 @@ const CODES = {
 const rate = (value) => (Number.isFinite(value) ? `${count(value)}/s` : NOTHING);
 const sum = (numbers) => Object.values(numbers ?? {}).reduce((all, one) => all + one, 0);
 
-let token = sessionStorage.getItem(TOKEN) ?? undefined;
+let token = kept();
 let samples = [];
 let stats; // the last ones, …
 let before; // … and those before them, for what is told as a sum
@@ -219,7 +218,7 @@ function showWarnings(warnings) {
     const when = make("time", "", clock(time));
     item.dataset.key = key;
     when.dateTime = new Date(time * 1000).toISOString();
-    item.append(when, make("b", "", level), make("code", "", ...dotted(logger)), make("p", "", message));
+    item.append(when, make("b", "", level), make("code", "", ...dotted(logger.replace(/^realtime\./, ""))), make("p", "", message));
     return item;
   });
   for (const item of [...list.children]) if (!nodes.includes(item)) item.remove();
@@ -287,7 +286,7 @@ function refuse(error) {
   tell("", "ready");
   by("old").hidden = true;
   put(by("said"), refused ? `This token does not do: ${error.reason}` : `The server says: ${error.reason}`);
-  sessionStorage.removeItem(TOKEN);
+  keep("");
   by("token").value = "";
   by("token").focus();
 }
@@ -295,7 +294,7 @@ function refuse(error) {
 by("gate").addEventListener("submit", (event) => {
   event.preventDefault();
   token = by("token").value.trim();
-  sessionStorage.setItem(TOKEN, token);
+  keep(token);
   pill("Connecting", "busy");
   listen();
 });

@@ -45,7 +45,11 @@ export const seconds = real((value) => {
   if (value === 0) return "0 ms";
   return value < 0.00001 ? "< 0.01 ms" : `${value < 0.001 ? (value * 1000).toFixed(2) : digits(value * 1000)} ms`;
 });
-export const share = real((value) => `${(value * 100).toFixed(value < 0.1 ? 1 : 0)} %`);
+export const share = real((value) => {
+  if (value > 0 && value < 0.00001) return "< 0.001 %";
+  // Two digits that count, of what is less than a thousandth.
+  return `${value < 0.001 ? Number((value * 100).toPrecision(2)) : (value * 100).toFixed(value < 0.1 ? 1 : 0)} %`;
+});
 /** How long something has lasted, in seconds: `3 d 4 h`. */
 export const duration = real((value) => {
   const [s, m, h, d] = [value % 60, (value / 60) % 60, (value / 3600) % 24, value / 86400].map(Math.floor);
@@ -116,6 +120,7 @@ export class Plot {
   #span = LEAST;
   #at = null; // the time that is looked at
   #width = 0;
+  #height; // of the options, or of a sheet
   #parts;
   #values;
   #when;
@@ -158,6 +163,7 @@ export class Plot {
     parts.svg.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(([{ contentRect }]) => {
       this.#width = Math.floor(contentRect.width);
+      this.#height = parts.svg.getBoundingClientRect().height;
       this.#paint();
     }).observe(element);
   }
@@ -219,7 +225,8 @@ export class Plot {
   }
 
   #paint() {
-    const { series, stacked, log, height, format } = this.#options;
+    const { series, stacked, log, format } = this.#options;
+    const height = this.#height;
     const { svg, grid, shapes, lines } = this.#parts;
     if (this.#width <= 0 || !this.#now) return;
     const shown = this.#samples.filter(({ time }) => time > this.#now - this.#span - GAP);
@@ -259,7 +266,7 @@ export class Plot {
   }
 
   #axes(axis, y, more) {
-    const { height, format } = this.#options;
+    const [height, { format }] = [this.#height, this.#options];
     const nodes = axis.flatMap((value, index) => {
       const below = more && !index ? "≤ " : ""; // what is less is drawn there, too
       const at = Math.round(y(value)) + 0.5; // on the pixel: crisp
@@ -280,14 +287,14 @@ export class Plot {
   }
 
   #cross() {
-    const { series, format, height } = this.#options;
+    const { series, format } = this.#options;
     const { cross, points, y } = this.#parts;
     const sample = this.#at === null ? this.#samples.at(-1) : this.#near(this.#at);
     series.forEach(({ value }, index) => (this.#values[index].textContent = format(sample && value(sample))));
     this.#when.textContent = this.#at === null ? "" : clock(this.#at);
     if (this.#at === null || !points) return cross.replaceChildren();
     const x = Math.max(LEFT, this.#x(this.#at));
-    const nodes = [draw("line", { x1: x, x2: x, y1: TOP, y2: height - BOTTOM })];
+    const nodes = [draw("line", { x1: x, x2: x, y1: TOP, y2: this.#height - BOTTOM })];
     points.forEach((row, index) => {
       const [, value] = row.find(([time]) => time === sample?.time) ?? [];
       if (Number.isFinite(value)) {

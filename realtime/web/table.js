@@ -37,7 +37,9 @@ export function fill(body, rows) {
       }
       if (node.className !== mark) node.className = mark;
       put(node.lastChild, text);
-      if (bar !== undefined) node.firstChild.style.setProperty("--share", Math.min(1, bar));
+      if (bar === undefined) return;
+      node.firstChild.style.setProperty("--share", Math.min(1, bar));
+      node.firstChild.classList.toggle("none", bar < 0.005); // there is nothing of it to be seen
     });
   });
 }

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve
+from tokenmaker import AUTH, token
 from wire import ask, soon
 
 import realtime
@@ -203,7 +205,7 @@ async def test_wire(serve: Serve, browser: Browser) -> None:
         row = page.locator(".frame.in")
         await row.wait_for()
         assert await row.locator(".event").inner_text() == "score"
-        assert await row.locator(".data").inner_text() == '{"a":"<b>"}'
+        assert await row.locator(".data").inner_text() == '{"a": "<b>"}'
         assert await row.locator(".id").inner_text() == str(position)
         assert await page.locator(".frame.host .event").inner_text() == "realtime:welcome"
 
@@ -237,6 +239,50 @@ async def test_wire_is_read_at_its_end(serve: Serve, browser: Browser) -> None:
         await channel.publish("room", "one more")
         await page.locator(".frame", has_text="one more").wait_for()
         await expect(page.locator(".frame.host").first).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("touch", [True, False])
+async def test_resume_can_be_seen(serve: Serve, browser: Browser, touch: bool) -> None:
+    """Where there is no pointer to show it with, the way to resume is seen; else when it has the focus."""
+    async with (
+        serve(CONFIG, FILES) as serving,
+        chromium.tab(browser, serving.http("/room"), has_touch=touch, is_mobile=touch) as page,
+    ):
+        await live(page)
+        await serving.server.channels["room"].publish("room", "hi")
+        resume = button(page, "Resume from here")
+        opacity = "one => getComputedStyle(one).opacity"
+        assert await resume.evaluate(opacity) == ("1" if touch else "0")
+        await resume.focus()
+        assert await resume.evaluate(opacity) == "1"
+
+
+@pytest.mark.parametrize(
+    ("media", "is_so"),
+    [
+        ({"media": "print", "color_scheme": "dark"}, "color(body) === 'rgb(22, 26, 34)' && whole(rows)"),
+        ({"forced_colors": "active"}, "border(tabs[0]) !== border(tabs[1]) && color(tabs[0]) !== ''"),
+        ({"reduced_motion": "reduce"}, "!document.getAnimations().length"),
+    ],
+)
+async def test_media(serve: Serve, browser: Browser, media: dict[str, str], is_so: str) -> None:
+    """On paper it is dark and whole; with a reader's own colours the chosen tab is seen; all is still."""
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        for number in range(40):
+            await serving.server.channels["room"].publish("room", f"number {number}")
+        await page.locator(".frame", has_text="number 39").wait_for()
+        await page.emulate_media(**media)  # type: ignore[arg-type]
+        assert await page.evaluate(
+            f"""() => {{
+                const {{ body }} = document, rows = document.getElementById("rows");
+                const tabs = document.querySelectorAll("[role=tab]");
+                const color = (one) => getComputedStyle(one).color;
+                const border = (one) => getComputedStyle(one).borderBottomColor;
+                const whole = (one) => one.scrollHeight <= one.clientHeight + 1;
+                return {is_so};
+            }}"""
+        )
 
 
 async def test_resume_from_here(serve: Serve, browser: Browser) -> None:
@@ -281,6 +327,89 @@ async def test_module_that_connects_again(serve: Serve, browser: Browser) -> Non
         await live(page)
         await page.get_by_text("What goes over the wire").click()
         assert await page.locator(".frame .event").all_inner_texts() == ["realtime:welcome"]
+
+
+# With a token
+
+LOCKED = f"""
+    server: {{listen: ["127.0.0.1:0"]}}
+    {AUTH}
+    plugins: [kinds]
+    channels:
+      room: {{plugin: room, path: /room, allow: {{subscribe: authenticated, publish: authenticated}}}}
+      said: {{plugin: room, path: /said, allow: {{publish: authenticated}}}}
+"""
+
+
+async def give(page: Page, secret: str) -> None:
+    """Fill a token in where the page asks for one; it begins anew."""
+    await page.get_by_label("Token").fill(secret)
+    async with page.expect_event("domcontentloaded"):
+        await button(page, "Use it").click()
+
+
+async def test_token_is_asked_for(serve: Serve, browser: Browser) -> None:
+    """Who is refused is asked for a token; a wrong one is told, a right one lets in, everywhere."""
+    async with serve(LOCKED, FILES) as serving:
+        page = await browser.new_page()
+        await page.goto(serving.http("/room"))
+        denial = page.get_by_role("alert")
+        await denial.filter(has_text="authenticated").wait_for()
+        await give(page, token(key="another key, of which nobody knows"))
+        await denial.filter(has_text="signature").wait_for()
+        await give(page, token())
+        await live(page)
+        assert not await page.get_by_label("Token").is_visible()
+        assert page.url == serving.http("/room")
+        await page.goto(serving.http("/said"))
+        await page.get_by_role("textbox", name="Message").fill("hi")
+        await page.get_by_label("Send over").select_option("A POST")
+        await button(page, "Send").click()
+        await page.get_by_text("Published as ").wait_for()
+        await page.close()
+
+
+async def test_token_is_forgotten(serve: Serve, browser: Browser) -> None:
+    """Whose token is no good any more goes on without one where none is needed."""
+    async with serve(LOCKED, FILES) as serving:
+        page = await browser.new_page()
+        await page.goto(serving.http("/room"))
+        await give(page, "nonsense")
+        await page.get_by_role("alert").filter(has_text="token").wait_for()
+        await page.goto(serving.http("/said"))
+        await live(page)
+        await page.close()
+
+
+@pytest.mark.parametrize("way", ["This connection", "A POST"])
+async def test_token_to_publish(serve: Serve, browser: Browser, way: str) -> None:
+    """Who may read, but not say anything, is asked for a token when a message is refused."""
+    async with serve(LOCKED, FILES) as serving:
+        page = await browser.new_page()
+        await page.goto(serving.http("/said"))
+        await live(page)
+        await page.get_by_label("Send over").select_option(way)
+        for what in ("Not sent: ", "Published as "):
+            await page.get_by_role("textbox", name="Message").fill("hi")
+            await button(page, "Send").click()
+            await page.get_by_text(what).wait_for()
+            if what == "Not sent: ":
+                await give(page, token())
+                await live(page)
+                await page.get_by_label("Send over").select_option(way)
+        await page.close()
+
+
+async def test_token_that_expires(serve: Serve, browser: Browser) -> None:
+    """When a token expires another one is asked for, which takes the place of the one in the URL."""
+    async with serve(LOCKED, FILES) as serving:
+        page = await browser.new_page()
+        await page.goto(serving.http(f"/room?token={token(exp=time.time() + 1)}"))
+        await page.get_by_role("alert").filter(has_text="expired").wait_for()
+        await give(page, token())
+        await live(page)
+        assert page.url == serving.http("/room")
+        await page.close()
 
 
 # From elsewhere

@@ -224,7 +224,8 @@ async def test_token_is_asked_for(serve: Serve, browser: Browser) -> None:
         await page.goto(serving.http("/chat"))
         await page.get_by_role("alert").filter(has_text="authenticated").wait_for()
         await page.get_by_label("Token").fill(token())
-        await page.get_by_role("button", name="Use it").click()
+        async with page.expect_event("domcontentloaded"):
+            await page.get_by_role("button", name="Use it").click()
         await say(page, "hello")
         await has(page.locator(".mine:not(.pending) .chat-bubble"), ["hello"])
         await has(people(page), ["Aaliceyou"])

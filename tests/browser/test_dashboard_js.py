@@ -177,6 +177,30 @@ async def test_width(watched: Watched, width: int) -> None:
     assert await watched.page.evaluate("document.documentElement.scrollWidth") == width
 
 
+async def test_names_on_a_phone(watched: Watched) -> None:
+    """On a phone a topic's name is there to its end, and its table is no wider than the screen."""
+    from playwright.async_api import expect
+
+    page, long = watched.page, "kept/the-one-at-the-far-end-of-the-corridor"
+    await page.set_viewport_size({"width": 390, "height": 800})
+    async with websocket(watched.port, f"/{long}?name=ann"):
+        for one in (row(page, "Topics", long), page.locator("#clients tr", has_text=long)):
+            await expect(one).to_be_visible()
+            cells = await one.evaluate("one => [...one.cells].map((c) => c.scrollWidth - c.clientWidth)")
+            assert max(cells) == 0
+            assert await one.evaluate("one => one.closest('.scroll').scrollWidth") < 390
+
+
+async def test_plots_are_lower_on_a_phone(watched: Watched) -> None:
+    """On a phone a plot takes less of the screen, and its axis of time is within it."""
+    page = watched.page
+    await page.set_viewport_size({"width": 390, "height": 800})
+    box = "document.querySelector('.plot svg').viewBox.baseVal.height"
+    look = f"{box} === 112 ? done() : requestAnimationFrame(look)"
+    await page.evaluate(f"new Promise(done => {{ const look = () => {look}; look(); }})")
+    await page.set_viewport_size({"width": 1280, "height": 900})
+
+
 # Connections
 
 
@@ -255,6 +279,17 @@ async def test_disconnect_of_who_has_gone(watched: Watched, browser: Browser) ->
         await one.page.get_by_role("button", name=re.compile(r"^Disconnect c\d+$")).click()
         await one.page.get_by_text("had gone already.").wait_for()
         assert one.uncaught == []
+
+
+async def test_detail_has_a_title(watched: Watched) -> None:
+    """Who a connection is stands in the title of its detail, and is not told again below."""
+    page = watched.page
+    async with websocket(watched.port, "/chat?name=zoe"):
+        await page.locator("#clients tr", has_text="zoe").get_by_role("button").click()
+        dialog = page.get_by_role("dialog", name="zoe (c")
+        await dialog.get_by_text("127.0.0.1").wait_for()
+        assert (await dialog.get_by_role("term").all_inner_texts())[:3] == ["Identity", "Channel", "Topic"]
+        await page.keyboard.press("Escape")
 
 
 async def test_who_may_not_is_not_asked(watched: Watched) -> None:

@@ -78,14 +78,26 @@ async def test_without_javascript(serve: Serve, browser: Browser) -> None:
         page = await context.new_page()
         await page.goto(serving.http("/"))
         assert await page.get_by_role("heading", level=3).all_inner_texts() == [
-            *("lobby", "rooms", "topics"),
             *("Watch", "Take part", "Publish"),
+            *("lobby", "rooms", "topics"),
         ]
         assert not await page.get_by_role("textbox").count()
         assert await page.locator("noscript p:visible").count() == 2
         await page.get_by_role("link", name="Open lobby").click()
         await page.wait_for_url(serving.http("/chat"))
     await context.close()
+
+
+async def test_edges(serve: Serve, browser: Browser) -> None:
+    """The wordmark, and what is below it, begin at the same place on every page."""
+    async with serve(CONFIG) as serving, chromium.tab(browser, serving.http("/")) as page:
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        edges = []
+        for path in ("/", "/chat", "/topics/tea", "/-/dashboard"):
+            await page.goto(serving.http(path))
+            for found in (page.locator(".wordmark"), page.locator(".page > :visible").first):
+                edges.append(await found.evaluate("one => one.getBoundingClientRect().x"))
+        assert edges == [32] * 8
 
 
 async def test_phone(serve: Serve, browser: Browser) -> None:

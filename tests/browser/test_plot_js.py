@@ -85,6 +85,8 @@ async def drawn(page: Tab, samples: list[Any], now: float, options: str = "{}") 
         ("seconds(0.000001)", "< 0.01 ms"),
         ("share(0.123)", "12 %"),
         ("share(0.0123)", "1.2 %"),
+        ("share(0.000412)", "0.041 %"),
+        ("share(0.0000001)", "< 0.001 %"),
         ("duration(59)", "59 s"),
         ("duration(3661)", "1 h 1 min"),
         ("duration(93784)", "1 d 2 h"),

@@ -125,7 +125,7 @@ async def test_json_and_event(serve: Serve, browser: Browser) -> None:
         await page.get_by_label("Format").select_option("JSON")
         await page.get_by_label("Event").fill("score")
         await say(page, '{ "home": 1 }')
-        await comes(page, 'score{"home":1}')
+        await comes(page, 'score{"home": 1}')
 
 
 async def test_no_json(serve: Serve, browser: Browser) -> None:
