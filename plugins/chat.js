@@ -718,7 +718,7 @@ export default function chat(page) {
     if (code === 1009 && was !== null) return connect(was); // only that message was too long
     const why = reason || `The connection ended with ${status ?? code}`;
     const denied = [401, 403, 4401].includes(status ?? code);
-    if (wanted && was === null && !denied) refuse(why);
+    if (wanted && !denied) refuse(was === null ? why : `You are out: ${why}`);
     else if (denied) {
       // The page asks for a token then.
       me = null;
@@ -727,10 +727,9 @@ export default function chat(page) {
       log.empty.hidden = log.lines.childElementCount > 0;
       draw();
     } else {
-      // Who was sent away does not come back by itself: it would go on and on.
+      // A reader who was sent away does not come back by itself: it would go on and on.
       me = null;
-      name.value = was ?? name.value;
-      failure = sentence(was === null ? why : `You are out: ${why}`);
+      failure = sentence(why);
       log.scroller.setAttribute("aria-busy", "false");
       draw();
     }

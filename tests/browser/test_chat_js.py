@@ -237,8 +237,22 @@ async def test_who_was_sent_away_is_told(serve: Serve, browser: Browser) -> None
     async with serve(CHAT) as serving, guest(browser, serving, "ann") as page:
         await serving.server.channels["lobby"].kick("lobby", name="ann", reason="be nice")
         await has(page.get_by_role("alert"), "You are out: be nice.")
-        await page.get_by_role("button", name="Join").click()
+        await page.get_by_role("button", name="Join", exact=True).click()
         await box(page).wait_for()
+
+
+async def test_who_was_sent_away_still_reads(serve: Serve, browser: Browser) -> None:
+    """Who is removed may read what others say, as whoever comes by may, and is no longer among the people."""
+    async with (
+        serve(CHAT) as serving,
+        guest(browser, serving, "ann") as page,
+        guest(browser, serving, "bob") as bob,
+    ):
+        await serving.server.channels["lobby"].kick("lobby", name="ann", reason="be nice")
+        await has(page.get_by_role("alert"), "You are out: be nice.")
+        await say(bob, "she is gone")
+        await has(bubbles(page), ["she is gone"])
+        await has(people(page), ["Bbob"])
 
 
 # What is shown
