@@ -87,6 +87,7 @@ const page = {
 // How the connection is
 
 const OVER = { websocket: "WebSocket", sse: "server-sent events" };
+let wanted = false; // whether somebody has cut it here
 let away; // how long it stays away, while it was cut on purpose
 let due; // when it comes back
 let concluding; // the timer of saying so
@@ -131,6 +132,8 @@ function follow(connection) {
   connection.addEventListener("down", ({ detail: { code, reason, delay } }) => {
     if (!now()) return;
     log("lost", "cut", `${code} ${reason}`);
+    if (!wanted) remark("The connection is lost. It comes back by itself, and goes on where it was cut.");
+    wanted = false;
     due = Date.now() + delay;
     count();
   });
@@ -197,14 +200,18 @@ function summarise({ outcome: how, missed, count }) {
     gap: `${many(missed)} missed, which the server no longer keeps; then ${many(count)} recovered.`,
     reset: `The server has begun anew; what it keeps came: ${many(count)}.`,
   }[how] ?? "Connected again.";
+  remark(text, how === "recovered" ? "good" : "warn");
+}
+
+function remark(text, tone = "muted") {
+  outcome.className = `small ${tone}`;
   outcome.textContent = text;
-  outcome.className = how === "recovered" ? "small good" : "small warn";
 }
 
 cut.onclick = () => {
   away = AWAY;
-  outcome.className = "small muted";
-  outcome.textContent = "You are cut off. What is said now, you will have when you are back.";
+  wanted = true;
+  remark("You are cut off. What is said now, you will have when you are back.");
   page.connection.drop();
 };
 
@@ -255,6 +262,7 @@ function place(row, id) {
   const button = make("button", "small", "Resume from here");
   button.onclick = () => {
     away = 0;
+    wanted = true;
     page.connection.drop({ since: id });
   };
   row.append(make("span", "place", button, make("span", "id", id)));

@@ -11,20 +11,8 @@ const SPAN = 300;
 const STALE = 3500;
 /** What connections end with in the course of things. */
 const CALM = ["1000", "1001", "1005", "1006", "1012"];
-const CODES = {
-  1002: "broke the protocol",
-  1003: "wrong kind of data",
-  1007: "bad data",
-  1008: "policy",
-  1009: "message too large",
-  1011: "a bug of a plugin",
-  1013: "too slow, or no room",
-  4401: "not authenticated",
-  4403: "not allowed, or removed",
-  4409: "taken over",
-  4509: "name taken",
-  4529: "too many messages",
-};
+/** What they end with by a fault of the server's side: what else they do is a rule that did its work. */
+const FAULTS = { 1011: "a bug of a plugin", 1013: "too slow, or no room" };
 
 const rate = (value) => (Number.isFinite(value) ? `${count(value)}/s` : NOTHING);
 const sum = (numbers) => Object.values(numbers ?? {}).reduce((all, one) => all + one, 0);
@@ -139,8 +127,11 @@ function persecond(name, key) {
   return passed > 0 ? (stats.channels[name][key] - past[key]) / passed : NaN;
 }
 
-function showZeros({ bus, connections: ends, process }) {
-  const ended = Object.entries(ends.ended ?? {}).filter(([code]) => !CALM.includes(code));
+function showZeros({ bus, connections: { ended = {}, refused = {} }, process }) {
+  const where = (all, wanted) => Object.entries(all).filter(([key]) => wanted(key));
+  const faults = where(ended, (code) => code in FAULTS);
+  const limits = where(refused, (key) => key.includes("."));
+  const rules = [...where(ended, (code) => !(code in FAULTS || CALM.includes(code))), ...where(refused, (key) => !key.includes("."))];
   const longest = process.loop_holds ? `, ${seconds(process.loop_longest_hold_seconds)} at most` : "";
   const rows = [
     ["readers lapped", bus.laps],
@@ -149,17 +140,19 @@ function showZeros({ bus, connections: ends, process }) {
     ["shed for want of memory", bus.shed_bytes, bytes],
     ["refused by the bus", bus.refused],
     [`loop held${longest}`, process.loop_holds],
-    ...Object.entries(ends.refused ?? {}).map(([limit, number]) => [`refused by ${limit}`, number]),
-    ...ended.map(([code, number]) => [`ended with ${code}: ${CODES[code] ?? "a code of a channel"}`, number]),
+    ...limits.map(([limit, number]) => [`refused by ${limit}`, number]),
+    ...faults.map(([code, number]) => [`ended with ${code}: ${FAULTS[code]}`, number]),
   ];
-  if (!sum(ends.refused)) rows.push(["refused by a limit", 0]);
-  if (!ended.length) rows.push(["ended for a fault", 0]);
+  if (!limits.length) rows.push(["refused by a limit", 0]);
+  if (!faults.length) rows.push(["ended for a fault", 0]);
   const nodes = rows.map(([label, number, format = exact]) => {
     const item = make("li", number ? "seen" : "");
     item.append(make("b", "", format(number ?? 0)), ` ${label}`);
     return item;
   });
-  by("zeros").replaceChildren(...nodes);
+  const calm = make("li");
+  calm.append(make("b", "", exact(sum(rules.map(([, number]) => number)))), " turned away by a rule, which is no fault");
+  by("zeros").replaceChildren(...nodes, calm);
 }
 
 const perSecond = (value) => ({ text: rate(value), mark: "number" });

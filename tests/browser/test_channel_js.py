@@ -498,3 +498,14 @@ async def test_page_of_a_channel_is_no_stranger(serve: Serve) -> None:
     async with serve(CONFIG, FILES) as serving:
         head, _ = await ask(serving.port, "/shut", [("Accept", "text/html")])
     assert head.status == 200
+
+
+async def test_loss_is_remarked(serve: Serve, browser: Browser) -> None:
+    """Where it was recovered is not said any more of a connection that has been lost since."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await page.get_by_text("Live over WebSocket").wait_for()
+        for connection in serving.server.connections:
+            connection.cut()
+        await expect(page.locator("#outcome")).to_contain_text("The connection is lost")

@@ -242,7 +242,7 @@ async def test_who_was_sent_away_is_told(serve: Serve, browser: Browser) -> None
 
 
 async def test_who_was_sent_away_still_reads(serve: Serve, browser: Browser) -> None:
-    """Who is removed may read what others say, as whoever comes by may, and is no longer among the people."""
+    """Who is removed may read what others say, as whoever comes by may, and is no longer one of them."""
     async with (
         serve(CHAT) as serving,
         guest(browser, serving, "ann") as page,
