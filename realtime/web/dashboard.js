@@ -121,7 +121,7 @@ function showTiles({ now, process, bus, channels, started, time, ready, reasons,
 const total = (channels, key) => Object.values(channels).reduce((all, one) => all + one[key], 0);
 
 /** What each channel did in a second, from two sums; nothing where the server has begun anew. */
-function persecond(name, key) {
+function ratePer(name, key) {
   const past = before?.started === stats.started && before.channels[name];
   const passed = past && stats.time - before.time;
   return passed > 0 ? (stats.channels[name][key] - past[key]) / passed : NaN;
@@ -166,7 +166,7 @@ function showChannels({ channels, now }) {
       { text: name, press: () => connections.of(name) },
       one.plugin,
       number(sum(one.clients)),
-      ...["received", "published", "delivered"].map((key) => perSecond(persecond(name, key))),
+      ...["received", "published", "delivered"].map((key) => perSecond(ratePer(name, key))),
       { text: share(part), bar: part, mark: "number share" },
       lagging(one.lagging),
     ];
