@@ -118,6 +118,7 @@ function follow(connection) {
     log("host", "realtime:welcome", said, null, time);
     resumed = { ...detail, returns: Boolean(due), count: 0 };
     due = undefined;
+    if (resumed.returns) remark("Back again; what was said meanwhile is coming.");
     conclude();
   });
   connection.addEventListener("message", ({ detail: { event, data, id, time } }) => {

@@ -45,7 +45,7 @@ export function show(facts) {
   const curl = document.getElementById("curl");
   const list = make("div");
   Object.assign(list, { role: "tablist", ariaLabel: "Language" });
-  const tabs = Object.entries({ Terminal: curl.textContent, ...uses(facts) }).map(([name, text]) => {
+  const tabs = Object.entries({ Shell: curl.textContent, ...uses(facts) }).map(([name, text]) => {
     const tab = make("button", "", name);
     const code = make("pre", "", text);
     Object.assign(tab, { id: `tab-${name}`, role: "tab" });

@@ -460,8 +460,8 @@ async def test_tabs_by_keyboard(serve: Serve, browser: Browser) -> None:
     from playwright.async_api import expect
 
     async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
-        await page.get_by_role("tab", name="Terminal").focus()
-        for key, name in (("ArrowRight", "JavaScript"), ("ArrowLeft", "Terminal"), ("ArrowLeft", "Python")):
+        await page.get_by_role("tab", name="Shell").focus()
+        for key, name in (("ArrowRight", "JavaScript"), ("ArrowLeft", "Shell"), ("ArrowLeft", "Python")):
             await page.keyboard.press(key)
             await expect(page.get_by_role("tab", name=name)).to_be_focused()
             assert await page.get_by_role("tab", selected=True).inner_text() == name
