@@ -145,7 +145,7 @@ def tokens(config: Config) -> tuple[Tokens | None, list[Problem]]:
 
 def _read(config: Config, name: str) -> str:
     try:
-        return ((config.directory or Path()) / name).read_text().strip()
+        return ((config.directory or Path()) / name).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ValueError(f"{name}: {(error.strerror or str(error)).lower()}") from None
     except ValueError:

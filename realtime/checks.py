@@ -107,7 +107,7 @@ def not_installed(name: str, beside: Path | None) -> str:
     for directory in filter(None, (Path(), beside)):
         file = directory / "pyproject.toml"
         try:
-            project = tomllib.loads(file.read_text())
+            project = tomllib.loads(file.read_text(encoding="utf-8"))
             offered = project["project"]["entry-points"][hookspecs.PROJECT]
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -1,7 +1,7 @@
 """The pages of the server itself: the front page, which tells what is here, and the dashboard.
 
-Both are for everybody: the front page says what ``/-/channels`` says, and the dashboard nothing. Its script
-asks for the numbers, and is told them or not.
+The front page is for everybody: it says what ``/-/channels`` says. The dashboard is for whom
+``server.inspect`` permits; it says nothing itself, and its script asks for the numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from string import Template
 
 from aiohttp import hdrs, web
 
+from realtime import about
+from realtime.about import Asker
 from realtime.assembly import Assembly
 from realtime.channel import Channel
 from realtime.paths import variables
@@ -39,13 +41,22 @@ _EMPTY = """<div class="card"><p><strong>No channel is configured yet.</strong>
 
 def routes(assembly: Assembly) -> list[web.RouteDef]:
     """What serves them; the files are read now."""
-    front = Template((WEB / "front.html").read_text())
-    dashboard = web.get("/-/dashboard", partial(_dashboard, (WEB / "dashboard.html").read_text()))
-    return [dashboard, web.get("/", partial(_front, assembly, front))]
+    front = Template((WEB / "front.html").read_text(encoding="utf-8"))
+    dashboard = partial(_dashboard, (WEB / "dashboard.html").read_text(encoding="utf-8"))
+    return [
+        *about.route(assembly, "/-/dashboard", dashboard),
+        web.get("/", partial(_front, assembly, front)),
+    ]
 
 
-async def _dashboard(text: str, request: web.Request) -> web.Response:
-    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+async def _dashboard(text: str, assembly: Assembly, asker: Asker) -> web.Response:
+    """The page, with the status of a refusal for whom it will tell nothing: there one can give a token."""
+    status, headers = 200, {**asker.headers, **_HEADERS}
+    try:
+        about.check(assembly, asker)
+    except web.HTTPException as refusal:
+        status = refusal.status
+    return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
 
 async def _front(assembly: Assembly, template: Template, request: web.Request) -> web.Response:
@@ -55,7 +66,9 @@ async def _front(assembly: Assembly, template: Template, request: web.Request) -
     if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         lines = [f"{name}: {channel.url_on(site)}" for name, channel in channels.items()]
         return web.Response(text="\n".join(["Realtime serves these channels:", "", *lines, ""]))
-    cards = "\n".join(_card(channel, prefix, first=not at) for at, channel in enumerate(channels.values()))
+    cards = "\n".join(
+        _card(channel, prefix, site, first=not at) for at, channel in enumerate(channels.values())
+    )
     text = template.substitute(
         prefix=html.escape(prefix),
         channels=f'<ul class="cards">\n{cards}\n</ul>' if cards else _EMPTY,
@@ -64,14 +77,15 @@ async def _front(assembly: Assembly, template: Template, request: web.Request) -
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
-def _card(channel: Channel, prefix: str, *, first: bool) -> str:
+def _card(channel: Channel, prefix: str, site: str, *, first: bool) -> str:
     """A channel as an item of a list; a path with variables has a form, which the script makes work.
 
     The ``first`` one is where to begin.
     """
     path, name = channel.settings.path, html.escape(channel.name)
     where, shown = html.escape(prefix + path), html.escape(path)
-    about = html.escape(description(type(channel)))
+    url = html.escape(channel.url_on(site))
+    told = html.escape(description(type(channel)))
     kinds = [html.escape(_CHIPS.get(one, one)) for one in channel.transports]
     chips = "".join(f'<li class="tag">{kind}</li>' for kind in kinds)
     button = "button primary" if first else "button"
@@ -85,7 +99,8 @@ def _card(channel: Channel, prefix: str, *, first: bool) -> str:
             "<noscript><p>Put a value in place of each name in braces.</p></noscript>"
         )
     return (
-        f'<li class="card"><h3>{title}</h3><p class="muted">{about}</p><p class="mono">{shown}</p>'
+        f'<li class="card"><h3>{title}</h3><p class="muted">{told}</p>'
+        f'<p class="mono" title="{name}: {url}">{shown}</p>'
         f'<ul class="row" aria-label="Transports">{chips}</ul><div class="go">{go}</div></li>'
     )
 

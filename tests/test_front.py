@@ -80,7 +80,7 @@ async def test_card(serve: Serve) -> None:
         _, body = await ask(serving.port, "/", PAGE)
     assert '<h3><a href="/chat">lobby</a></h3>' in body
     assert "A room: the first text is the name" in body
-    assert '<p class="mono">/chat</p>' in body
+    assert '<p class="mono" title="lobby: ws://localhost/chat">/chat</p>' in body
     assert re.findall(r'<li class="tag">(\w+)', body) == ["WebSocket", "SSE", "NDJSON", "JSON", "POST"]
 
 
@@ -175,9 +175,17 @@ async def test_query_is_not_repeated(serve: Serve) -> None:
 
 
 async def test_dashboard_tells_nothing_itself(serve: Serve) -> None:
-    """The page of the dashboard is for everybody, for it has no number in it; those are not."""
+    """The page of the dashboard has no number in it, nor the name of a channel, for whomever it is."""
     config = f'server: {{listen: ["127.0.0.1:0"], inspect: nobody}}\n{LOBBY}'
     async with serve(config) as serving:
         head, body = await ask(serving.port, "/-/dashboard", PAGE)
-        refused, _ = await ask(serving.port, "/-/stats")
-    assert (head.status, "lobby" in body, refused.status) == (200, False, 403)
+    assert (head.status, "lobby" in body) == (403, False)
+
+
+async def test_dashboard_is_not_for_strangers(serve: Serve) -> None:
+    """Whom ``server.inspect`` does not permit is told so by the status, on a page that takes a token."""
+    config = f'server: {{listen: ["127.0.0.1:0"], inspect: "scope:ops"}}\n{LOBBY}'
+    async with serve(config) as serving:
+        head, body = await ask(serving.port, "/-/dashboard")
+    assert (head.status, head.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert "dashboard.js" in body

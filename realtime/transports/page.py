@@ -22,7 +22,7 @@ POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancesto
 
 @cache
 def _template() -> Template:
-    return Template((WEB / "channel.html").read_text())
+    return Template((WEB / "channel.html").read_text(encoding="utf-8"))
 
 
 def description(kind: type[Channel]) -> str:

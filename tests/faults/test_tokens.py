@@ -741,7 +741,7 @@ async def test_own_pages_tell_strangers_of_nobody(calm: Calm) -> None:
         own = [route.definition for route in serving.server.routes if route.owner == "server"]
         for path in (one.path for one in own if one.method == "GET"):
             head, body = await soon(ask(serving.port, path, far))
-            assert head.status in (200, 401, 403)
+            assert head.status in (200, 401, 403) or (head.status, "{" in path) == (404, True)
             assert "alice" not in body
             assert head.status != 200 or '"clients"' not in body
         for path in (
