@@ -73,3 +73,13 @@ def systemd_analyze() -> str:
 def openssl() -> str:
     """The path of openssl."""
     return need("openssl", "apt-get install openssl")
+
+
+def redis() -> str:
+    """The path of redis-server."""
+    return need("redis-server", "apt-get install redis-server")
+
+
+def redis_cli() -> str:
+    """The path of redis-cli."""
+    return need("redis-cli", "apt-get install redis-server")
