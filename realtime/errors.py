@@ -120,6 +120,16 @@ class TooLarge(Rejected, BusError):
         super().__init__(sentence, 413)
 
 
+class Unavailable(Rejected, BusError):
+    """The engine that keeps the logs is away, so nothing can be published or opened now.
+
+    Where a client's message asked for it, that is refused with 503 unless the channel does something else.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, 503)
+
+
 class Closed(RealtimeError):
     """The server has ended the connection: ``1013 try again: too slow``.
 

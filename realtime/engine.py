@@ -1,0 +1,83 @@
+"""What keeps the logs of the bus: the contract of an engine, and the one that needs nothing.
+
+The bus delivers from its topics. With the engine ``memory`` they are all there is. With one that other
+processes have, too, a topic is a copy of what the engine keeps: a message comes into it when the engine
+says that it has it, and at the place that the engine says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from realtime.message import Message, Position
+
+if TYPE_CHECKING:
+    from realtime.bus import Bus
+    from realtime.topic import Topic
+
+
+class Once(NamedTuple):
+    """What is to be published once only, however often it is asked for."""
+
+    #: Names it within its topic; at most 255 printable characters.
+    key: str
+    #: For how long it is remembered, in seconds.
+    window: float
+    #: What was said: the same key with another one is a mistake, and is refused (422). ``""``: anything.
+    said: str = ""
+
+
+class Engine:
+    """Where the bus keeps its logs; this one keeps them in the process.
+
+    A plugin offers others by the hook ``register_engines``; one is made for each server, with what the
+    config has under ``bus`` and the bus. All of it runs in the server's thread.
+    """
+
+    #: Whether other processes can have the same topics.
+    shared: ClassVar[bool] = False
+
+    def __init__(self, settings: Any, bus: Bus) -> None:
+        self.settings = settings
+        self.bus = bus
+        #: What the ids of this process's clients begin with, so that no other has the same.
+        self.node = ""
+        #: Why nothing can be published now, in words; ``""`` while it can.
+        self.trouble = ""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """What lives as long as the server: entered before the channels begin, left when all are gone.
+
+        Raises :exc:`StartError` with a sentence when the engine cannot be reached.
+        """
+        yield
+
+    async def open(self, topic: Topic) -> None:
+        """Returns when a topic that has been made has what the engine keeps of it.
+
+        Raises :exc:`Unavailable` if that takes too long.
+        """
+
+    def close(self, topic: Topic) -> None:
+        """The topic is used no more in this process."""
+
+    async def publish(self, topic: Topic, message: Message, once: Once | None = None) -> Position:
+        """Put a message at the head of a topic's log; returns when it is there, and in the topic.
+
+        Raises :exc:`Unavailable` if that is not possible.
+        """
+        return topic.append(message)
+
+    async def arrive(self, topic: Topic, id: str, told: dict[str, Any], joining: Message | None) -> None:
+        """One more is here, of whom this is told, and, in the same moment, by a message unless it is None."""
+        topic.here[id] = told
+        if joining is not None:
+            topic.append(joining)
+
+    async def depart(self, topic: Topic, id: str, leaving: Message | None) -> None:
+        """One who has arrived is gone, and, in the same moment, that is told by a message."""
+        if topic.here.pop(id, None) is not None and leaving is not None:
+            topic.append(leaving)
