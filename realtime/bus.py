@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from realtime.engine import SAYING, Engine, Once
 from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic, did_you_mean
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position, Since
@@ -99,6 +100,8 @@ class Bus:
         self.traffic: defaultdict[str, Traffic] = defaultdict(Traffic)
         #: How long published messages took to be handed to each client.
         self.delays = Histogram()
+        #: What keeps the logs.
+        self.engine = Engine(None, self)
         self._thread = threading.get_ident()
         self.limit(topics, memory)
         self._declared: dict[str, TopicOptions] = {}
@@ -159,10 +162,26 @@ class Bus:
     def topic(self, name: str) -> Topic:
         """The topic of that name, made on first use.
 
+        One that was just made, of which an engine keeps something, has that after :meth:`open`.
         Raises :exc:`UnknownTopic` when nothing declares it, :exc:`TooManyTopics` at the limit.
         """
         topic = self._topics.get(name)
         return topic if topic is not None else self._make(name)
+
+    async def open(self, name: str) -> Topic:
+        """The same, with what the engine keeps of it.
+
+        Raises :exc:`Unavailable`, too, when the engine does not say within two seconds.
+        """
+        while not (topic := self.topic(name)).opened:
+            await self.engine.open(topic)
+        return topic
+
+    def opened(self, topic: Topic) -> None:
+        """The topic has what the engine keeps of it: what comes from now on is new."""
+        topic.opened = True
+        for observation in self.observations:
+            observation.look_at(topic)
 
     def find(self, name: str) -> Topic | None:
         """The topic of that name if it exists; nothing is made."""
@@ -181,8 +200,8 @@ class Bus:
         if name not in self._declared:
             self._vacant[topic] = None
         self._keep_sweeping()
-        for observation in self.observations:
-            observation.look_at(topic)
+        if topic.opened:
+            self.opened(topic)
         return topic
 
     def _make_room(self) -> None:
@@ -201,6 +220,7 @@ class Bus:
         self._dirty.pop(topic, None)
         self._vacant.pop(topic, None)
         topic.shed(topic.size)
+        self.engine.close(topic)
 
     def left(self, topic: Topic) -> None:
         """Somebody left this topic: it goes when nobody and nothing is in it.
@@ -239,13 +259,21 @@ class Bus:
     # Publishing
 
     async def publish(
-        self, topic: str, data: Any, *, event: str = "message", exclude: object = None
+        self,
+        topic: str,
+        data: Any,
+        *,
+        event: str = "message",
+        exclude: object = None,
+        once: Once | None = None,
     ) -> Position:
         """Publish to a topic; returns when the message has its position.
 
-        Never waits for a subscriber. ``exclude`` is the one client that is not to see it.
+        Never waits for a subscriber. ``exclude`` is the one client that is not to see it. What was
+        published ``once`` already is not again: the position is that of then.
         Raises :exc:`ValueError` for data or an event name that no message can carry,
-        :exc:`TooLarge` for what the topic cannot hold, and :exc:`BusError` for one that cannot be.
+        :exc:`TooLarge` for what the topic cannot hold, :exc:`BusError` for one that cannot be, and
+        :exc:`Unavailable` when the engine does not take it within two seconds.
         """
         if threading.get_ident() != self._thread:
             raise BusError("publish() was called from another thread; use bus.publish_threadsafe() there")
@@ -253,18 +281,47 @@ class Bus:
         log_of_topic = self.topic(topic)
         if len(message.payload) > self.surely_fits:
             self.check_size(log_of_topic, message)
-        position = log_of_topic.append(message)
-        self._published += 1
-        if self.size > self._max_size:
-            self._shed()
-        self._unflushed += len(message.payload) + OVERHEAD
-        if self._unflushed > min(TURN_BYTES, log_of_topic.options.lag_bytes // 4):
-            if self._waiting:  # there is enough to be written
-                self._waiting = False
-                self._loop.call_soon(self._flush)
+        engine = self.engine
+        if once is None and engine.shared and (saying := SAYING.get(None)) is not None:
+            once = next(saying, None)
+        position = await engine.publish(log_of_topic, message, once)
+        if self.is_full(log_of_topic):
             self.counters["yields"] += 1
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
         return position
+
+    async def arrive(self, topic: Topic, id: str, told: dict[str, Any], *, aloud: bool) -> None:
+        """Somebody is here, of whom this is told; ``aloud``: everybody is told at once."""
+        joining = self._of_the_host(topic, told, "realtime:join") if aloud else None
+        await self.engine.arrive(topic, id, told, joining)
+        if self.is_full(topic):
+            await asyncio.sleep(0)
+
+    async def depart(self, topic: Topic, id: str, told: dict[str, Any], *, aloud: bool) -> None:
+        """The same one is gone."""
+        leaving = self._of_the_host(topic, told, "realtime:leave") if aloud else None
+        await self.engine.depart(topic, id, leaving)
+        if self.is_full(topic):
+            await asyncio.sleep(0)
+
+    def _of_the_host(self, topic: Topic, data: Any, event: str) -> Message:
+        message = Message.of(data, event=event, time=self.wall_time())
+        self.check_size(topic, message)
+        return message
+
+    def took(self, topic: Topic, size: int) -> None:
+        """A topic has one more message, of so many bytes."""
+        self._published += 1
+        self._unflushed += size
+        if self.size > self._max_size:
+            self._shed()
+        if self._waiting and self.is_full(topic):  # there is enough to be written
+            self._waiting = False
+            self._loop.call_soon(self._flush)
+
+    def is_full(self, topic: Topic) -> bool:
+        """Whether the flush is to have its turn before this topic is given more."""
+        return self._unflushed > min(TURN_BYTES, topic.options.lag_bytes // 4)
 
     def check_size(self, topic: Topic, message: Message) -> None:
         """Refuse what would push off the log whoever does not take it at once, or all else there is.
@@ -354,7 +411,8 @@ class Bus:
                     print(message.data)
 
         A reader that was left behind gets a ``realtime:gap`` message whose data says how many
-        it missed, and goes on.
+        it missed, and goes on; ``realtime:reset`` says that the topic has begun anew. Raises what
+        :meth:`open` does when it is entered.
         """
         return Subscription(self, topic, since)
 
@@ -384,13 +442,14 @@ class Subscription:
         self._since = since
         self._news = asyncio.Event()
         self._topic: Topic | None = None
-        self._cursor = 0
+        self._cursor, self._epoch = 0, ""
         self._resumed = Resume("new")
 
     async def __aenter__(self) -> Subscription:
-        self._topic = self._bus.topic(self._name)
-        self._cursor, self._resumed = self._topic.seek(self._since)
-        self._topic.readers[self._news] = None
+        self._topic = topic = await self._bus.open(self._name)
+        self._cursor, self._resumed = topic.seek(self._since)
+        self._epoch = topic.epoch
+        topic.readers[self._news] = None
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -411,6 +470,9 @@ class Subscription:
             topic = self._topic
             if topic is None:
                 raise StopAsyncIteration
+            if topic.epoch != self._epoch:
+                self._epoch, resumed = topic.epoch, Resume("reset")
+                self._cursor, _ = topic.seek("earliest")
             if resumed.lossy:
                 return topic.marker(resumed, self._cursor)
             if self._cursor + 1 < topic.base:

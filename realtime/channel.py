@@ -323,9 +323,10 @@ class Channel:
     def members(self, topic: str) -> list[dict[str, Any]]:
         """What is told of those who are on a topic now, in the order in which they came.
 
-        Empty while ``presence`` is ``off``. Raises what :meth:`Bus.topic` does.
+        Those of all processes that share the bus. Empty while ``presence`` is ``off``. Raises what
+        :meth:`Bus.topic` does.
         """
-        return [told for told in self.bus.topic(topic).members.values() if told is not None]
+        return list(self.bus.topic(topic).here.values())
 
     # For the host
 

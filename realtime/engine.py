@@ -7,10 +7,13 @@ says that it has it, and at the place that the engine says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from realtime.errors import Rejected
 from realtime.message import Message, Position
 
 if TYPE_CHECKING:
@@ -27,6 +30,18 @@ class Once(NamedTuple):
     window: float
     #: What was said: the same key with another one is a mistake, and is refused (422). ``""``: anything.
     said: str = ""
+
+    def check(self, said: str) -> None:
+        """Raises :exc:`Rejected` if something else was said under the key."""
+        if said != self.said:
+            raise Rejected(f"the key {self.key!r} came with another message", 422)
+
+
+#: How what is published on behalf of one message of a client is kept from being published twice, when that
+#: message comes again, to another process.
+SAYING: ContextVar[Iterator[Once] | None] = ContextVar("SAYING")
+#: The most keys that the engine ``memory`` remembers; the oldest are forgotten before their time.
+MAX_KEYS = 100_000
 
 
 class Engine:
@@ -46,6 +61,7 @@ class Engine:
         self.node = ""
         #: Why nothing can be published now, in words; ``""`` while it can.
         self.trouble = ""
+        self._published: OrderedDict[tuple[str, str], tuple[float, str, Position]] = OrderedDict()
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -69,10 +85,22 @@ class Engine:
 
         Raises :exc:`Unavailable` if that is not possible.
         """
-        return topic.append(message)
+        if once is None:
+            return topic.append(message)
+        name, now, published = (topic.name, once.key), self.bus.now(), self._published
+        until, said, position = published.get(name, (now, "", topic.position))
+        if until > now:
+            once.check(said)
+            return position
+        while published and (len(published) >= MAX_KEYS or next(iter(published.values()))[0] <= now):
+            published.popitem(last=False)
+        position = topic.append(message)
+        published[name] = now + once.window, once.said, position
+        published.move_to_end(name)
+        return position
 
     async def arrive(self, topic: Topic, id: str, told: dict[str, Any], joining: Message | None) -> None:
-        """One more is here, of whom this is told, and, in the same moment, by a message unless it is None."""
+        """One more is here, of whom this is told; in the same moment a message says so, unless it is None."""
         topic.here[id] = told
         if joining is not None:
             topic.append(joining)

@@ -107,7 +107,7 @@ class Rejected(RealtimeError):
     def close_code(self) -> CloseCode:
         """The close code that says the same as the status, as far as there is one."""
         codes = {401: CloseCode.NOT_AUTHENTICATED, 403: CloseCode.NOT_ALLOWED, 413: CloseCode.TOO_BIG}
-        return codes.get(self.status, CloseCode.POLICY)
+        return codes.get(self.status, CloseCode.TRY_AGAIN if self.status == 503 else CloseCode.POLICY)
 
 
 class TooLarge(Rejected, BusError):

@@ -124,6 +124,13 @@ class Log:
         older = range(self.base, self.head - history + 1)
         self.beyond = sum(self.entry(offset).size for offset in older)
 
+    def begin(self, position: Position) -> None:
+        """Hold nothing, and go on after a position."""
+        self.epoch, self.head = position
+        self.base = self.head + 1
+        self.size = self.beyond = self._dead = 0
+        self._entries.clear()
+
     def add(self, message: Message, now: float) -> Entry:
         """Put a message at the head."""
         self.head += 1

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Place:
     """Where an observation stands in one topic; it is one of the topic's readers."""
 
-    __slots__ = ("cursor", "due", "end", "observation", "topic")
+    __slots__ = ("cursor", "due", "end", "epoch", "observation", "topic")
 
     def __init__(self, observation: Observation, topic: Topic) -> None:
         self.observation = observation
         self.topic = topic
-        self.cursor = topic.head
+        self.cursor, self.epoch = topic.head, topic.epoch
         self.end = sys.maxsize  # it reads no further
         self.due = False
 
@@ -59,7 +59,8 @@ class Observation:
                 self._bus.options(pattern)
         self._bus.observations[self] = None
         for topic in self._bus.topics:
-            self.look_at(topic)
+            if topic.opened:
+                self.look_at(topic)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -98,7 +99,11 @@ class Observation:
             await self._news.wait()
         place = self._due.popleft()
         topic = place.topic
-        if place.cursor + 1 < topic.base:
+        if topic.epoch != place.epoch:
+            place.epoch = topic.epoch
+            place.cursor, _ = topic.seek("earliest")
+            message = topic.marker(Resume("reset"), place.cursor)
+        elif place.cursor + 1 < topic.base:
             before, place.cursor = place.cursor, min(topic.base - 1, place.end)
             message = topic.marker(Resume("gap", place.cursor - before), place.cursor)
         else:

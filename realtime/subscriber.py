@@ -130,6 +130,21 @@ class Subscriber:
             if data is not None:
                 self.write(data)
 
+    def start_over(self, cursor: int) -> None:
+        """The topic has become another log: go on at this cursor of it, which is said first."""
+        self.cursor = cursor
+        waiting, self._outbox, self._outbox_size = self._outbox or (), None, 0
+        if self.state is HELD:
+            self.resumed = Resume("reset")  # start() says it
+        elif self.form.marks:
+            self._wait(cursor, self.topic.mark(self.form, Resume("reset"), cursor))
+            if self.state is LIVE:
+                self.topic.move(self, BEHIND)
+        else:
+            self.topic.overrun(self, "the topic has begun anew")
+        for _, data in waiting:
+            self._wait(cursor, data)
+
     def detach(self) -> None:
         """Let go of the place. Nothing is written any more."""
         if self.state is not GONE:

@@ -13,7 +13,7 @@ is off that path (lagging) until the transport has drained, and costs the others
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
@@ -91,9 +91,13 @@ class Topic(Log):
         self.options = options
         #: What is counted of its channel.
         self.traffic = bus.traffic[name.partition("/")[0]]
-        #: Who is here, as the plugin that owns the topic sees it: any hashable, in order, each with what
-        #: is told of it (JSON), or None where nothing is.
+        #: Who is here in this process, as the plugin that owns the topic sees it: any hashable, in order,
+        #: each with what is told of it (JSON), or None where nothing is.
         self.members: dict[Any, dict[str, Any] | None] = {}
+        #: What is told of everybody who is here, in all processes that share the bus, by their ids.
+        self.here: dict[str, dict[str, Any]] = {}
+        #: Whether it has what the engine keeps of it.
+        self.opened = not bus.engine.shared
         # Subscribers by state; dicts, because they keep order and forget in constant time.
         self.live: dict[Subscriber, None] = {}
         self.behind: dict[Subscriber, None] = {}
@@ -112,6 +116,7 @@ class Topic(Log):
         #: How many of them are here only because they look at many topics, and keep none.
         self.observers = 0
         self._slowest: float = math.inf  # no lagging cursor stands before this offset
+        self._torn = range(0)  # whose cursor is one of these was left behind by the engine
         self._look = 0  # nor is that looked at anew before the oldest message kept is this
         # No newcomer, nor anyone behind, stands before this offset. Cursors only go forward, so it stays
         # true, and needs to be found anew, for which all are asked, only now and then.
@@ -159,9 +164,9 @@ class Topic(Log):
 
     def append(self, message: Message) -> Position:
         """Take a message: it gets the next offset, and a flush is due."""
-        now = self.bus.now()
+        now, bus = self.bus.now(), self.bus
         entry = self.add(message, now)
-        self.bus.size += entry.size
+        bus.size += entry.size
         self._batches.clear()
         self.evict(now)
         self.traffic.published += 1
@@ -170,8 +175,44 @@ class Topic(Log):
             self._stale_since = perf_counter()
         for reader in self.readers:
             reader.set()
-        self.bus.wake(self)
+        bus.wake(self)
+        bus.took(self, entry.size)
         return self.position
+
+    def restore(self, position: Position, kept: Iterable[tuple[Message, float]]) -> None:
+        """Become what an engine keeps: another log, whose newest messages these are, each with its age.
+
+        Whoever is here already is told so, and goes on with all of it that a newcomer may ask for.
+        """
+        now, kept = self.bus.now(), list(kept)
+        self.go_on(Position(position.epoch, position.offset - len(kept)))
+        stamp = -math.inf
+        for message, age in kept:
+            stamp = max(stamp, now - age)  # the clocks of processes differ
+            self.bus.size += self.add(message, stamp).size
+        cursor, _ = self.seek("earliest")
+        self._slowest, self._floor, self._torn = cursor, cursor, range(0)
+        for subscriber in [*self.live, *self.behind, *self.lagging, *self.held]:
+            subscriber.start_over(cursor)
+        self.evict(now)
+        self.bus.wake(self)
+
+    def skip(self, offset: int) -> None:
+        """Go on after an offset: what was before it, and has not come, is lost."""
+        torn = range(self.base - 1, offset)
+        self.go_on(Position(self.epoch, offset))
+        self._torn, self._look, self._slowest = torn, 0, torn.start
+        self._leave_behind()
+        self.bus.wake(self)
+
+    def go_on(self, position: Position) -> None:
+        """Hold nothing, and go on after a position."""
+        self.bus.size -= self.size
+        self.begin(position)
+        self._batches.clear()
+        self._pass, self._stale, self._stale_since = None, True, perf_counter()
+        for reader in self.readers:
+            reader.set()
 
     def grow(self, size: int) -> None:
         """It, and so the bus, holds so many bytes more."""
@@ -425,7 +466,8 @@ class Topic(Log):
         self._leave_behind()
 
     def _forgives(self, subscriber: Subscriber) -> bool:
-        return subscriber.form.marks and self.options.overflow != "disconnect"
+        kept_up = subscriber.cursor in self._torn
+        return subscriber.form.marks and (kept_up or self.options.overflow != "disconnect")
 
     def _lapped(self, subscriber: Subscriber) -> None:
         """The log has left this cursor behind: close it, or mark the gap and go on."""
@@ -433,7 +475,9 @@ class Topic(Log):
         self.bus.counters["laps"] += 1
         if not self._forgives(subscriber):
             self.bus.counters["missed"] += missed
-            self.overrun(subscriber, f"too slow: {missed} messages behind what is kept (lag, lag_bytes)")
+            wrong = f"too slow: {missed} messages behind what is kept (lag, lag_bytes)"
+            lost = f"{missed} messages were lost on their way"
+            self.overrun(subscriber, lost if subscriber.cursor in self._torn else wrong)
             return
         cursor = self.base - 1
         if self.options.overflow == "latest":

@@ -16,12 +16,13 @@ from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.envelope import V1_JSON
-from realtime.errors import Rejected, TooManyTopics
+from realtime.errors import Rejected, TooManyTopics, Unavailable
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import sharing
 from realtime.paths import topic_name, variables
 from realtime.permissions import Action, Identity
 from realtime.remedies import remedy
+from realtime.topic import Topic
 from realtime.transports import handshake, negotiation, page, post, websocket
 from realtime.transports.connection import Connection
 from realtime.transports.connections import Connections, Full
@@ -139,7 +140,7 @@ class Endpoint:
             if request.method == hdrs.METH_HEAD:
                 return web.Response(headers=headers)
             response = Opening(headers=headers | common)
-        connection = self._connection(request, topic, wanted, response)
+        connection = self._connection(request, await self._open(topic), wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
         if wanted == "websocket":
             refusal = self._gate.refusal(request, allow, "publish", identity, topic)
@@ -162,13 +163,17 @@ class Endpoint:
         if self.retired or gate not in (None, self._gate):
             raise _Overloaded(Full("reloaded", "the config has just been read again, come back"), 1)
 
-    def _connection(
-        self, request: web.Request, name: str, transport: Transport, response: web.StreamResponse
-    ) -> Connection:
+    async def _open(self, name: str) -> Topic:
         try:
-            topic = self._channel.bus.topic(name)
+            return await self._channel.bus.open(name)
         except TooManyTopics as error:
             raise _Overloaded(Full("server.limits.topics", str(error))) from None
+        except Unavailable as error:
+            raise _Overloaded(Full("bus.engine", str(error))) from None
+
+    def _connection(
+        self, request: web.Request, topic: Topic, transport: Transport, response: web.StreamResponse
+    ) -> Connection:
         if transport == "websocket":
             with_json = handshake.wants_json(request)
             kind = websocket.JsonWebSocket if with_json else websocket.WebSocket
@@ -196,6 +201,8 @@ class Endpoint:
             async with self._connections.snapshots, asyncio.timeout(SNAPSHOT_WITHIN):
                 async with self._connections.snapshot:
                     await asyncio.sleep(0)  # the next one is for another turn
+                    if self._channel.bus.engine.shared:
+                        await self._open(topic)  # what is known here may not be all
                     body = snapshot(self._channel, topic, since)
                 response = web.Response(body=body, content_type="application/json", headers=common)
                 await response.prepare(request)

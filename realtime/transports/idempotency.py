@@ -1,13 +1,14 @@
 """Idempotent POSTs: a message that is sent again under its key is heard once, and answered as before.
 
 The header is that of draft-ietf-httpapi-idempotency-key-header. What was answered is remembered in this
-process only, for the channel's ``idempotency_window``.
+process, for the channel's ``idempotency_window``; what was published for it, where the bus keeps its logs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from realtime.channel import Channel, Client
+from realtime.engine import SAYING, Once
 from realtime.message import Message
 from realtime.transports.connections import log_end
 from realtime.transports.post import Hearing, Post
@@ -107,11 +109,16 @@ class Answers:
     async def _hear(
         self, scope: bytes, said: bytes, link: Post, client: Client, message: Message
     ) -> _Answered:
+        window = self._channel.settings.idempotency_window
+        # Another process that hears the message again, after this has gone, publishes nothing anew.
+        saying = (Once(f"{scope.hex()}-{number}", window, said.hex()) for number in itertools.count())
+        SAYING.set(saying)
         try:
             response = await link.hear(client, message)
         finally:
+            saying.close()  # a task that on_message has begun goes on without it
             del self._at_work[scope]
-        body, until = response.body, self._now() + self._channel.settings.idempotency_window
+        body, until = response.body, self._now() + window
         assert isinstance(body, bytes)
         answer = _Answered(said, until, response.status, body, tuple(response.headers.items()))
         if answer.status < 500 and answer.status not in _NOT_FINAL:

@@ -1,12 +1,13 @@
 """Who is here: what the others are told when a client comes and goes, and what a newcomer is told of them.
 
-``topic.members`` changes in the same turn in which the topic gets its event, and the list for a newcomer is
+``topic.here`` changes in the same turn in which the topic gets its event, and the list for a newcomer is
 sent in the turn in which it is made. So it is the truth at its place in the stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from realtime.blame import defined
 from realtime.channel import Channel, Client
@@ -25,7 +26,7 @@ async def arrive(
 ) -> None:
     """A client is in: tell the others of it, and itself of all, unless ``send`` is None: no room for it."""
     aloud = channel.settings.presence == "announce"
-    told: object = None if channel.settings.presence == "off" else channel.member(client)
+    told: Any = None if channel.settings.presence == "off" else channel.member(client)
     if told is not None:
         if not isinstance(told, dict):
             place = defined(type(channel), "member")
@@ -34,13 +35,12 @@ async def arrive(
         # As it is now, for its leaving is told in the same words. What cannot stand in a list of members
         # fails here: it would fail every newcomer.
         try:
-            topic.members[client] = Message.of([[told]], time=0.0).data[0][0]
+            told = topic.members[client] = Message.of([[told]], time=0.0).data[0][0]
         except ValueError as error:
             place = defined(type(channel), "member")
             wrong = str(error).replace("this data", "member() returned what")
             raise ValueError(f"{wrong}; in {place}") from None
-        if aloud:
-            await channel.bus.publish(topic.name, topic.members[client], event="realtime:join")
+        await channel.bus.arrive(topic, client.id, told, aloud=aloud)
     if aloud and send is not None:
         send(listing(channel, topic))
 
@@ -60,5 +60,5 @@ def listing(channel: Channel, topic: Topic) -> Message:
 async def depart(channel: Channel, client: Client, topic: Topic) -> None:
     """A client is gone: tell the others, if they were told that it came."""
     told = topic.members.pop(client, None)
-    if told is not None and channel.settings.presence == "announce":
-        await channel.bus.publish(topic.name, told, event="realtime:leave")
+    if told is not None:
+        await channel.bus.depart(topic, client.id, told, aloud=channel.settings.presence == "announce")
