@@ -32,6 +32,8 @@ SLICE = 0.010
 TURN_BYTES = 512 * 1024
 #: After so many flushes that carried one message each, at most, a pause is tried anew.
 MAX_PATIENCE = 32
+#: How many are told something in one turn of the event loop.
+TOLD = 100
 #: How often topics are looked at for what has aged out, in seconds.
 SWEEP = 1.0
 
@@ -108,6 +110,8 @@ class Bus:
         self._topics: dict[str, Topic] = {}
         # Topics that may be idle, the one that was left first before the others.
         self._vacant: dict[Topic, None] = {}
+        #: What whoever comes is told of the engine.
+        self.notice: Message | None = None
         #: Who is to know of every topic that comes into being.
         self.observations: dict[Observation, None] = {}
         self._dirty: dict[Topic, None] = {}
@@ -202,6 +206,7 @@ class Bus:
         self._keep_sweeping()
         if topic.opened:
             self.opened(topic)
+        self.engine.begin(topic)
         return topic
 
     def _make_room(self) -> None:
@@ -400,6 +405,20 @@ class Bus:
             # slices would lap those whom it has not come to.
             if not any(topic.flushing for topic in self._dirty):
                 self._unflushed = 0
+
+    async def tell(self, message: Message, lasting: bool = False) -> None:
+        """Send an event of the host's to everybody whose form can say it.
+
+        ``lasting``: to whoever comes until another is told, too.
+        """
+        self.notice = message if lasting else None
+        told = 0
+        for topic in self.topics:
+            for subscriber in [*topic.live, *topic.behind, *topic.lagging]:
+                subscriber.tell(message)
+                told += 1
+                if told % TOLD == 0:
+                    await asyncio.sleep(0)  # the others have their turn
 
     # Reading
 

@@ -47,6 +47,11 @@ MAX_KEYS = 100_000
 class Engine:
     """Where the bus keeps its logs; this one keeps them in the process.
 
+    One that other processes share makes each topic a copy of what it keeps: ``topic.restore`` and, for the
+    first time, ``bus.opened(topic)``; then ``topic.append`` for each message, ``topic.skip`` over what is
+    lost, ``topic.restore`` for another log, ``topic.here`` for who is here, and ``bus.tell`` for what
+    everybody is to know of it.
+
     A plugin offers others by the hook ``register_engines``; one is made for each server, with what the
     config has under ``bus`` and the bus. All of it runs in the server's thread.
     """
@@ -70,6 +75,9 @@ class Engine:
         Raises :exc:`StartError` with a sentence when the engine cannot be reached.
         """
         yield
+
+    def begin(self, topic: Topic) -> None:
+        """The topic has been made in this process: what the engine keeps of it is to come into it."""
 
     async def open(self, topic: Topic) -> None:
         """Returns when a topic that has been made has what the engine keeps of it.
@@ -100,12 +108,12 @@ class Engine:
         return position
 
     async def arrive(self, topic: Topic, id: str, told: dict[str, Any], joining: Message | None) -> None:
-        """One more is here, of whom this is told; in the same moment a message says so, unless it is None."""
+        """One more is here, of whom this is told; ``joining``, if any, is published in the same moment."""
         topic.here[id] = told
         if joining is not None:
             topic.append(joining)
 
     async def depart(self, topic: Topic, id: str, leaving: Message | None) -> None:
-        """One who has arrived is gone, and, in the same moment, that is told by a message."""
+        """One who has arrived is gone; ``leaving``, if any, is published in the same moment."""
         if topic.here.pop(id, None) is not None and leaving is not None:
             topic.append(leaving)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from realtime.encodings import Form
 from realtime.log import Resume
+from realtime.message import Message
 
 if TYPE_CHECKING:
     from realtime.topic import Topic
@@ -89,6 +90,8 @@ class Subscriber:
             return
         topic.move(self, BEHIND)
         topic.catch_up(self)
+        if topic.bus.notice is not None:
+            self.tell(topic.bus.notice)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
     def send(self, data: bytes) -> None:
@@ -114,6 +117,11 @@ class Subscriber:
                 self.topic.catch_up(self)
         if self._outbox_size > MAX_OUTBOX and self.state is not GONE:
             self.topic.overrun(self, f"too slow: more than {MAX_OUTBOX} bytes wait to be read")
+
+    def tell(self, message: Message) -> None:
+        """Write an event of the host's, where the form can say it."""
+        if self.form.marks:
+            self.send(self.form.wrap(self.form.encode(message)))
 
     def pause(self) -> None:
         """The sink is full."""

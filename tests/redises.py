@@ -52,6 +52,7 @@ class RedisServer:
                     writer.write(b"PING\r\n")
                     answer = await reader.readline()
                     writer.close()
+                    await writer.wait_closed()
                     if answer and not answer.startswith(b"-LOADING"):
                         return
                 await asyncio.sleep(0)

@@ -1,0 +1,208 @@
+"""What the Redis engine keeps, byte by byte: its keys, the entries of its streams, and its scripts.
+
+Of every topic there is a hash (its epoch, and the offset of its newest message), a stream (the entry of
+offset 7 has the id ``7-0``) and, with presence, a hash of who is here; their names have the topic as their
+hash tag, so a cluster keeps them together. What is published goes out on the channel of the topic.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from realtime.message import Message, Position
+
+#: How entries are written; what is written otherwise is by a version that is not this one.
+VERSION = 1
+#: A position in a push that has none: it tells of somebody who is here, and no message says so.
+NOWHERE = b"-"
+
+
+class Keys(NamedTuple):
+    """The names of what is kept of one topic."""
+
+    channel: bytes
+    head: bytes
+    log: bytes
+    here: bytes
+
+    @classmethod
+    def of(cls, prefix: str, topic: str) -> Keys:
+        """A topic begins with a channel's name, so the tag is never empty."""
+        channel = f"{prefix}:{{{topic}}}".encode()
+        return cls(channel, channel + b":head", channel + b":log", channel + b":here")
+
+    def once(self, key: str) -> bytes:
+        """The name of what remembers that something was published."""
+        return self.channel + b":once:" + key.encode()
+
+
+class Change(NamedTuple):
+    """Somebody comes (``+``) or goes (``-``)."""
+
+    sign: str
+    id: str
+
+
+class Entry(NamedTuple):
+    """A message as it is kept, by whom it was published, and who has come or gone with it."""
+
+    node: str
+    number: int
+    message: Message
+    change: Change | None
+
+
+def token(node: str, number: int) -> bytes:
+    """How an entry begins: no other does."""
+    return b'[%d,"%s",%d,' % (VERSION, node.encode(), number)
+
+
+def write(node: str, number: int, message: Message, change: Change | None = None) -> bytes:
+    """An entry: a line of JSON, and the payload as it is."""
+    event, kind, payload, time = message[:4]
+    more = orjson.dumps([time, event, kind, *(change or ())])
+    return token(node, number) + more[1:] + b"\n" + payload
+
+
+def read(data: bytes) -> Entry:
+    """The same back. Raises :exc:`ValueError` for anything else."""
+    line, end, payload = data.partition(b"\n")
+    try:
+        version, node, number, time, event, kind, *change = orjson.loads(line)
+        fits = version == VERSION and kind in ("text", "json", "bytes") and end
+        if not (fits and isinstance(node, str) and isinstance(number, int)):
+            raise ValueError
+        if kind == "text":
+            payload.decode()
+        message = Message(str(event), kind, payload, float(time))
+        return Entry(node, number, message, Change(str(change[0]), str(change[1])) if change else None)
+    except (ValueError, TypeError, IndexError, RecursionError):
+        raise ValueError(f"{data[:60]!r} is no entry") from None
+
+
+def place(text: bytes) -> Position:
+    """A position as a script writes it. Raises :exc:`ValueError`."""
+    try:
+        return Position.parse(text.decode())
+    except UnicodeDecodeError:
+        raise ValueError("no position") from None
+
+
+def told(value: bytes) -> tuple[bool, dict[str, Any]]:
+    """What a hash has of somebody who is here: whether it was told aloud, and what. Raises ValueError."""
+    aloud, about = orjson.loads(value)
+    if not isinstance(about, dict):
+        raise ValueError("no member")
+    return bool(aloud), about
+
+
+#: Put one entry at the head, and tell everybody.
+#:
+#: ``KEYS``: head, log, and what ``how`` is about. ``ARGV``: an epoch for a log that begins now; the epoch,
+#: offset and oldest offset that the process knows; for how long the log stays without anybody (ms); when it
+#: is too late (Redis's clock, ms); the entry; how; and two more for that: ``once`` (for how long it is
+#: remembered, what was said), ``+`` (id, what is told), ``-`` (id), or nothing.
+#:
+#: A log whose head is before what somebody has seen of it has lost something: it begins anew. The answer
+#: is the epoch, the offset, and a word where nothing was put: ``late``, ``known``, ``there``, ``gone``.
+PUBLISH = b"""
+local now = redis.call('TIME')
+if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[6]) then return {'', 0, 'late'} end
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
+local epoch, offset = kept[1], tonumber(kept[2] or 0)
+local how = ARGV[8]
+if how == 'once' then
+  local known = redis.call('HMGET', KEYS[3], 'epoch', 'offset', 'said')
+  if known[1] then return {known[1], tonumber(known[2]), 'known', known[3]} end
+elseif how == '-' and redis.call('HEXISTS', KEYS[3], ARGV[9]) == 0 then
+  return {epoch or '', offset, 'gone'}
+elseif how == '+' and redis.call('HEXISTS', KEYS[3], ARGV[9]) == 1 then
+  return {epoch or '', offset, 'there'}
+end
+if ARGV[7] ~= '' then
+  local oldest = 0
+  if not epoch or (epoch == ARGV[2] and offset < tonumber(ARGV[3])) then
+    epoch, offset = ARGV[1], 0
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
+    redis.call('DEL', KEYS[2])
+  elseif epoch == ARGV[2] then
+    oldest = ARGV[4]
+  end
+  offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
+  local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[7]}
+  if redis.pcall(unpack(add)).err then
+    redis.call('DEL', KEYS[2])
+    redis.call(unpack(add))
+  end
+  if offset == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
+end
+local channel = string.sub(KEYS[1], 1, -6)
+if how == '+' then
+  redis.call('HSET', KEYS[3], ARGV[9], ARGV[10])
+  redis.call('PEXPIRE', KEYS[3], ARGV[5])
+elseif how == '-' then
+  redis.call('HDEL', KEYS[3], ARGV[9])
+elseif how == 'once' then
+  redis.call('HSET', KEYS[3], 'epoch', epoch, 'offset', offset, 'said', ARGV[10])
+  redis.call('PEXPIRE', KEYS[3], ARGV[9])
+end
+if ARGV[7] ~= '' then
+  redis.call('PUBLISH', channel, epoch .. '-' .. offset .. '\\n' .. ARGV[7])
+  return {epoch, offset}
+end
+redis.call('PUBLISH', channel, '-\\n' .. ARGV[11])
+return {epoch or '', offset, 'quiet'}
+"""
+
+#: What a log has after an offset, whether it is still the same log, and who is here.
+#:
+#: ``KEYS``: head, log, here. ``ARGV``: as above an epoch, then the epoch and offset that the process knows,
+#: the beginning of its entry there, whether one that is gone is taken for another log (``1``), how many
+#: entries at most, for how long the log stays, the oldest offset that is wanted, whether members are.
+#:
+#: The answer is the epoch, the offset, the entries (id and fields) and the members (id, what is told, …).
+SYNC = b"""
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
+local epoch, offset = kept[1], tonumber(kept[2] or 0)
+local known = tonumber(ARGV[3])
+local same = epoch and epoch == ARGV[2]
+if same then
+  local other = offset < known
+  if not other and known > 0 and ARGV[4] ~= '' then
+    local at = redis.call('XRANGE', KEYS[2], known, known)[1]
+    if at then
+      other = string.sub(at[2][2], 1, #ARGV[4]) ~= ARGV[4]
+    else
+      other = ARGV[5] == '1'
+    end
+  end
+  if other then epoch = false end
+end
+if not epoch then
+  epoch, offset, same = ARGV[1], 0, false
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
+  redis.call('DEL', KEYS[2])
+end
+local entries
+if same then
+  if known < offset then
+    entries = redis.call('XRANGE', KEYS[2], '(' .. known .. '-0', '+', 'COUNT', ARGV[6])
+  else
+    entries = {}
+  end
+  redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[8])
+else
+  entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[6])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('PEXPIRE', KEYS[2], ARGV[7])
+local here = {}
+if ARGV[9] == '1' then
+  here = redis.call('HGETALL', KEYS[3])
+  redis.call('PEXPIRE', KEYS[3], ARGV[7])
+end
+return {epoch, offset, entries, here}
+"""

@@ -1,0 +1,259 @@
+"""The copy that this process has of one topic's log in Redis.
+
+A message comes into the topic in one way only: :meth:`Feed.take`, in the order of the offsets. Most come by
+the subscription, as they are published. Where that leaves something out, or may have, what is missing is
+read from the stream; what is not there either is marked as lost, and a log that is not the same any more
+begins anew. So nothing is delivered that Redis does not have, nothing twice, and nothing left out silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from realtime.engines import entries
+from realtime.engines.entries import Change, Entry
+from realtime.engines.resp import Lost, RedisError
+from realtime.message import Message, Position
+
+if TYPE_CHECKING:
+    from realtime.engines.redis import Redis
+    from realtime.topic import Topic
+
+log = logging.getLogger("realtime.engine")
+
+#: How many entries are read from a stream at once.
+PAGE = 500
+#: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.
+SOON = 0.05
+
+
+class Pending:
+    """What this process publishes, from when it is asked for until it is in the topic."""
+
+    __slots__ = ("message", "position", "put")
+
+    def __init__(self, message: Message, put: asyncio.Future[Position]) -> None:
+        self.message = message
+        #: Set when it is in the topic.
+        self.put = put
+        #: Where it stands, once Redis has said so.
+        self.position: Position | None = None
+
+
+class Feed:
+    """What comes into one topic."""
+
+    def __init__(self, engine: Redis, topic: Topic) -> None:
+        self.topic = topic
+        self.keys = entries.Keys.of(engine.settings.prefix, topic.name)
+        self.opened = asyncio.get_running_loop().create_future()
+        self.closed = False
+        #: What this process has published, by its number.
+        self.pending: dict[int, Pending] = {}
+        #: Who is here by this process: what is told of each, and the message that says so, if any does.
+        self.own: dict[str, tuple[dict[str, Any], Message | None]] = {}
+        #: Of whom of those who are here by others it was told aloud.
+        self.aloud: set[str] = set()
+        #: Whether it is to be looked at what the stream has, and whether at who is here, too.
+        self.due = False
+        self._whole = True
+        self._engine = engine
+        self._token = b""  # how the entry at the head of the topic begins
+        self._seen_on = ""  # which Redis it was last looked at on
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._changes: list[tuple[int, Change, Message]] = []  # while it is being looked at
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    # What comes by the subscription
+
+    def pushed(self, data: bytes) -> None:
+        """Something was published on the channel. Raises :exc:`ValueError` if it is none of ours."""
+        where, _, rest = data.partition(b"\n")
+        if where == entries.NOWHERE:
+            entry = entries.read(rest)
+            if entry.change is not None:
+                self._change(entry.change, entry.message, 0)
+            return
+        epoch, offset = entries.place(where)
+        topic = self.topic
+        if not self.opened.done() or epoch != topic.epoch or offset > topic.head + 1:
+            self.check(whole=epoch != topic.epoch)
+        elif offset == topic.head + 1:
+            self.take(entries.read(rest))
+
+    def take(self, entry: Entry) -> None:
+        """The next one."""
+        node, number, message, change = entry
+        pending = self.pending.pop(number, None) if node == self._engine.node else None
+        if pending is not None:
+            message = pending.message  # it knows whom it is not for
+        self._token = entries.token(node, number)
+        if change is not None:  # in the same turn as the event that says so
+            self._change(change, message, self.topic.head + 1)
+        position = self.topic.append(message)
+        if pending is not None and not pending.put.done():
+            pending.put.set_result(position)
+
+    def _change(self, change: Change, message: Message, offset: int) -> None:
+        sign, who = change
+        if self._task is not None:
+            self._changes.append((offset, change, message))
+        if sign == "-":
+            self.topic.here.pop(who, None)
+            self.aloud.discard(who)
+            return
+        self.topic.here.pop(who, None)
+        self.topic.here[who] = message.data
+        if offset:
+            self.aloud.add(who)
+
+    # What comes by the stream
+
+    def heard(self, position: Position) -> None:
+        """Redis has a message at this position; if it does not come soon, it is fetched."""
+        topic = self.topic
+        behind = position.epoch != topic.epoch or position.offset > topic.head
+        if behind and self._timer is None and not self.closed:
+            self._timer = asyncio.get_running_loop().call_later(SOON, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        topic = self.topic
+        for pending in self.pending.values():
+            at = pending.position
+            if at is not None and (at.epoch != topic.epoch or at.offset > topic.head):
+                self.check()
+                return
+
+    def check(self, *, whole: bool = False) -> None:
+        """Look what the stream has; ``whole``: and at who is here."""
+        self.due = True
+        self._whole = self._whole or whole
+        if self._task is None and not self.closed:
+            self._task = asyncio.create_task(self._look(), name=f"filling {self.topic.name}")
+
+    async def _look(self) -> None:
+        try:
+            while self.due:
+                self.due = False
+                async with self._engine.lookers:
+                    await self._sync()
+        except (Lost, RedisError) as error:
+            self.due = True  # until there is a connection
+            if not isinstance(error, Lost):
+                self._engine.refused(error)
+        finally:
+            self._task = None
+
+    async def _sync(self) -> None:
+        topic, engine, whole = self.topic, self._engine, self._whole
+        epoch, known, token = topic.epoch, topic.head, self._token
+        if not self.opened.done():
+            epoch, known, token = "", 0, b""
+        anew: list[Entry] | None = None  # the entries of another log, while they are read
+        while True:
+            self._changes.clear()
+            moved, asked = self._seen_on not in ("", engine.run_id), whole
+            now_epoch, head, found, members = await engine.sync(
+                self, epoch, known, token, moved, PAGE, whole
+            )
+            self._seen_on = engine.run_id
+            if now_epoch != epoch:
+                epoch, anew, whole = now_epoch, [], True
+                known = _entry(*found[0])[0] - 1 if found else head
+            for name, fields in found:
+                offset, entry = _entry(name, fields)
+                if anew is not None:
+                    if offset != known + 1 or entry is None:
+                        anew.clear()  # what is before a hole is of no use
+                    if entry is not None:
+                        anew.append(entry)
+                    known = offset
+                elif offset > topic.head:
+                    self._lose(offset - 1)
+                    if entry is None:
+                        self._lose(offset)
+                    else:
+                        engine.counters["filled"] += 1
+                        self.take(entry)
+            if len(found) < PAGE and asked == whole:
+                break
+            if anew is None:
+                known, token = topic.head, self._token
+            else:
+                token = b""
+            await asyncio.sleep(0)  # what was filled is written
+        if anew is not None:
+            self._begin_anew(Position(epoch, head), anew if known == head else [])
+        else:
+            self._lose(head)
+        if whole:
+            self._whole = False
+            self._set_members(members, head)
+
+    def _lose(self, offset: int) -> None:
+        """Nothing up to this offset can come any more."""
+        missed = offset - self.topic.head
+        if missed > 0:
+            self._engine.counters["lost"] += missed
+            log.warning("%d messages of %r are no longer in Redis: they are lost", missed, self.topic.name)
+            self.topic.skip(offset)
+            self._token = b""
+
+    def _begin_anew(self, head: Position, kept: list[Entry]) -> None:
+        now = self.topic.bus.wall_time()
+        first = not self.opened.done()
+        self.topic.restore(head, [(entry.message, max(0.0, now - entry.message.time)) for entry in kept])
+        self._token = entries.token(kept[-1].node, kept[-1].number) if kept else b""
+        if first:
+            self.opened.set_result(None)
+            self.topic.bus.opened(self.topic)
+        else:
+            self._engine.counters["resets"] += 1
+            log.warning("%r is another log in Redis now: it begins anew", self.topic.name)
+        for offset, entry in enumerate(kept, head.offset - len(kept) + 1):
+            pending = self.pending.get(entry.number) if entry.node == self._engine.node else None
+            if pending is not None and not pending.put.done():
+                pending.put.set_result(Position(head.epoch, offset))
+
+    # Who is here
+
+    def _set_members(self, members: list[bytes], head: int) -> None:
+        """Take over who is here, as it was when the log had this head; see to one's own."""
+        found: dict[str, dict[str, Any]] = {}
+        self.aloud.clear()
+        for who, value in zip(members[::2], members[1::2], strict=True):
+            try:
+                aloud, told = entries.told(value)
+                found[who.decode()] = told
+            except ValueError:
+                continue  # nobody of ours
+            if aloud:
+                self.aloud.add(who.decode())
+        here, changes = self.topic.here, self._changes[:]
+        for gone in here.keys() - found.keys():
+            del here[gone]
+        here.update(found)
+        for offset, change, message in changes:
+            if not offset or offset > head:
+                self._change(change, message, offset)
+        self._engine.reconcile(self)
+
+
+def _entry(name: bytes, fields: list[bytes]) -> tuple[int, Entry | None]:
+    """The offset of what a stream has, and the entry, if it is one."""
+    offset = int(name.partition(b"-")[0])
+    try:
+        return offset, entries.read(dict(zip(fields[::2], fields[1::2], strict=True))[b"e"])
+    except (KeyError, ValueError):
+        return offset, None

@@ -1,0 +1,319 @@
+"""Engines: whatever keeps the logs, the bus is the same. Each claim holds for the memory and for Redis.
+
+``one`` and ``other`` are two processes that share the bus; with the engine ``memory`` there is only one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sites import Site, data, site, until
+
+from realtime.engine import Once
+from realtime.errors import Rejected
+from realtime.message import Message, Position
+from realtime.topic import TopicOptions
+
+Sites = Callable[..., AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def sites(request: pytest.FixtureRequest, tmp_path: Path) -> Sites:
+    """A site for each engine."""
+    return partial(site, request.param, tmp_path)
+
+
+async def read(messages: AsyncIterator[Message], number: int) -> list[Message]:
+    """The next so many messages."""
+    async with asyncio.timeout(20):
+        return [await anext(messages) for _ in range(number)]
+
+
+# Offsets, epoch, order
+
+
+async def test_offsets_are_consecutive(sites: Sites) -> None:
+    """Whoever publishes, the offsets of a topic are 1, 2, 3, …"""
+    async with sites() as (one, other, _):
+        positions = [await bus.publish("room", "hi") for bus in (one, other, one, other)]
+        assert [position.offset for position in positions] == [1, 2, 3, 4]
+
+
+async def test_there_is_one_epoch(sites: Sites) -> None:
+    """All positions of a topic are of one epoch, wherever they were made."""
+    async with sites() as (one, other, _):
+        positions = [await bus.publish("room", "hi") for bus in (one, other, one)]
+        topic = await other.open("room")
+        assert {position.epoch for position in positions} == {topic.epoch}
+
+
+async def test_topics_have_epochs_of_their_own(sites: Sites) -> None:
+    """Two topics are two logs."""
+    async with sites(TopicOptions()) as (one, _, _):
+        first, second = await one.publish("room/1", "a"), await one.publish("room/2", "b")
+        assert (first.offset, second.offset) == (1, 1)
+        assert first.epoch != second.epoch
+
+
+async def test_what_is_published_is_there(sites: Sites) -> None:
+    """When publish() returns, the message is in the topic of the one that published."""
+    async with sites() as (one, _, _):
+        position = await one.publish("room", "hi")
+        assert [message.id for message in one.topic("room").history()] == [position]
+
+
+async def test_order_is_the_same_for_all(sites: Sites) -> None:
+    """However many publish at once, everybody reads the same order, and each publisher's own is kept."""
+    async with sites() as (one, other, _):
+        async with one.subscribe("room") as here, other.subscribe("room") as there:
+
+            async def say(name: str) -> None:
+                for number in range(50):
+                    await (one if name < "c" else other).publish("room", [name, number])
+
+            await asyncio.gather(*map(say, "abcd"))
+            first, second = await read(here, 200), await read(there, 200)
+        assert data(first) == data(second)
+        for name in "abcd":
+            assert [said for said in data(first) if said in [[name, number] for number in range(50)]] == [
+                [name, number] for number in range(50)
+            ]
+
+
+async def test_publishing_in_one_turn_keeps_the_order(sites: Sites) -> None:
+    """What is published without waiting stands in the order in which it was asked for."""
+    async with sites() as (one, other, _):
+        positions = await asyncio.gather(*(one.publish("room", number) for number in range(100)))
+        assert [position.offset for position in positions] == list(range(1, 101))
+        topic = await other.open("room")
+        await until(lambda: topic.head == 100)
+        assert data(topic.history()) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    "said", ["text", "ünï\ncode", b"\x00\xff\n", {"a": [1, None]}, "", b"", None, 1.5, "x" * 100_000]
+)
+async def test_messages_come_as_they_are(sites: Sites, said: object) -> None:
+    """Text, bytes and JSON come as they were said, with their event and their time."""
+    async with sites() as (one, other, _):
+        async with other.subscribe("room") as messages:
+            position = await one.publish("room", said, event="said")
+            (message,) = await read(messages, 1)
+        (kept,) = one.topic("room").history()
+        assert (message.data, message.event, message.id) == (said, "said", position)
+        assert (message.kind, message.time) == (kept.kind, kept.time)
+
+
+async def test_who_is_excluded_is_known(sites: Sites) -> None:
+    """A message knows whom it is not for, where that one is."""
+    async with sites() as (one, _, _):
+        somebody = object()
+        await one.publish("room", "hi", exclude=somebody)
+        assert one.topic("room").history()[0].exclude is somebody
+
+
+# History, recovery, gaps
+
+
+async def test_history_is_everybodys(sites: Sites) -> None:
+    """Whoever uses a topic first has what was said before."""
+    async with sites() as (one, other, _):
+        for number in range(5):
+            await one.publish("room", number)
+        topic = await other.open("room")
+        assert data(topic.history()) == [0, 1, 2, 3, 4]
+
+
+async def test_history_has_its_size(sites: Sites) -> None:
+    """A newcomer is given the newest ``history`` messages."""
+    async with sites(TopicOptions(history=3)) as (one, other, _):
+        for number in range(10):
+            await one.publish("room", number)
+        topic = await other.open("room")
+        assert data(topic.history()) == [7, 8, 9]
+
+
+async def test_nothing_is_history_that_is_too_old(sites: Sites) -> None:
+    """What is older than ``history_age`` is not given to a newcomer."""
+    async with sites(TopicOptions(history=10, history_age=0.05, lag=0.01)) as (one, other, _):
+        await one.publish("room", "old")
+        topic, over = one.topic("room"), one.now() + 0.1
+        await until(lambda: one.now() > over)
+        assert data(topic.history()) == []
+        assert data((await other.open("room")).history()) == []
+
+
+async def test_position_is_resumed_anywhere(sites: Sites) -> None:
+    """A position that one gave, another resumes: what came since is there, and nothing else."""
+    async with sites(TopicOptions()) as (one, other, _):
+        await one.publish("room", "before")
+        position = await one.publish("room", "seen")
+        await one.publish("room", "missed")
+        async with other.subscribe("room", since=position) as messages:
+            await one.publish("room", "next")
+            assert data(await read(messages, 2)) == ["missed", "next"]
+
+
+async def test_other_epoch_is_a_reset(sites: Sites) -> None:
+    """A position of another log is told as a reset, and then comes all that a newcomer may ask for."""
+    async with sites() as (one, other, _):
+        await one.publish("room", "hi")
+        async with other.subscribe("room", since=Position("0", 1)) as messages:
+            marker, message = await read(messages, 2)
+        assert (marker.event, message.data) == ("realtime:reset", "hi")
+
+
+async def test_offset_that_is_to_come_is_a_reset(sites: Sites) -> None:
+    """A position beyond the newest is of no log that there is."""
+    async with sites() as (one, other, _):
+        position = await one.publish("room", "hi")
+        async with other.subscribe("room", since=Position(position.epoch, 7)) as messages:
+            assert (await read(messages, 1))[0].event == "realtime:reset"
+
+
+async def test_what_is_no_longer_kept_is_a_gap(sites: Sites) -> None:
+    """Who comes back too late is told how many messages it has missed."""
+    async with sites(TopicOptions(history=2, lag=0, lag_bytes=0)) as (one, other, _):
+        position = await one.publish("room", 0)
+        for number in range(1, 6):
+            await one.publish("room", number)
+            await asyncio.sleep(0)
+        topic = await other.open("room")
+        await until(lambda: topic.head == 6)
+        other.topic("room").sweep(other.now())
+        cursor, resumed = topic.seek(position)
+        assert (cursor + 1, resumed.outcome, resumed.missed) == (topic.base, "gap", topic.base - 2)
+
+
+async def test_what_one_observes_all_publish(sites: Sites) -> None:
+    """An observation has what is published anywhere, to topics that come into being, too."""
+    async with sites() as (one, other, _):
+        async with other.observe("room/*") as messages:
+            await other.open("room/7")
+            await one.publish("room/7", "hi")
+            async with asyncio.timeout(20):
+                topic, message = await anext(messages)
+        assert (topic, message.data) == ("room/7", "hi")
+
+
+# Once
+
+
+async def test_once_is_once(sites: Sites) -> None:
+    """What is published under a key is published once, whoever asks for it."""
+    async with sites() as (one, other, _):
+        once = Once("k", 60.0, "hi")
+        first = await one.publish("room", "hi", once=once)
+        assert await other.publish("room", "hi", once=once) == first
+        topic = await other.open("room")
+        await until(lambda: topic.head == 1)
+        assert data(topic.history()) == ["hi"]
+
+
+async def test_key_is_of_a_topic(sites: Sites) -> None:
+    """One key in two topics is two keys."""
+    async with sites() as (one, _, _):
+        once = Once("k", 60.0)
+        await one.publish("room/1", "hi", once=once)
+        assert (await one.publish("room/2", "hi", once=once)).offset == 1
+
+
+async def test_key_is_of_one_message(sites: Sites) -> None:
+    """A key that comes with another message is refused, and nothing is published."""
+    async with sites() as (one, other, _):
+        await one.publish("room", "hi", once=Once("k", 60.0, "hi"))
+        with pytest.raises(Rejected, match="came with another message") as caught:
+            await other.publish("room", "ho", once=Once("k", 60.0, "ho"))
+        assert caught.value.status == 422
+        assert data(one.topic("room").history()) == ["hi"]
+
+
+async def test_key_is_forgotten(sites: Sites) -> None:
+    """After its window a key is new."""
+    async with sites() as (one, _, _):
+        once, published = Once("k", 0.05), await one.publish("room", 1, once=Once("k", 0.05))
+        position = published
+        async with asyncio.timeout(20):
+            while position == published:
+                position = await one.publish("room", 2, once=once)
+        assert position.offset == 2
+
+
+# Who is here
+
+
+def member(name: str) -> dict[str, object]:
+    """What is told of somebody."""
+    return {"client": name, "name": name}
+
+
+async def test_all_know_who_is_here(sites: Sites) -> None:
+    """Who arrives anywhere is here for everybody, in the order in which they came."""
+    async with sites() as (one, other, _):
+        here, there = await one.open("room"), await other.open("room")
+        await one.arrive(here, "1.a", member("a"), aloud=True)
+        await other.arrive(there, "2.b", member("b"), aloud=True)
+        await until(lambda: len(here.here) == len(there.here) == 2)
+        assert list(here.here.values()) == list(there.here.values()) == [member("a"), member("b")]
+
+
+async def test_coming_and_going_is_told(sites: Sites) -> None:
+    """Joins and leaves that are told aloud are messages like others, on all processes."""
+    async with sites() as (one, other, _):
+        topic = await one.open("room")
+        async with other.subscribe("room") as messages:
+            await one.arrive(topic, "1.a", member("a"), aloud=True)
+            await one.depart(topic, "1.a", member("a"), aloud=True)
+            told = await read(messages, 2)
+        assert [message.event for message in told] == ["realtime:join", "realtime:leave"]
+        assert data(told) == [member("a"), member("a")]
+
+
+async def test_who_comes_quietly_is_no_message(sites: Sites) -> None:
+    """Who is only listed is here for everybody, and nothing is published."""
+    async with sites() as (one, other, _):
+        here, there = await one.open("room"), await other.open("room")
+        await one.arrive(here, "1.a", member("a"), aloud=False)
+        await until(lambda: list(there.here.values()) == [member("a")])
+        await one.depart(here, "1.a", member("a"), aloud=False)
+        await until(lambda: not there.here)
+        assert (here.head, there.head) == (0, 0)
+
+
+async def test_newcomer_knows_who_is_here(sites: Sites) -> None:
+    """A process that uses a topic for the first time knows who is here."""
+    async with sites() as (one, other, _):
+        await one.arrive(await one.open("room"), "1.a", member("a"), aloud=True)
+        assert list((await other.open("room")).here.values()) == [member("a")]
+
+
+async def test_who_is_gone_is_gone_once(sites: Sites) -> None:
+    """A leave is told once, however often it is said."""
+    async with sites() as (one, _, _):
+        topic = await one.open("room")
+        await one.arrive(topic, "1.a", member("a"), aloud=True)
+        await one.depart(topic, "1.a", member("a"), aloud=True)
+        await one.depart(topic, "1.a", member("a"), aloud=True)
+        assert (await one.publish("room", "next")).offset == 3
+
+
+async def test_members_change_with_the_message(sites: Sites) -> None:
+    """In the turn in which a topic has the event, who is here is what it says."""
+    async with sites() as (one, other, _):
+        here, there = await one.open("room"), await other.open("room")
+        seen: list[tuple[int, int]] = []
+
+        class Looking:
+            def set(self) -> None:
+                seen.append((there.head, len(there.here)))
+
+        there.readers[Looking()] = None
+        await one.arrive(here, "1.a", member("a"), aloud=True)
+        await one.depart(here, "1.a", member("a"), aloud=True)
+        await until(lambda: there.head == 2)
+        assert seen == [(1, 1), (2, 0)]
