@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 import itertools
 import logging
-import random
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +26,7 @@ from realtime.engine import Engine, Once
 from realtime.engines import entries
 from realtime.engines.entries import Change
 from realtime.engines.feed import Feed, Pending
+from realtime.engines.line import Line
 from realtime.engines.resp import Connection, Lost, RedisError, Where
 from realtime.errors import StartError, Unavailable
 from realtime.hookspecs import hookimpl
@@ -36,9 +36,8 @@ from realtime.values import Model, Secret
 
 log = logging.getLogger("realtime.engine")
 
-#: How long connecting may take at the start, and each time, in seconds.
+#: How long connecting may take at the start, in seconds.
 START_WITHIN = 5.0
-CONNECT_WITHIN = 2.0
 #: How long a publish may take; when it is sent it says that Redis is not to do it later than a little less.
 PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
@@ -47,10 +46,6 @@ PROBE = 1.0
 ANSWER_WITHIN = 2.0
 #: So long may Redis be away before anybody is told, in seconds.
 TOLERATED = 1.0
-#: After a connection is lost the next is tried after up to so many seconds, and twice that each time, …
-SOONEST = 0.05
-#: … up to this.
-LATEST = 2.0
 #: A process that has said nothing for so long is gone, and all who were here by it, in seconds.
 LEASE = 10.0
 #: The log of a topic stays so much longer than any message of it is wanted, in seconds, …
@@ -98,16 +93,14 @@ class Redis(Engine):
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[bytes, Feed] = {}  # by their channels
         self._numbers = itertools.count(1)
-        self._asking: Connection | None = None
-        self._hearing: Connection | None = None
-        self._connected = asyncio.Event()  # there is one to ask on
+        name = f"realtime-{self.node}"
+        self._asking = Line(self.where, f"{name}-asks", self._ask_on)
+        self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
         self._skew = 0.0  # Redis's clock less that of the loop, in seconds
         self._probe_channel = f"{settings.prefix}:probe:{self.node}".encode()
         self._nodes = f"{settings.prefix}:nodes".encode()
         self._heard = asyncio.Event()  # the probe has come back
-        self._away_since: float | None = None
-        self._why = ""
-        self._back_since = 0.0
+        self._alone_until = 0.0  # others may be there, and have had no time to say so
         self._told = False
         self._looks = 0
         self._leaving: dict[tuple[str, str], Message | None] = {}  # what could not be said yet
@@ -117,25 +110,20 @@ class Redis(Engine):
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        first: asyncio.Future[None] = self._loop.create_future()
-        keepers = [
-            asyncio.create_task(self._keep(self._ask_on, None), name="redis: asking"),
-            asyncio.create_task(self._keep(self._hear_on, self._pushed), name="redis: hearing"),
-        ]
+        lines = (self._asking, self._hearing)
+        keepers = [asyncio.create_task(line.keep(), name=line.name) for line in lines]
         try:
             until = self._loop.time() + START_WITHIN
-            while self._asking is None or self._hearing is None:
-                left = until - self._loop.time()
-                if left <= 0 or self._is_hopeless:
-                    raise StartError(f"the engine redis at {self.where}: {self._why or 'no answer'}")
-                await asyncio.wait([first, *keepers], timeout=min(left, 0.01))
+            while away := [line for line in lines if line.away]:
+                if self._loop.time() > until or away[0].hopeless:
+                    raise StartError(f"the engine redis at {self.where}: {away[0].why or 'no answer'}")
+                await asyncio.sleep(0.01)
             keepers.append(asyncio.create_task(self._watch(), name="redis: probing"))
             yield
         finally:
-            first.cancel()
             tasks = [*keepers, *self._tasks]
-            if self._asking is not None and not self.trouble:
-                self._asking.ask(b"ZREM", self._nodes, self.node)
+            if self._asking.connection is not None and not self.trouble:
+                _forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
                 await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
@@ -143,49 +131,7 @@ class Redis(Engine):
             for feed in list(self._feeds.values()):
                 feed.close()
 
-    @property
-    def _is_hopeless(self) -> bool:
-        return self._why.split(" ")[0] in ("WRONGPASS", "NOAUTH", "NOPERM")
-
-    async def _keep(
-        self, use: Callable[[Connection], None], pushed: Callable[[list[Any]], bool | None] | None
-    ) -> None:
-        """Have a connection, and another when it is lost."""
-        wait, purpose = SOONEST, "hears" if pushed else "asks"
-        while True:
-            lost: asyncio.Future[Lost] = self._loop.create_future()
-            try:
-                connection = await Connection.open(
-                    self.where,
-                    name=f"realtime-{self.node}-{purpose}",
-                    within=CONNECT_WITHIN,
-                    pushed=pushed,
-                    lost=lambda error, lost=lost: lost.done() or lost.set_result(error),  # type: ignore[misc]
-                )
-            except (Lost, RedisError) as error:
-                self._why = str(error)
-                wait = min(wait * 2, LATEST)
-            else:
-                wait = SOONEST
-                try:
-                    use(connection)
-                    self._why = str(await asyncio.shield(lost))
-                except asyncio.CancelledError:
-                    connection.abort("the server ends")
-                    await asyncio.wait([lost], timeout=1.0)
-                    raise
-                self.counters["reconnects"] += 1
-            if pushed:
-                self._hearing = None
-            else:
-                self._asking = None
-                self._connected.clear()
-            if self._away_since is None:
-                self._away_since = self._loop.time()
-            await asyncio.sleep(random.uniform(0, wait))
-
     def _ask_on(self, connection: Connection) -> None:
-        self._asking = connection
         moved, self.run_id = connection.run_id != self.run_id, connection.run_id
         for script in (PUBLISH, SYNC):
             _forget(connection.ask(b"SCRIPT", b"LOAD", script.text))
@@ -197,14 +143,15 @@ class Redis(Engine):
         except (Lost, RedisError, TimeoutError) as error:
             connection.abort(str(error) or "no answer")
             return
-        self._connected.set()
+        if self._asking.away > TOLERATED:
+            self._alone_until = self._loop.time() + LEASE
+        self._asking.works()
         for feed in list(self._feeds.values()):
             if moved or feed.due:
                 feed.check(whole=moved)
         self._say_who_left()
 
     def _hear_on(self, connection: Connection) -> None:
-        self._hearing = connection
         connection.tell(b"SUBSCRIBE", self._probe_channel)
         channels = list(self._feeds)
         for start in range(0, len(channels), 1000):
@@ -234,43 +181,36 @@ class Redis(Engine):
 
     async def _probe(self) -> None:
         """Whether what is asked is answered, and what is published comes back."""
-        asking, hearing = self._asking, self._hearing
-        if asking is None or not self._connected.is_set():
+        asking, hearing = self._asking.connection, self._hearing.connection
+        if asking is None or self._asking.away:
             return
         self._heard.clear()
-        published = asking.ask(b"PUBLISH", self._probe_channel, b"")
-        _forget(published)
+        _forget(asking.ask(b"PUBLISH", self._probe_channel, b""))
         try:
             await self._synchronize(asking)
             alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
         except TimeoutError:
-            self._why = f"Redis has not answered for {ANSWER_WITHIN:g}s"
-            asking.abort(self._why)
+            asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
             return
+        self._bury({node.decode() for node in alive})
         if hearing is None:
             return
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 await self._heard.wait()
         except TimeoutError:
-            if hearing is self._hearing:
-                self._why = "what is published does not come back"
-                hearing.abort(self._why)
-            return
-        self._bury({node.decode() for node in alive})
-        whole = self._asking is asking and self._hearing is hearing
-        if whole and self._away_since is not None and not any(feed.due for feed in self._feeds.values()):
-            self._away_since, self._back_since = None, self._loop.time()
+            hearing.abort("what is published does not come back")  # nothing, if it was lost meanwhile
 
     def _look(self) -> None:
         """Once a probe: tell whoever should know, and see to what is left to do."""
-        now, since = self._loop.time(), self._away_since
         self._looks += 1
-        if since is not None and now - since > TOLERATED:
+        self.counters["reconnects"] = self._asking.lost + self._hearing.lost
+        away = [line for line in (self._asking, self._hearing) if line.away > TOLERATED]
+        if away:
             if not self.trouble:
-                log.error("Redis at %s is away: %s", self.where, self._why)
-            self.trouble = f"Redis is away: {self._why}"
-        elif since is None and self.trouble:
+                log.error("Redis at %s is away: %s", self.where, away[0].why)
+            self.trouble = f"Redis is away: {away[0].why}"
+        elif self.trouble and not any(feed.due for feed in self._feeds.values()):
             self.trouble = ""
             log.warning("Redis at %s is back", self.where)
         if bool(self.trouble) is not self._told:
@@ -278,16 +218,16 @@ class Redis(Engine):
             event, data = ("degraded", {"reason": UNKEPT}) if self._told else ("restored", {})
             notice = Message.of(data, event=f"realtime:{event}", time=self.bus.wall_time())
             self._background(self.bus.tell(notice, self._told))
-        if self._connected.is_set():
+        if not self._asking.away:
             for number, feed in enumerate(list(self._feeds.values())):
-                if feed.due or (number + self._looks) % TOUCH == 0:
+                if feed.due or self._hearing.away or (number + self._looks) % TOUCH == 0:
                     feed.check()
             self._say_who_left()
 
     def refused(self, error: RedisError) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
         log.warning("Redis at %s answers: %s", self.where, error)
-        if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN") and self._asking:
+        if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
 
     def _background(self, work: Any) -> None:
@@ -315,13 +255,15 @@ class Redis(Engine):
             return self.bus.is_full(feed.topic)
         if kind == b"subscribe" and feed is not None:
             feed.check(whole=True)  # whatever was published before it is not coming
+        elif kind == b"subscribe" and channel == self._probe_channel:
+            self._hearing.works()
         return None
 
     def begin(self, topic: Topic) -> None:
         feed = Feed(self, topic)
         self._feeds[feed.keys.channel] = feed
-        if self._hearing is not None:
-            self._hearing.tell(b"SUBSCRIBE", feed.keys.channel)
+        if self._hearing.connection is not None:
+            self._hearing.connection.tell(b"SUBSCRIBE", feed.keys.channel)
 
     def _feed(self, topic: Topic) -> Feed | None:
         return self._feeds.get(entries.Keys.of(self.settings.prefix, topic.name).channel)
@@ -330,25 +272,29 @@ class Redis(Engine):
         feed = self._feed(topic)
         if feed is None or topic.opened:
             return
-        if self.trouble:
-            raise Unavailable(self.trouble)
+        self._check_there()
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
                 await asyncio.shield(feed.opened)
         except TimeoutError:
             raise Unavailable(f"Redis does not answer{self._reason}") from None
 
+    def _check_there(self) -> None:
+        """Raises :exc:`Unavailable` at once where waiting would be of no use."""
+        if self._asking.away > TOLERATED:
+            raise Unavailable(f"Redis is away: {self._asking.why}")
+
     @property
     def _reason(self) -> str:
-        return f": {self._why}" if self._why and self._away_since is not None else ""
+        return f": {self._asking.why}" if self._asking.away and self._asking.why else ""
 
     def close(self, topic: Topic) -> None:
         feed = self._feed(topic)
         if feed is not None and feed.topic is topic:
             del self._feeds[feed.keys.channel]
             feed.close()
-            if self._hearing is not None:
-                self._hearing.tell(b"UNSUBSCRIBE", feed.keys.channel)
+            if self._hearing.connection is not None:
+                self._hearing.connection.tell(b"UNSUBSCRIBE", feed.keys.channel)
 
     # What goes
 
@@ -376,8 +322,7 @@ class Redis(Engine):
         about: Message | None = None,
     ) -> Position:
         """Have Redis put a message at the head of a log; returns when it is in the topic."""
-        if self.trouble:
-            raise Unavailable(self.trouble)
+        self._check_there()
         number, until = next(self._numbers), self._loop.time() + PUBLISH_WITHIN
         entry = b"" if message is None else entries.write(self.node, number, message, change)
         if about is not None:  # what is told, and is no message
@@ -410,7 +355,7 @@ class Redis(Engine):
                 except Lost:
                     if message is None:
                         raise Unavailable(f"Redis was lost meanwhile{self._reason}") from None
-                    return await pending.put  # if it was taken it comes by the stream
+                    return await asyncio.shield(pending.put)  # if it was taken it comes by the stream
                 if word and word[0] == b"late":
                     self.counters["late"] += 1
                     raise Unavailable("Redis was too late for it")
@@ -423,9 +368,9 @@ class Redis(Engine):
                 if feed.closed:
                     return position
                 feed.heard(position)
-                return await pending.put
+                return await asyncio.shield(pending.put)
         except TimeoutError:
-            if pending.put.done():
+            if pending.put.done():  # in this very moment
                 return pending.put.result()
             if pending.position is not None:  # it is taken, and comes
                 return pending.position
@@ -446,11 +391,7 @@ class Redis(Engine):
         self, script: Script, keys: tuple[bytes, ...], arguments: Callable[[], tuple[Any, ...]]
     ) -> Any:
         """The answer of a script; raises :exc:`Lost` or :exc:`RedisError`."""
-        while not self._connected.is_set():
-            await self._connected.wait()
-        asking = self._asking
-        if asking is None:
-            raise Lost(self._why)
+        asking = await self._asking.working()
         words = (b"%d" % len(keys), *keys, *arguments())
         try:
             return await asking.ask(b"EVALSHA", script.sha, *words)
@@ -463,8 +404,8 @@ class Redis(Engine):
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
     ) -> tuple[str, int, list[Any], list[bytes]]:
         """What a log has after an offset, at most so many entries; and who is here, if ``whole``."""
-        if not self._connected.is_set():
-            raise Lost(self._why)
+        if self._asking.away:
+            raise Lost(self._asking.why)
         topic = feed.topic
         oldest = min(topic.base, topic.head) if topic.opened else 0
         now_epoch, head, found, members = await self._call(
@@ -558,8 +499,8 @@ class Redis(Engine):
 
     def _bury(self, alive: set[str]) -> None:
         """Those who were here by a process that is gone are gone."""
-        if self._away_since is not None or self._loop.time() - self._back_since < LEASE:
-            return  # others may have been away as well, and are coming back
+        if self._loop.time() < self._alone_until:
+            return
         for feed in list(self._feeds.values()):
             for id in list(feed.topic.here):
                 if id.partition(".")[0] not in alive and (feed.topic.name, id) not in self._leaving:
