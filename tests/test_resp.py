@@ -367,8 +367,8 @@ async def test_loading(tmp_path: Path) -> None:
 
 async def test_nothing_listens() -> None:
     """A port at which nothing listens refuses the connection, under a name with two addresses, too."""
-    for host in ("127.0.0.1", "localhost"):
-        said = await refusal(f"redis://{host}:{free_port()}")
+    for begin in ("redis://127.0.0.1", "redis://localhost", "rediss://127.0.0.1"):
+        said = await refusal(f"{begin}:{free_port()}")
         assert said == "nothing listens there: the connection was refused"
 
 

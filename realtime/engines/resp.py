@@ -157,17 +157,11 @@ class Connection(asyncio.Protocol):
         except BaseException as error:
             opened.abort("it was not opened")
             if isinstance(error, OSError | UnicodeError) and not isinstance(error, Lost):
-                why = (
-                    f"no answer for {within:g}s"
-                    if isinstance(error, TimeoutError)
-                    else _sentence(error, where)
-                )
-                shy = (
-                    "; without TLS its URL begins with redis://"
-                    if where.tls and not opened._connected
-                    else ""
-                )
-                raise Lost(why + shy) from None
+                if isinstance(error, TimeoutError):
+                    plain = where.tls and not opened._connected  # the handshake of TLS is not over
+                    hint = "; without TLS its URL begins with redis://" if plain else ""
+                    raise Lost(f"no answer for {within:g}s{hint}") from None
+                raise Lost(_sentence(error, where)) from None
             raise
         opened._lost = lost
         return opened
@@ -206,7 +200,7 @@ class Connection(asyncio.Protocol):
         """What Redis will answer to a command, or :exc:`RedisError`, or :exc:`Lost`.
 
         An answer that nobody waits for any more is skipped over when it comes. How long one may take is the
-        caller's to bound.
+        caller's to bound. A connection that has subscribed is not asked: there answers are pushes.
         """
         answer = self._loop.create_future()
         if self._why:
@@ -357,7 +351,7 @@ def _sentence(error: OSError | UnicodeError, where: Where) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
+        return f"TLS failed: {error.reason or error}; without TLS its URL begins with redis://"
     if isinstance(error, socket.gaierror | UnicodeError):
         return f"the name {printable(where.host, 100)} is not known"
     if isinstance(error, FileNotFoundError):
