@@ -367,9 +367,11 @@ async def test_loading(tmp_path: Path) -> None:
 
 async def test_nothing_listens() -> None:
     """A port at which nothing listens refuses the connection, under a name with two addresses, too."""
-    for begin in ("redis://127.0.0.1", "redis://localhost", "rediss://127.0.0.1"):
-        said = await refusal(f"{begin}:{free_port()}")
-        assert said == "nothing listens there: the connection was refused"
+    with socket.socket() as taken:  # which does not listen, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        for begin in ("redis://127.0.0.1", "redis://localhost", "rediss://127.0.0.1"):
+            said = await refusal(f"{begin}:{taken.getsockname()[1]}")
+            assert said == "nothing listens there: the connection was refused"
 
 
 async def test_name_is_not_known() -> None:
