@@ -37,7 +37,7 @@ PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What strangers would write.
 EXAMPLE_FILES = sorted((ROOT / "examples").glob("*/src/*/*.py"))
 #: What keeps the logs of the bus elsewhere, each with what its extra brings.
-ENGINES = ("engines.resp",)
+ENGINES = ("engines.entries", "engines.feed", "engines.redis", "engines.resp")
 #: What knows nothing of sockets, HTTP, YAML or plugins.
 INNER = (
     "bus",
