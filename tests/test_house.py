@@ -36,6 +36,8 @@ NAMES = sorted(MODULES)
 PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What strangers would write.
 EXAMPLE_FILES = sorted((ROOT / "examples").glob("*/src/*/*.py"))
+#: What keeps the logs of the bus elsewhere, each with what its extra brings.
+ENGINES = ("engines.entries", "engines.feed", "engines.redis", "engines.resp")
 #: What knows nothing of sockets, HTTP, YAML or plugins.
 INNER = (
     "bus",
@@ -94,6 +96,7 @@ SHOWN = ("about", "assets", "front", "portrait", "schema", "transports.page")
 THIRD_PARTY = {
     "uvloop",
     "aiohttp",
+    "hiredis",
     "jwt",
     "orjson",
     "pluggy",
@@ -209,16 +212,40 @@ def test_dependencies_are_those_of_the_metadata(file: Path) -> None:
     assert foreign(file) <= THIRD_PARTY | ({"pytest"} if file.stem in AUTHORS else set())
 
 
-def test_requirements_are_used() -> None:
-    """What the distribution requires is imported somewhere."""
+def requirements(of: str) -> set[str]:
+    """What an option of the metadata requires, by the name of what is imported."""
     setup = (checkout() / "setup.cfg").read_text()
-    required = re.search(r"install_requires =\n((?:    .*\n)+)", setup)
+    required = re.search(rf"(?m)^{of} =\n((?:    .*\n)+)", setup)
     assert required is not None
     imported = {"pyyaml": "yaml", "pyjwt[crypto]": "jwt"}
     first = [line.split()[0].lower() for line in required[1].splitlines()]
-    names = {imported.get(name, name) for name in first}
-    used = set().union(*map(foreign, [*MODULES.values(), *PLUGIN_FILES]))
-    assert names == used - {"yarl", "multidict", "pydantic_core", "pytest"}
+    return {imported.get(name, name) for name in first}
+
+
+def test_requirements_are_used() -> None:
+    """What the distribution requires is imported somewhere, and by more than an engine."""
+    others = [file for name, file in MODULES.items() if name not in ENGINES]
+    used = set().union(*map(foreign, [*others, *PLUGIN_FILES]))
+    assert requirements("install_requires") == used - {"yarl", "multidict", "pydantic_core", "pytest"}
+
+
+def test_extra_of_an_engine_is_used() -> None:
+    """What an engine imports, and nothing else does, is what its extra brings."""
+    used = set().union(*(foreign(MODULES[name]) for name in ENGINES))
+    assert requirements("redis") == used - requirements("install_requires")
+
+
+@pytest.mark.parametrize("module", [name for name in NAMES if name not in ENGINES])
+def test_engines_are_imported_when_they_are_chosen(module: str) -> None:
+    """No module imports an engine as it is imported itself."""
+    at_once = ast.parse(MODULES[module].read_text()).body
+    names = {
+        f"{getattr(node, 'module', '')}.{alias.name}"
+        for node in at_once
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert [name for name in names if "realtime.engines" in name] == []
 
 
 # What is exported
@@ -330,13 +357,18 @@ def lines_of_code(file: Path) -> int:
 
 def test_core_is_read_in_an_afternoon() -> None:
     """The bus, the fan-out, the transports and the plugins' host stay under 5,000 lines of code."""
-    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + GUARDS + MEASURES + SHOWN + TRIALS
+    others = AUTHORS + CLIENTS + COMMANDS + CONFIG + ENGINES + GUARDS + MEASURES + SHOWN + TRIALS
     assert sum(lines_of_code(file) for name, file in MODULES.items() if name not in others) < 5000
 
 
 def test_guards_are_read_in_an_hour() -> None:
     """What stands guard stays under 1,500 lines of code."""
     assert sum(lines_of_code(MODULES[name]) for name in GUARDS) < 1500
+
+
+def test_engines_are_read_in_an_hour() -> None:
+    """What keeps the logs elsewhere stays under 1,000 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in ENGINES) < 1000
 
 
 def test_config_is_read_in_an_hour() -> None:

@@ -1,0 +1,1 @@
+"""Where the bus keeps its logs, other than in the process."""
