@@ -41,6 +41,7 @@ INNER = (
     "bus",
     "close_codes",
     "encodings",
+    "engine",
     "envelope",
     "errors",
     "log",
