@@ -328,7 +328,11 @@ def building(
         model = getattr(of, "Settings", Model)
         chosen = _checked(f"engine {name!r}", source, model, config.bus.model_extra, ("bus",))
         if plugins.before is None:
-            bus.engine = guarded(f"the engine {name!r} could not be made", partial(of, chosen, bus))
+            label = f"the engine {name!r} could not be made"
+            bus.engine = guarded(label, partial(of, chosen, bus))
+            if not hasattr(bus.engine, "trouble"):
+                wrong = "__init__ is to begin with super().__init__(settings, bus)"
+                raise PluginProblem(f"{label}: {wrong}{line_of(of, '__init__')}")
         else:
             keys = differences(was.settings, chosen) if type(was) is of else ("engine",)
             new = f"this is new, and {NEEDS_RESTART}"
