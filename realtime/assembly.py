@@ -131,8 +131,8 @@ class Assembly:
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 if "\n" not in wrong:  # Python's own errors of a context manager have no line of it
                     of_plugin = self.plugins.line_of_hook(owner, "register_services")
-                    wrong += line_of(type(thing), "lifespan") if thing else of_plugin
-                if thing:
+                    wrong += line_of(type(thing), "lifespan") if thing is not None else of_plugin
+                if thing is not None:
                     wrong = f"{spell(owner)} of plugin {self._plugin_of(owner)!r}: {wrong}"
                 raise ConfigError(self.problem(owner, wrong, "plugin")) from None
 

@@ -152,6 +152,20 @@ def check_offered(name: str, hook: str, offered: object, where: str) -> dict[str
     return {str(key): kind for key, kind in offered.items()}
 
 
+def not_offered(
+    name: str, hook: str, offered: Collection[str], hooks: Collection[str], where: str
+) -> PluginProblem:
+    """What is wrong where a plugin with these hooks is to offer a class of its name, and does not."""
+    noun = OFFERED[hook][1].partition(" ")[2]
+    wrong = f"offers no {noun} of that name; it offers: {', '.join(sorted(offered))}"
+    if not offered:
+        wrong += f"none (a function {hook}, marked @hookimpl, returns them in a dict)"
+    if hook == "register_channels" and hooks and hook not in hooks:
+        section = "bus" if [*hooks] == ["register_engines"] else "plugins"
+        wrong = f"is no channel: it belongs under {section}:"
+    return PluginProblem(f"the plugin {name!r} {wrong}{where}")
+
+
 def check_engine(label: str, kind: type[Engine]) -> None:
     """Refuse an engine whose methods could not be called."""
     model_of(label, kind)

@@ -271,7 +271,9 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
             except WantsSettings:
                 pass  # which only a config has; it offers no channels without them
             except PluginProblem as problem:
-                left_out.append(f"left out: plugin {found.name!r}: {problem}")
+                # Nobody misses what an extra is for who has not asked for that.
+                if _kind(found) != "built-in":
+                    left_out.append(f"left out: plugin {found.name!r}: {problem}")
                 continue
             model = settings_of(getattr(known.modules.get(found.name), "Plugin", None))
             if has_schema(found.name, model):

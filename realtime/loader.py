@@ -34,6 +34,7 @@ from realtime.checks import (
     is_marked,
     line_of,
     model_of,
+    not_offered,
 )
 from realtime.config import BusSettings, Config
 from realtime.engine import Engine
@@ -140,19 +141,10 @@ class Plugins:
         if name not in known:
             self.load(name)
         if name not in known:
-            plugin = f"plugin:{name}"
-            offered = ", ".join(sorted(self.offered(name, known) or ())) or "none"
-            where = self.line_of_hook(plugin, hook)
-            callers = self.manager.get_hookcallers(self.manager.get_plugin(plugin))
-            if not where and hook == "register_channels" and callers:
-                engine = [caller.name for caller in callers] == ["register_engines"]
-                wrong = f"is no channel: it belongs under {'bus' if engine else 'plugins'}:"
-                raise PluginProblem(f"the plugin {name!r} {wrong}\n    {self.modules.location[name]}")
-            how = f" (a function {hook}, marked @hookimpl, returns them in a dict)" * (offered == "none")
-            noun = OFFERED[hook][1].partition(" ")[2]
-            wrong = f"offers no {noun} of that name; it offers: {offered}{how}"
+            callers = self.manager.get_hookcallers(self.manager.get_plugin(f"plugin:{name}")) or ()
+            hooks, where = [one.name for one in callers], self.line_of_hook(f"plugin:{name}", hook)
             where = where or f"\n    {self.modules.location[name]}"
-            raise PluginProblem(f"the plugin {name!r} {wrong}{where}")
+            raise not_offered(name, hook, self.offered(name, known) or (), hooks, where)
         return known[name]
 
     def offered(self, name: str, known: Mapping[str, type] | None = None) -> list[str] | None:

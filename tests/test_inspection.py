@@ -439,6 +439,17 @@ def test_schema_leaves_out_what_is_broken(tmp_path: Path) -> None:
     assert "plugin.chat" in json.loads(ended.stdout)["$defs"]
 
 
+def test_schema_without_an_extra(tmp_path: Path) -> None:
+    """A plugin of the server itself that wants what is not installed is left out without a word."""
+    info = tmp_path / "ours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[realtime]\nshelf = realtime.shelf\n")
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    ended = run(tmp_path, "schema", PYTHONPATH=path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_schema_leaves_out_settings_without_one(tmp_path: Path) -> None:
     """Settings that have no JSON Schema are told and left out."""
     odd = POLL.replace("question: str", "question: object.__class__ | None = None").replace(

@@ -585,6 +585,16 @@ async def test_engine_that_cannot_be_made(mistakes: Mistakes) -> None:
     )
 
 
+async def test_engine_without_its_extra(mistakes: Mistakes) -> None:
+    """An engine that wants a package which an extra brings is told with that."""
+    files = {"shelf.py": "raise ModuleNotFoundError(\"No module named 'hiredis'\", name='hiredis')"}
+    [said] = await mistakes(f"{shelf.BUS}channels: {{}}", files)
+    assert said.startswith(
+        "c.yaml:1:15: bus.engine: shelf: ModuleNotFoundError: No module named 'hiredis'; "
+        "pip install 'realtime-channels[redis]'\n"
+    )
+
+
 async def test_engine_as_a_channel(mistakes: Mistakes) -> None:
     """A channel whose plugin is an engine is told where that belongs."""
     [said] = await mistakes("channels: {a: {plugin: shelf, path: /a}}", shelf.FILES)
