@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
     from realtime.embedding import SERVER as SERVER, create_app as create_app
+    from realtime.engine import Engine as Engine, Once as Once
     from realtime.errors import (
         BusError as BusError,
         Closed as Closed,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         StartError as StartError,
         TooLarge as TooLarge,
         TooManyTopics as TooManyTopics,
+        Unavailable as Unavailable,
         Unconfirmed as Unconfirmed,
         UnknownTopic as UnknownTopic,
     )
@@ -54,9 +56,10 @@ _EXPORTS = {
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "embedding": "SERVER create_app",
+    "engine": "Engine Once",
     "values": "Duration Model Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
-    "StartError TooLarge TooManyTopics Unconfirmed UnknownTopic",
+    "StartError TooLarge TooManyTopics Unavailable Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
     "observing": "Observation",

@@ -20,7 +20,8 @@ from realtime.changes import stays
 from realtime.channel import Channel
 from realtime.checks import PluginProblem, line_of, mistake_in
 from realtime.config import Config
-from realtime.errors import ConfigError, Problem
+from realtime.engine import Engine
+from realtime.errors import ConfigError, Problem, StartError
 from realtime.lifespans import Lifespans
 from realtime.loader import Built, Plugins, guarded
 from realtime.paths import route_pattern
@@ -107,11 +108,17 @@ class Assembly:
         return old if old is not None and stays(old, kind, settings) else None
 
     async def begin(self, lifespans: Lifespans, owners: Collection[str]) -> None:
-        """Begin the lifespans and services of these. Raises :exc:`ConfigError` if one cannot begin."""
+        """Begin the lifespans and services of these. Raises :exc:`ConfigError` if one cannot begin.
+
+        Of ``engine:NAME`` it is that of the bus's engine, which may raise :exc:`StartError`, too.
+        """
         for owner in owners:
             try:
-                if owner.startswith("channel:"):
-                    managers = [self.channels[owner.partition(":")[2]].lifespan()]
+                thing: Channel | Engine | None = self.channels.get(owner.removeprefix("channel:"))
+                if owner.startswith("engine:"):
+                    thing = self.bus.engine
+                if thing is not None:
+                    managers = [thing.lifespan()]
                 else:
                     managers = list(self.plugins.call(owner, "register_services", bus=self.bus) or ())
                 for manager in managers:
@@ -119,14 +126,13 @@ class Assembly:
             except PluginProblem as problem:
                 raise ConfigError(self.problem(owner, str(problem), "plugin")) from None
             except BaseException as error:
-                if not_the_plugins(error):
+                if not_the_plugins(error) or (thing is self.bus.engine and isinstance(error, StartError)):
                     raise
                 wrong = f"its lifespan could not begin: {own_frames(error)}"
                 if "\n" not in wrong:  # Python's own errors of a context manager have no line of it
-                    channel = self.channels.get(owner.removeprefix("channel:"))
                     of_plugin = self.plugins.line_of_hook(owner, "register_services")
-                    wrong += line_of(type(channel), "lifespan") if channel else of_plugin
-                if owner.startswith("channel:"):
+                    wrong += line_of(type(thing), "lifespan") if thing is not None else of_plugin
+                if thing is not None:
                     wrong = f"{spell(owner)} of plugin {self._plugin_of(owner)!r}: {wrong}"
                 raise ConfigError(self.problem(owner, wrong, "plugin")) from None
 
@@ -156,6 +162,8 @@ class Assembly:
         kind, _, name = owner.partition(":")
         if kind == "channel":
             return self.config.source.problem(message, ("channels", name, key))
+        if kind == "engine":
+            return self.config.source.problem(message, ("bus", "engine"))
         where = ("plugins", self.config.plugins.index(name)) if name in self.config.plugins else ()
         return self.config.source.problem(f"{spell(owner)}: {message}", where)
 
@@ -214,6 +222,9 @@ class Assembly:
 
     def _plugin_of(self, owner: str) -> str:
         kind, _, name = owner.partition(":")
+        if kind == "engine":
+            found = self.plugins.source(type(self.bus.engine))
+            return found.name if found else name
         return self.settings[name].plugin if kind == "channel" else name
 
     def _hook_of_routes(self, owner: str) -> str:

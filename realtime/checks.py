@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 from realtime import hookspecs
 from realtime.blame import defined, own_frames
 from realtime.channel import TRANSPORTS, Channel
+from realtime.engine import Engine
 from realtime.errors import did_you_mean
 from realtime.paths import is_reserved
 from realtime.transports.page import files as page_files
@@ -49,6 +50,19 @@ _ELSEWHERE = {"on_open": "on_connect", "on_receive": "on_message", "on_text": "o
 #: What the host has in every channel for itself, and the keys of every channel that it reads.
 _HOSTS = ("clients", "joined", "left", "members", "methods", "serve_with", "topics", "url_on")
 _KEYS = ("plugin", "path", "enabled")
+
+#: The hooks by which a plugin offers classes: of what, and what one is called.
+OFFERED: dict[str, tuple[type, str]] = {
+    "register_channels": (Channel, "a channel type"),
+    "register_engines": (Engine, "an engine"),
+}
+#: The methods of an engine that the host awaits, and what all of them are called with.
+_ENGINES = {
+    "open": "(topic)",
+    "publish": "(topic, message, once)",
+    "arrive": "(topic, id, told, joining)",
+    "depart": "(topic, id, leaving)",
+}
 
 HOOKS: dict[str, Callable[..., Any]] = {
     name: spec for name, spec in vars(hookspecs).items() if hasattr(spec, f"{hookspecs.PROJECT}_spec")
@@ -114,6 +128,74 @@ def not_installed(name: str, beside: Path | None) -> str:
         if isinstance(offered, dict) and name in offered:
             return f": {file} offers it, and is not installed: python -m pip install -e {directory}"
     return ""
+
+
+def check_offered(name: str, hook: str, offered: object, where: str) -> dict[str, Any]:
+    """What a hook has returned: names and classes. Refuse what is none, and a class that is wrong."""
+    base, what = OFFERED[hook]
+    how = f'return {{"{name}": …}} with the class'
+    if not isinstance(offered, Mapping):
+        wrong = f"returned {offered!r}, not a dict of {what.partition(' ')[2]}s: {how}"
+        raise PluginProblem(f"{name}: {hook}() {wrong}{where}")
+    for key, kind in offered.items():
+        if isinstance(kind, base):
+            wrong = f"is an instance, and the host makes these: {how}"
+            raise PluginProblem(f"{name}: {kind!r}, offered as {key!r}, {wrong}{where}")
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            wrong = f"is no subclass of {base.__name__}"
+            if isinstance(kind, type):
+                wrong = f"{wrong}: write class {kind.__name__}({base.__name__})"
+                where = line_of(kind) or where
+            raise PluginProblem(f"{name}: {kind!r}, offered as {key!r}, {wrong}{where}")
+        check: Callable[[str, Any], None] = check_engine if base is Engine else check_type
+        check(f"{name}: {kind.__name__}", kind)
+    return {str(key): kind for key, kind in offered.items()}
+
+
+def not_offered(
+    name: str, hook: str, offered: Collection[str], hooks: Collection[str], where: str
+) -> PluginProblem:
+    """What is wrong where a plugin with these hooks is to offer a class of its name, and does not."""
+    noun = OFFERED[hook][1].partition(" ")[2]
+    wrong = f"offers no {noun} of that name; it offers: {', '.join(sorted(offered))}"
+    if not offered:
+        wrong += f"none (a function {hook}, marked @hookimpl, returns them in a dict)"
+    if hook == "register_channels" and hooks and hook not in hooks:
+        section = "bus" if [*hooks] == ["register_engines"] else "plugins"
+        wrong = f"is no channel: it belongs under {section}:"
+    return PluginProblem(f"the plugin {name!r} {wrong}{where}")
+
+
+def check_engine(label: str, kind: type[Engine]) -> None:
+    """Refuse an engine whose methods could not be called."""
+    model_of(label, kind)
+    _check_lifespan(label, kind)
+    for name in (*_ENGINES, "close"):
+        awaited, method = name != "close", getattr(kind, name)
+        if inspect.iscoroutinefunction(method) is not awaited:
+            how = "an 'async def'" if awaited else "a plain 'def'"
+            raise PluginProblem(f"{label}.{name} must be {how}{line_of(kind, name)}")
+        check_call(f"{label}.{name}", method, _ENGINES.get(name, "(topic)"))
+    check_call(f"{label}.__init__", inspect.getattr_static(kind, "__init__"), "(settings, bus)")
+
+
+def model_of(label: str, kind: type) -> type[Model]:
+    """The model of the settings of a plugin or of an engine. Refuse one that is none."""
+    model = getattr(kind, "Settings", Model)
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        wrong = "is no subclass of Model: write class Settings(Model)"
+        raise PluginProblem(f"{label}.Settings {wrong}{line_of(kind, 'Settings')}")
+    check_defaults(f"{label}.Settings", model)
+    return model
+
+
+def check_made(label: str, kind: type) -> None:
+    """Refuse a class ``Plugin`` that could not be made with its settings."""
+    init = inspect.getattr_static(kind, "__init__")
+    if init is object.__init__:
+        wrong = "has no __init__: write def __init__(self, settings)"
+        raise PluginProblem(f"{label} {wrong}{line_of(kind)}")
+    check_call(f"{label}.__init__", init, "(settings)")
 
 
 def check_type(label: str, kind: type[Channel]) -> None:
@@ -275,7 +357,7 @@ def _check_page(label: str, kind: type[Channel]) -> None:
         raise PluginProblem(f"{label}.page {wrong}{line_of(kind, 'page')}")
 
 
-def _check_lifespan(label: str, kind: type[Channel]) -> None:
+def _check_lifespan(label: str, kind: type[Channel] | type[Engine]) -> None:
     wrong, lifespan = "", kind.lifespan
     inner = inspect.unwrap(lifespan)
     if inspect.isasyncgenfunction(lifespan):

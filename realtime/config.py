@@ -318,11 +318,23 @@ def _entry(value: object) -> object:
     return value
 
 
+class BusSettings(Model):
+    """The ``bus`` section: which engine, and what its own model says of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    engine: str = "memory"
+    """where the messages are kept: `memory`, this process alone, or an engine of a plugin"""
+
+
 class Document(Model):
     """The whole config; what stands under a channel is checked by its type's own model."""
 
     server: ServerSettings = ServerSettings()
     """where and how to serve"""
+
+    bus: BusSettings = BusSettings()
+    """where the messages are kept: the engine, and its own settings"""
 
     auth: Auth = Auth()
     """how it is found out who a client is"""
@@ -360,6 +372,8 @@ class Config:
     plugin_settings: list[dict[str, Any]] = field(repr=False)
     channels: dict[str, dict[str, Any]] = field(repr=False)
     auth: Auth = field(default_factory=Auth)
+    #: The settings of the engine are beside its name, as they were written; there are secrets in them.
+    bus: BusSettings = field(default=BusSettings(), repr=False)
 
     def is_off(self, channel: str) -> bool:
         """Whether a channel is as if it were not there."""
@@ -395,7 +409,7 @@ def parse(text: str, source: Source | None = None) -> Config:
     elif not isinstance(values, dict) and not problems:
         problems.append(source.problem("the top is a mapping with 'server' and 'channels'"))
     values = values if isinstance(values, dict) else {}
-    for section in ("server", "channels"):
+    for section in ("server", "bus", "channels"):
         if section in values and values[section] is None:
             values[section] = {}  # with nothing under it it is empty, not a mistake
     try:
@@ -425,4 +439,4 @@ def parse(text: str, source: Source | None = None) -> Config:
     entries = [{"plugin": entry} if isinstance(entry, str) else entry for entry in document.plugins]
     names = [entry["plugin"] for entry in entries]
     settings = [{key: entry[key] for key in entry if key != "plugin"} for entry in entries]
-    return Config(source, document.server, names, settings, document.channels, document.auth)
+    return Config(source, document.server, names, settings, document.channels, document.auth, document.bus)

@@ -6,7 +6,8 @@ RealtimeError
 ├── BusError         the bus cannot do what was asked
 │   ├── UnknownTopic     no channel declares such a topic
 │   ├── TooManyTopics    the server's limit of topics is reached
-│   └── TooLarge         the message is larger than a topic can hold; it is a Rejected, too
+│   ├── TooLarge         the message is larger than a topic can hold; it is a Rejected, too
+│   └── Unavailable      the engine that keeps the logs is away; it is a Rejected, too
 ├── Disconnected     the client is gone, so nothing can be received from it
 ├── Rejected         raised by a channel: it does not take what a client said
 ├── Closed           connect(): the server has ended the connection, and it is not taken up again

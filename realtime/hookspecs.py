@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from realtime.bus import Bus
     from realtime.channel import Channel
+    from realtime.engine import Engine
     from realtime.permissions import Action, Identity
 
 #: The name of the plugin system, of the entry points' group, and of the markers.
@@ -35,6 +36,15 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def register_channels() -> dict[str, type[Channel]]:  # type: ignore[empty-body]
     """Offer channel types: what ``plugin:`` in a channel's config can name, and its class."""
+
+
+@hookspec
+def register_engines() -> dict[str, type[Engine]]:  # type: ignore[empty-body]
+    """Offer engines: what ``engine:`` under ``bus`` in the config can name, and its class.
+
+    One is made for each server, with its settings, what ``Settings`` of its class makes of the other
+    keys under ``bus``, and the bus.
+    """
 
 
 @hookspec

@@ -27,7 +27,7 @@ from realtime.exit_codes import ExitCode
 from realtime.loader import Plugins, WantsSettings
 from realtime.modules import Found, first_party
 from realtime.routing import Route
-from realtime.schema import compose, of_model
+from realtime.schema import compose, of_model, settings_of
 from realtime.server import Server
 from realtime.source import SECRET_NAME, KeyPath, Source
 from realtime.values import Model, as_yaml
@@ -52,10 +52,11 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
         return _end(problems)
     known, config = server.plugins, server.config
     rows: list[dict[str, Any]] = []
-    everything = known.found
+    everything, engine = known.found, config.bus.engine
     for found in everything:
         first = next(other for other in everything if other.matches(found.name))
         types = known.offered(found.name) if first is found else None
+        engines = known.offered(found.name, known.engines) if first is found else None
         broken = known.broken(found.name) if first is found else None
         used = {
             name: values
@@ -73,6 +74,8 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
                 "description": found.described(),
                 "loaded": types is not None,
                 "channel_types": types,
+                "engines": engines,
+                "bus": first is found and (found.matches(engine) or engine in (engines or ())),
                 "channels": [name for name in used if not config.is_off(name)],
                 "enabled": first is found and any(map(found.matches, config.plugins)),
                 "hidden_by": None if first is found else first.module,
@@ -96,7 +99,8 @@ def plugins(file: Path | None, *, as_json: bool) -> ExitCode:
                 (
                     row["name"],
                     _from(row),
-                    ", ".join([*row["channels"], *["plugins"] * row["enabled"]]) or "-",
+                    ", ".join([*row["channels"], *["plugins"] * row["enabled"], *["bus"] * row["bus"]])
+                    or "-",
                     note,
                 )
                 for row, note in zip(rows, notes, strict=True)
@@ -157,6 +161,7 @@ def config(file: Path | None, *, as_json: bool) -> ExitCode:
     source = server.config.source
     effective: dict[str, Any] = {
         "server": as_yaml(server.config.server),
+        "bus": {"engine": server.config.bus.engine, **as_yaml(server.bus.engine.settings)},
         "auth": as_yaml(server.config.auth),
         "plugins": [
             {"plugin": name, **as_yaml(server.plugins.settings[name])}
@@ -266,13 +271,18 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
             except WantsSettings:
                 pass  # which only a config has; it offers no channels without them
             except PluginProblem as problem:
-                left_out.append(f"left out: plugin {found.name!r}: {problem}")
+                # Nobody misses what an extra is for who has not asked for that.
+                if _kind(found) != "built-in":
+                    left_out.append(f"left out: plugin {found.name!r}: {problem}")
                 continue
-            model = portrait.settings_of(known.modules.get(found.name))
+            model = settings_of(getattr(known.modules.get(found.name), "Plugin", None))
             if has_schema(found.name, model):
                 plugins[found.name] = model
         types = {name: kind for name, kind in known.types.items() if has_schema(name, kind.Settings)}
-    return compose(types, plugins), list(dict.fromkeys(left_out))
+        engines = {
+            name: kind for name, kind in known.engines.items() if has_schema(name, settings_of(kind))
+        }
+    return compose(types, plugins, engines), list(dict.fromkeys(left_out))
 
 
 # Showing
@@ -280,7 +290,7 @@ def _schema(directory: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _kind(found: Found) -> str:
     if found.directory is None:
-        return "package"
+        return "built-in" if found.module.startswith("realtime.") else "package"
     return "built-in" if found.directory.resolve() == first_party() else "file"
 
 

@@ -8,44 +8,48 @@ reported with its own lines and what it was wanted for, and hides no other's mis
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pluggy
-from pydantic import ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realtime import hookspecs
 from realtime.blame import own_frames
 from realtime.bus import Bus
+from realtime.changes import differences
 from realtime.channel import Channel
 from realtime.checks import (
+    OFFERED,
     PluginProblem,
-    check_call,
-    check_defaults,
     check_hooks,
-    check_type,
+    check_made,
+    check_offered,
     deprecations,
     is_marked,
     line_of,
+    model_of,
+    not_offered,
 )
-from realtime.config import Config
+from realtime.config import BusSettings, Config
+from realtime.engine import Engine
 from realtime.errors import Problem
-from realtime.modules import Found, Modules
+from realtime.modules import NEEDS_RESTART, Found, Modules
+from realtime.source import KeyPath, Source
 from realtime.topic import TopicOptions
 from realtime.values import Model
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 #: Makes the settings of a plugin out of what the config has of them, by their model.
 Validate = Callable[[type[Model]], Model]
 
 log = logging.getLogger("realtime.loader")
-
-_HOW_TO_OFFER = "a function register_channels, marked @hookimpl, returns them in a dict"
 
 
 class WantsSettings(PluginProblem):
@@ -64,12 +68,15 @@ class Plugins:
         """
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
+        #: What the plugins that are loaded offer, by name.
         self.types: dict[str, type[Channel]] = {}
+        self.engines: dict[str, type[Engine]] = {"memory": Engine}
         #: The settings of each plugin that has a class for them.
         self.settings: dict[str, Model] = {}
         self.modules: Modules = Modules(directory, before.modules if before else None, anew=anew)
-        self._before = before
-        self._origin: dict[type[Channel], str] = {}
+        #: What was served before, until this is.
+        self.before = before
+        self._origin: dict[type, str] = {Engine: "memory"}
         self._broken: dict[str, PluginProblem] = {}
         #: What was said of what is deprecated.
         self._told: set[str] = before._told if before else set()
@@ -90,7 +97,8 @@ class Plugins:
             module = guarded(name, partial(self.modules.get, name))
             plugin = guarded(name, partial(self._made, name, module, validate), ValidationError)
             guarded(name, partial(self._register, f"plugin:{name}", name, plugin))
-            guarded(name, partial(self._collect_types, name))
+            guarded(name, partial(self._collect, name, "register_channels", self.types))
+            guarded(name, partial(self._collect, name, "register_engines", self.engines))
         except PluginProblem as problem:
             self._broken[name] = problem
             raise
@@ -98,15 +106,11 @@ class Plugins:
     def _made(self, name: str, module: object, validate: Validate | None) -> object:
         """The plugin itself: the module, or an instance of its class ``Plugin``."""
         kind = getattr(module, "Plugin", None)
-        model = getattr(kind, "Settings", Model)
         if not isinstance(kind, type):
             if validate is not None:
                 validate(Model)
             return module
-        if not (isinstance(model, type) and issubclass(model, Model)):
-            wrong = "is no subclass of Model: write class Settings(Model)"
-            raise PluginProblem(f"{name}: Plugin.Settings {wrong}{line_of(kind, 'Settings')}")
-        check_defaults(f"{name}: Plugin.Settings", model)
+        model = model_of(f"{name}: Plugin", kind)
         if beside := [key for key, value in vars(module).items() if is_marked(value)]:
             wrong = "is a hook beside the class Plugin, and would not be called: make it a method of that"
             raise PluginProblem(f"{name}.{beside[0]} {wrong}{line_of(getattr(module, beside[0]))}")
@@ -117,37 +121,38 @@ class Plugins:
                 raise
             wrong = f"it wants settings: let it stand under 'plugins' as {{plugin: {name}, …}}"
             raise WantsSettings(f"{name}: {wrong}") from None
-        was = self._before.manager.get_plugin(f"plugin:{name}") if self._before else None
-        if self._before and type(was) is kind and self._before.settings[name] == settings:
+        was = self.before.manager.get_plugin(f"plugin:{name}") if self.before else None
+        if self.before and type(was) is kind and self.before.settings[name] == settings:
             return was
-        init = inspect.getattr_static(kind, "__init__")
-        if init is object.__init__:
-            wrong = "has no __init__: write def __init__(self, settings)"
-            raise PluginProblem(f"{name}: Plugin {wrong}{line_of(kind)}")
-        check_call(f"{name}: Plugin.__init__", init, "(settings)")
+        check_made(f"{name}: Plugin", kind)
         return kind(settings)
 
     def channel_type(self, name: str) -> type[Channel]:
         """The channel type that ``plugin: name`` means. Raises :exc:`PluginProblem`."""
-        if name not in self.types:
-            self.load(name)
-        if name not in self.types:
-            offered = ", ".join(sorted(self.offered(name) or ())) or f"none ({_HOW_TO_OFFER})"
-            where = self.line_of_hook(f"plugin:{name}", "register_channels")
-            if not where and self.manager.get_hookcallers(self.manager.get_plugin(f"plugin:{name}")):
-                wrong = "is no channel: it belongs under plugins:"
-                raise PluginProblem(f"the plugin {name!r} {wrong}\n    {self.modules.location[name]}")
-            raise PluginProblem(
-                f"the plugin {name!r} offers no channel type of that name; it offers: {offered}"
-                + (where or f"\n    {self.modules.location[name]}")
-            )
-        return self.types[name]
+        return self._meant(name, "register_channels", self.types)
 
-    def offered(self, name: str) -> list[str] | None:
-        """The channel types of a plugin; None when it is not loaded."""
+    def engine(self, name: str) -> type[Engine]:
+        """The engine that ``engine: name`` means. Raises :exc:`PluginProblem`."""
+        if name not in self.engines and not any(found.matches(name) for found in self.found):
+            raise PluginProblem(f"there is no engine {name!r}" + self.modules.where(name, self.engines))
+        return self._meant(name, "register_engines", self.engines)
+
+    def _meant(self, name: str, hook: str, known: dict[str, type[T]]) -> type[T]:
+        if name not in known:
+            self.load(name)
+        if name not in known:
+            callers = self.manager.get_hookcallers(self.manager.get_plugin(f"plugin:{name}")) or ()
+            hooks, where = [one.name for one in callers], self.line_of_hook(f"plugin:{name}", hook)
+            where = where or f"\n    {self.modules.location[name]}"
+            raise not_offered(name, hook, self.offered(name, known) or (), hooks, where)
+        return known[name]
+
+    def offered(self, name: str, known: Mapping[str, type] | None = None) -> list[str] | None:
+        """The channel types of a plugin, or its ``engines``; None when it is not loaded."""
         if not self.manager.has_plugin(f"plugin:{name}") or name in self._broken:
             return None
-        return [type_name for type_name, kind in self.types.items() if self._origin[kind] == name]
+        known = self.types if known is None else known
+        return [type_name for type_name, kind in known.items() if self._origin[kind] == name]
 
     def broken(self, name: str) -> str | None:
         """What is wrong with a plugin that could not be loaded."""
@@ -158,14 +163,14 @@ class Plugins:
         """Every plugin that a config could name; of one name the first counts."""
         return self.modules.found
 
-    def source(self, kind: type[Channel]) -> Found | None:
-        """The plugin that offers this channel type."""
+    def source(self, kind: type) -> Found | None:
+        """The plugin that offers this channel type, or this engine."""
         name = self._origin.get(kind, "")
         return next((found for found in self.found if found.matches(name)), None)
 
     def settle(self) -> None:
         """What was before is used no more."""
-        self._before = None
+        self.before = None
         self.modules.settle()
 
     # Registering
@@ -196,34 +201,21 @@ class Plugins:
                     self.manager.unregister(name=registered)
                     raise
 
-    def _collect_types(self, name: str) -> None:
-        offered = self.call(f"plugin:{name}", "register_channels")
-        where = self.line_of_hook(f"plugin:{name}", "register_channels")
+    def _collect(self, name: str, hook: str, known: dict[str, type[T]]) -> None:
+        offered = self.call(f"plugin:{name}", hook)
+        where = self.line_of_hook(f"plugin:{name}", hook)
         if offered is None and not where:
             return
-        how = f'return {{"{name}": …}} with the class'
-        if not isinstance(offered, Mapping):
-            wrong = f"returned {offered!r}, not a dict of channel types: {how}"
-            raise PluginProblem(f"{name}: register_channels() {wrong}{where}")
-        for type_name, kind in offered.items():
-            if isinstance(kind, Channel):
-                wrong = f"is an instance, and the host makes these: {how}"
-                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
-            if not (isinstance(kind, type) and issubclass(kind, Channel)):
-                wrong = "is no subclass of Channel"
-                if isinstance(kind, type):
-                    wrong, where = f"{wrong}: write class {kind.__name__}(Channel)", line_of(kind) or where
-                raise PluginProblem(f"{name}: {kind!r}, offered as {type_name!r}, {wrong}{where}")
-            check_type(f"{name}: {kind.__name__}", kind)
-            other = self.types.get(str(type_name))
+        for key, kind in check_offered(name, hook, offered, where).items():
+            other = known.get(key)
             if other is not None and other is not kind:
                 both = " and ".join(
-                    f"{plugin} ({self.modules.location[plugin]})" for plugin in (self._origin[other], name)
+                    f"{plugin} ({self.modules.location.get(plugin, 'built in')})"
+                    for plugin in (self._origin[other], name)
                 )
-                raise PluginProblem(
-                    f"two plugins offer a channel type {type_name!r}: {both}; rename it in one of them"
-                )
-            self.types[str(type_name)] = kind
+                wrong = f"{OFFERED[hook][1]} {key!r}: {both}; rename it in one of them"
+                raise PluginProblem(f"two plugins offer {wrong}")
+            known[key] = kind
             self._origin[kind] = name
 
     def line_of_hook(self, registered: str, hook: str) -> str:
@@ -296,11 +288,21 @@ def building(
     """
     plugins, problems = built.plugins, built.problems
     source = config.source
+
+    @contextmanager
+    def telling(asked: list[type[BaseModel]], at: KeyPath, key: KeyPath = ()) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            problems.extend(source.explain(error, asked[-1], at))
+        except PluginProblem as problem:
+            problems.append(source.problem(str(problem), (*at, *key)))
+
     for index, name in enumerate(config.plugins):
         at = ("plugins", index)
-        asked: list[type[Model]] = [Model]
+        asked: list[type[BaseModel]] = [Model]
 
-        def validate(model: type[Model], index: int = index, asked: list[type[Model]] = asked) -> Model:
+        def validate(model: type[Model], index: int = index, asked: list[type[BaseModel]] = asked) -> Model:
             asked.append(model)
             return source.validate(model, config.plugin_settings[index], ("plugins", index))
 
@@ -308,12 +310,25 @@ def building(
             wrong = f"the plugin {name!r} is there already: with all its settings it stands here once"
             problems.append(source.problem(wrong, at))
             continue
-        try:
+        with telling(asked, at):
             plugins.load(name, validate)
-        except ValidationError as error:
-            problems.extend(source.explain(error, asked[-1], at))
-        except PluginProblem as problem:
-            problems.append(source.problem(str(problem), at))
+    models: list[type[BaseModel]] = [BusSettings]  # whose key is what one without any others has
+    with telling(models, ("bus",), ("engine",)):
+        name, was = config.bus.engine, bus.engine
+        of = plugins.engine(name)
+        models.append(getattr(of, "Settings", BusSettings))
+        model = getattr(of, "Settings", Model)
+        chosen = _checked(f"engine {name!r}", source, model, config.bus.model_extra, ("bus",))
+        if plugins.before is None:
+            label = f"the engine {name!r} could not be made"
+            bus.engine = guarded(label, partial(of, chosen, bus))
+            if not hasattr(bus.engine, "trouble"):
+                wrong = "__init__ is to begin with super().__init__(settings, bus)"
+                raise PluginProblem(f"{label}: {wrong}{line_of(of, '__init__')}")
+        else:
+            keys = differences(was.settings, chosen) if type(was) is of else ("engine",)
+            new = f"this is new, and {NEEDS_RESTART}"
+            problems.extend(source.problem(new, ("bus", *key.split("."))) for key in keys)
     for name, values in config.channels.items():
         yield
         path = ("channels", name)
@@ -321,17 +336,12 @@ def building(
             continue
         wanted = values.get("plugin")
         kind: type[Channel] = _Unknown
-        try:
+        with telling([], path, ("plugin",)):
             if isinstance(wanted, str):
                 kind = plugins.channel_type(wanted)
-        except PluginProblem as problem:
-            problems.append(source.problem(str(problem), (*path, "plugin")))
         label = f"the channel type {wanted!r} could not be made"
-        checked = f"a validator of the channel type {wanted!r} is to raise ValueError, and raised another"
-        try:
-            settings = guarded(
-                checked, partial(source.validate, kind.Settings, values, path), ValidationError
-            )
+        with telling([kind.Settings], path):
+            settings = _checked(f"channel type {wanted!r}", source, kind.Settings, values, path)
             if kind is not _Unknown:
                 old = kept(name, kind, settings)
                 # For what it says of topics by other settings; nobody else sees this one.
@@ -346,10 +356,12 @@ def building(
                 built.options[name] = guarded(label, partial(_options, channel, largest))
                 guarded(label, partial(plugins.add_channel, old or channel))
                 built.channels[name] = old or channel
-        except ValidationError as error:
-            problems.extend(source.explain(error, kind.Settings, path))
-        except PluginProblem as problem:
-            problems.append(source.problem(str(problem), path))
+
+
+def _checked(what: str, source: Source, model: type[M], values: Any, at: KeyPath) -> M:
+    """Settings, made by a model that may be wrong itself."""
+    wrong = f"a validator of the {what} is to raise ValueError, and raised another"
+    return guarded(wrong, partial(source.validate, model, values, at), ValidationError)
 
 
 def _options(channel: Channel, largest: int) -> TopicOptions:

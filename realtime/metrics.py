@@ -40,6 +40,10 @@ gauge     process_resident_memory_bytes process.memory_bytes
     What the process has in memory.
 gauge     realtime_ready ready
     1 while /-/ready says yes.
+gauge     realtime_engine_up engine.up
+    1 while the engine of the bus takes what is published.
+counter   realtime_engine_events_total engine.counters.{event}
+    What has happened to the engine, by what; memory has none.
 histogram realtime_loop_lag_seconds process.loop_lag_seconds
     How late the event loop is, looked at four times a second.
 counter   realtime_loop_holds_total process.loop_holds

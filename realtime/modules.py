@@ -80,8 +80,9 @@ class Found(NamedTuple):
 
     @property
     def top(self) -> str:
-        """The outermost package of an installed one."""
-        return self.module.partition(":")[0].partition(".")[0]
+        """The outermost package of an installed one; of one of ours its module, for it is not all of it."""
+        module = self.module.partition(":")[0]
+        return module if module.startswith("realtime.") else module.partition(".")[0]
 
     def places(self) -> list[Path]:
         """The files and directories that it is made of, as far as they are its own."""
@@ -161,22 +162,24 @@ class Modules:
             raise PluginProblem(f"{name!r} is no name of a plugin: letters, digits, '_', '-' and '.'")
         found = [candidate for candidate in self.found if candidate.matches(name)]
         if not found:
-            raise PluginProblem(f"there is no plugin {name!r}" + self._where(name))
+            raise PluginProblem(f"there is no plugin {name!r}" + self.where(name))
         self.location[name] = found[0].module
         if found[0].directory is None and len(found) > 1:
             owners = ", ".join(sorted(f"{point.distribution} ({point.module})" for point in found))
             raise PluginProblem(f"two installed packages offer a plugin {name!r}: {owners}; uninstall one")
         return found[0]
 
-    def _where(self, name: str) -> str:
+    def where(self, name: str, engines: Collection[str] = ()) -> str:
+        """What could have been meant by a name, and where it was looked for."""
         found = self.found
-        places = [
+        places = [("the engines that need no other plugin", [*engines])] if engines else []
+        places += [
             (str(directory), [f.name for f in found if f.directory == directory])
             for directory in self._directories
         ]
         installed = f"entry points of group {hookspecs.PROJECT!r} of installed packages"
         places.append((installed, [f.name for f in found if f.directory is None]))
-        near = not_installed(name, self._beside) or did_you_mean(name, [f.name for f in found])
+        near = not_installed(name, self._beside) or did_you_mean(name, [*engines, *(f.name for f in found)])
         return near + "".join(
             f"\n    searched: {place} ({', '.join(names) or 'none'})" for place, names in places
         )

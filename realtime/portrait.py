@@ -17,17 +17,20 @@ from realtime.checks import HOOKS, PluginProblem, is_marked
 from realtime.config import Config
 from realtime.loader import Plugins, WantsSettings, guarded
 from realtime.modules import Found
-from realtime.schema import of_model
-from realtime.values import Model
+from realtime.schema import of_model, settings_of
 
 
 def find(known: Plugins, wanted: str, config: Config) -> Found:
-    """The plugin of a name, or what offers a channel type of this name. Raises :exc:`PluginProblem`."""
+    """The plugin of a name, or what offers a channel type or an engine of it.
+
+    Raises :exc:`PluginProblem`.
+    """
     if not any(found.matches(wanted) for found in known.found):
-        for other in [*config.plugins, *(str(one.get("plugin")) for one in config.channels.values())]:
+        wanting = (str(one.get("plugin")) for one in config.channels.values())
+        for other in (*config.plugins, config.bus.engine, *wanting):
             with contextlib.suppress(PluginProblem):
                 known.load(other)
-        kind = known.types.get(wanted)
+        kind: type | None = known.types.get(wanted) or known.engines.get(wanted)
         if found := kind and known.source(kind):
             return found
         known.load(wanted)  # which tells where it was looked for
@@ -39,7 +42,7 @@ def of(known: Plugins, found: Found) -> dict[str, Any]:
     module = guarded(found.name, partial(known.modules.get, found.name))
     made = getattr(module, "Plugin", None)
     hooks = vars(made if isinstance(made, type) else module)
-    model = settings_of(module)
+    model = settings_of(made)
     with contextlib.suppress(WantsSettings):  # what it is can be told without making it
         known.load(found.name)
     common = [*keys_of(Channel.Settings)]
@@ -61,6 +64,14 @@ def of(known: Plugins, found: Found) -> dict[str, Any]:
         "hooks": [name for name in HOOKS if is_marked(hooks.get(name))],
         "settings": [*keys_of(model)],
         "channel_types": types,
+        "engines": [
+            {
+                "name": name,
+                "description": inspect.cleandoc(vars(known.engines[name]).get("__doc__") or ""),
+                "settings": [*keys_of(settings_of(known.engines[name]))],
+            }
+            for name in known.offered(found.name, known.engines) or ()
+        ],
     }
     return {**shown, "snippet": "\n".join([*_snippet(shown), ""])}
 
@@ -75,6 +86,10 @@ def lines(shown: dict[str, Any]) -> Iterator[str]:
         yield from _indented(kind["description"], 2)
         yield from _table("its own settings", [row for row in kind["settings"] if not row["common"]])
         yield from _table("settings of every channel", [row for row in kind["settings"] if row["common"]])
+    for engine in shown["engines"]:
+        yield from ("", f"engine {engine['name']}")
+        yield from _indented(engine["description"], 2)
+        yield from _table("its settings", engine["settings"])
     yield from ("", "in the config:", "", *shown["snippet"].splitlines())
 
 
@@ -93,6 +108,11 @@ def _indented(text: str, by: int) -> Iterator[str]:
 
 def _snippet(shown: dict[str, Any]) -> Iterator[str]:
     """What to write into the config: what is required, and what else can be set as comments."""
+    for engine in shown["engines"][:1]:
+        yield from ("bus:", f"  engine: {engine['name']}")
+        yield from (line[2:] for line in _settable(engine["settings"]))
+    if shown["engines"] and not shown["channel_types"] and not shown["settings"]:
+        return
     if not shown["channel_types"]:
         yield from ("plugins:", f"  - plugin: {shown['name']}", *_settable(shown["settings"]))
         return
@@ -112,12 +132,6 @@ def _settable(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 # Settings
-
-
-def settings_of(module: object) -> type[Model]:
-    """The model of what a plugin, loaded from this module, is told under ``plugins``."""
-    model = getattr(getattr(module, "Plugin", None), "Settings", None)
-    return model if isinstance(model, type) and issubclass(model, Model) else Model
 
 
 def keys_of(model: type[BaseModel]) -> Iterator[dict[str, Any]]:

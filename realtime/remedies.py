@@ -28,6 +28,7 @@ _KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
         "circular import",
         "two files import each other: move what both need into a third, or import it inside a function",
     ),
+    (ImportError, "No module named 'hiredis'", "pip install 'realtime-channels[redis]'"),
     (ImportError, r"No module named '([\w.]+)'", "is it installed? python -m pip install {0}"),
     (SystemExit, "", "a plugin may not end the process: raise an error that says what is wrong"),
     (

@@ -16,6 +16,7 @@ from pydantic_core import PydanticSerializationError, SchemaError, SchemaSeriali
 
 from realtime.channel import Channel
 from realtime.config import Document
+from realtime.engine import Engine
 from realtime.values import Model
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -53,22 +54,36 @@ def of_model(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return schema
 
 
+def settings_of(kind: object) -> type[Model]:
+    """The model of what a plugin's class ``Plugin``, or an engine, can be set."""
+    model = getattr(kind, "Settings", None)
+    return model if isinstance(model, type) and issubclass(model, Model) else Model
+
+
 def compose(
-    types: Mapping[str, type[Channel]], plugins: Mapping[str, type[Model]] | None = None
+    types: Mapping[str, type[Channel]],
+    plugins: Mapping[str, type[Model]] | None = None,
+    engines: Mapping[str, type[Engine]] | None = None,
 ) -> dict[str, Any]:
     """The schema of a config whose channels may be of these types, with plugins that have these settings.
+
+    Its engine is one of ``engines``, or of a plugin that nobody knows.
 
     Raises what pydantic raises for settings that have no schema.
     """
     whole = {"$schema": DIALECT, **of_model(Document), "title": "The config of Realtime"}
     definitions: dict[str, Any] = whole.setdefault("$defs", {})
 
-    def rule(key: str, name: str, model: type[Model], about: str | None) -> dict[str, Any]:
+    def rule(
+        key: str, name: str, model: type[Model], about: str | None, by: str = "plugin"
+    ) -> dict[str, Any]:
         schema = of_model(model, f"{key}.")
         definitions.update(schema.pop("$defs", {}))
-        schema["properties"] = {"plugin": {"type": "string"}, **schema.get("properties", {})}
+        schema["properties"] = {by: {"type": "string"}, **schema.get("properties", {})}
         definitions[key] = {**schema, "title": key, "description": (about or "").partition("\n")[0]}
-        named = {"type": "object", "properties": {"plugin": {"const": name}}, "required": ["plugin"]}
+        named = {"type": "object", "properties": {by: {"const": name}}, "required": [by]}
+        if name == "memory" and by == "engine":
+            del named["required"]  # which it is where none is chosen
         return {"if": named, "then": {"$ref": f"#/$defs/{key}"}}
 
     rules = [
@@ -78,7 +93,14 @@ def compose(
         rule(f"plugins.{name}", name, model, model.__doc__ if model is not Model else "")
         for name, model in sorted((plugins or {}).items())
     ]
+    beneath = [
+        rule(f"engine.{name}", name, settings_of(kind), kind.__doc__, "engine")
+        for name, kind in sorted((engines or {"memory": Engine}).items())
+    ]
     _allow_variables(whole)
+    engine = definitions["BusSettings"]["properties"]["engine"]
+    engine["anyOf"] = [{"enum": sorted(engines or ["memory"])}, {"type": engine.pop("type")}]
+    definitions["BusSettings"]["allOf"] = beneath
     _, entry = whole["properties"]["plugins"]["items"]["anyOf"]
     names = {"anyOf": [{"enum": sorted(plugins or ())}, {"type": "string"}], "description": "the plugin"}
     entry |= {"properties": {"plugin": names}, "allOf": beside}

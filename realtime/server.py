@@ -42,7 +42,7 @@ log = logging.getLogger("realtime.server")
 #: How long a request that is neither a stream nor a POST may still take at the end, in seconds, twice.
 SHUTDOWN = 1.0
 #: Until when what may be done with ``server.drain``, in shares of it; the last is for the process.
-LIFESPANS, CLIENTS, REQUESTS = 0.5, 0.75, 0.9
+LIFESPANS, CLIENTS, REQUESTS, ENGINE = 0.5, 0.75, 0.9, 0.94
 
 
 class Server:
@@ -67,6 +67,8 @@ class Server:
         #: Who serves what; known once it is loaded.
         self.routes: list[Route] = []
         self.lifespans = Lifespans()
+        #: That of the bus's engine, which begins before all others and ends after them.
+        self.engines = Lifespans()
         #: What notices that the event loop is held; there from the start on, unless it is off.
         self.watchdog: Watchdog | None = None
         #: What it counts, and who watches that; there once it is loaded.
@@ -183,6 +185,7 @@ class Server:
             for transport in filter(None, transports):
                 cut(transport)  # over TLS a close waits for the client's answer
             await asyncio.sleep(0)  # the transports that were cut say so in the next turn
+        await self.engines.stop(max(begun + ENGINE * drain - now(), 0.05))
         self.bus.close()
         await self.watching.stats.stop()
         if self.watchdog is not None:
@@ -297,6 +300,8 @@ class Server:
         assert self.assembly is not None
         self._watch()
         self.watching.stats.start()
+        await self.assembly.begin(self.engines, [f"engine:{self.config.bus.engine}"])
+        self.connections.node = self.bus.engine.node and f"{self.bus.engine.node}."
         await self.assembly.begin(self.lifespans, self.assembly.owners)
 
     def _watch(self) -> None:
@@ -424,7 +429,10 @@ class Server:
     @property
     def unready(self) -> list[str]:
         """Why ``/-/ready`` says no, in words; empty while it says yes."""
-        reasons = [f"the lifespan of {spell(owner)} has ended" for owner in self.lifespans.dead]
+        dead = [*self.engines.dead, *self.lifespans.dead]
+        reasons = [f"the lifespan of {spell(owner)} has ended" for owner in dead]
+        if trouble := self.bus.engine.trouble:
+            reasons.append(f"the engine {self.config.bus.engine}: {trouble}")
         return reasons if self.ready else [*reasons, "shutting down"]
 
     async def _ready(self, request: web.Request) -> web.Response:

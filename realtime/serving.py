@@ -161,7 +161,7 @@ def _described(task: asyncio.Task[object]) -> str:
 def _banner(server: Server) -> list[str]:
     lines = [
         f"Realtime {__version__}, config: {server.config.source.name}, "
-        f"engine: memory, loop: {loops.chosen(server.config.server.loop)}"
+        f"engine: {server.config.bus.engine}, loop: {loops.chosen(server.config.server.loop)}"
     ]
     width = max(map(len, server.channels), default=0)
     for name, channel in server.channels.items():

@@ -120,6 +120,12 @@ class Stats:
             "time": time.time(),
             "started": self.started,
             "version": __version__,
+            "engine": {
+                "name": server.config.bus.engine,
+                "up": not bus.engine.trouble,
+                "reason": bus.engine.trouble,
+                "counters": dict(getattr(bus.engine, "counters", ())),
+            },
             "ready": not server.unready,
             "reasons": server.unready,
             "process": {

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from realtime import logs, loops
-from realtime.config import BUILT_IN, Config, parse
+from realtime.config import BUILT_IN, BusSettings, Config, parse
 from realtime.conformance import AT_LAST, CHECKS, Checks
 from realtime.errors import ConfigError, StartError, did_you_mean, printable
 from realtime.exit_codes import ExitCode
@@ -209,6 +209,7 @@ def configured(
             config,
             source=source,
             server=server,
+            bus=BusSettings(),  # it is tried alone: others may share what an engine keeps
             plugins=plugins,
             plugin_settings=[*config.plugin_settings, *({} for _ in plugins[len(config.plugins) :])],
             channels={channel: values},

@@ -60,6 +60,16 @@ def head(source: str) -> str:
     return f"{IMPORTS}\n\n{textwrap.dedent(source).strip()}\n\n\n"
 
 
+ENGINE = "bus:\n  engine: dice\nchannels: {}\n"
+
+
+def engine(body: str) -> str:
+    """A plugin whose engine has this body."""
+    lines = textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
+    source = f"from realtime import Engine\n\n\nclass Dice(Engine):\n{lines}\n\n\n"
+    return head(f"{source}@hookimpl\ndef register_engines():\n    return {{'dice': Dice}}")
+
+
 IMPORTS = """\
 import asyncio
 import time
@@ -301,6 +311,65 @@ GROUPS: dict[str, list[Mistake]] = {
             "`class Settings(Model):`",
             hook("class Plugin:\n    class Settings:  # here\n        sides = 6"),
             config=ALONE,
+        ),
+    ],
+    "Engines": [
+        Mistake(
+            "another name under `bus` than the plugin of the engine has",
+            "there is no engine 'dise', did you mean 'dice'?",
+            "the name of the plugin, or of an engine of one under `plugins`; the message has all that there are",
+            engine("pass"),
+            config=ENGINE.replace("dice", "dise  # here"),
+        ),
+        Mistake(
+            "a plugin under `bus` that offers no engine of its name",
+            "the plugin 'dice' offers no engine of that name; it offers: none "
+            "(a function register_engines, marked @hookimpl, returns them in a dict)",
+            "`register_engines`, marked, with the class in a `dict`",
+            dice("pass"),
+            config=ENGINE.replace("dice", "dice  # here"),
+        ),
+        Mistake(
+            "an engine as the plugin of a channel",
+            "the plugin 'dice' is no channel: it belongs under bus:",
+            "`engine: dice` under `bus`",
+            engine("pass"),
+            config=TABLE.replace("plugin: dice", "plugin: dice  # here"),
+        ),
+        Mistake(
+            "a class that is no engine",
+            "offered as 'dice', is no subclass of Engine: write class Dice(Engine)",
+            "`class Dice(Engine):`",
+            engine("pass").replace("Dice(Engine):", "Dice:  # here"),
+            config=ENGINE,
+        ),
+        Mistake(
+            "a plain `def` where the bus awaits",
+            "dice: Dice.publish must be an 'async def'",
+            "`async def publish(self, topic, message, once=None):`",
+            engine("def publish(self, topic, message, once=None):  # here\n    ..."),
+            config=ENGINE,
+        ),
+        Mistake(
+            "an `__init__` of an engine that does not call that of `Engine`",
+            "the engine 'dice' could not be made: __init__ is to begin with super().__init__(settings, bus)",
+            "`super().__init__(settings, bus)` first",
+            engine("def __init__(self, settings, bus):  # here\n    ..."),
+            config=ENGINE,
+        ),
+        Mistake(
+            "an engine that raises when it begins",
+            "engine 'dice' of plugin 'dice': its lifespan could not begin: LookupError: no dice",
+            "`raise StartError(sentence)` for what is not there yet; else what the error says",
+            engine(
+                """
+                @asynccontextmanager
+                async def lifespan(self):
+                    raise LookupError("no dice")  # here
+                    yield
+                """
+            ),
+            config=ENGINE,
         ),
     ],
     "The class of a channel": [

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from tree import ROOT
 
 from realtime.channel import Channel, Limits
-from realtime.config import JWT, TLS, Auth, Document, ServerLimits, ServerSettings
+from realtime.config import JWT, TLS, Auth, BusSettings, Document, ServerLimits, ServerSettings
 from realtime.loader import Plugins
 from realtime.metrics import METRICS
 from realtime.permissions import Allow
@@ -43,6 +43,7 @@ def sections() -> dict[str, dict[str, tuple[str, str, str]]]:
         "server": ServerSettings,
         "server.limits": ServerLimits,
         "server.tls": TLS,
+        "bus": BusSettings,
         "auth": Auth,
         "auth.jwt": JWT,
         "channel": Channel.Settings,
@@ -123,7 +124,10 @@ Other pages explain and show: [Hooks](hooks.md), [Channels and clients](channel.
 #: The sections of the page: of which modules they have the names, and what else to read.
 _SECTIONS = {
     "Channels and clients": ("channel", "[Channels and clients](channel.md) says when each is called."),
-    "The bus": ("bus topic message observing", "[Bus](bus.md) says what a topic keeps, and for whom."),
+    "The bus": (
+        "bus engine topic message observing",
+        "[Bus](bus.md) says what a topic keeps, and for whom.",
+    ),
     "Who may do what": (
         "permissions proxies",
         "[Who may do what](channel.md#who-may-do-what) has an example.",

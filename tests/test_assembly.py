@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shelf
 import wire
 from certificates import Authority
 from conftest import SERVER, Serve, Serving
@@ -454,6 +455,55 @@ async def test_what_needs_another_process_is_told_apart(serve: Serve, again: Aga
     async with serve(CONFIG, {"dice.py": DICE}) as serving:
         with pytest.raises(NeedsRestart):
             await serving.server.reload(again(f"{SERVER.replace('127.0.0.1', 'localhost')}{CONFIG}"))
+
+
+async def test_engine_stays(serve: Serve, again: Again) -> None:
+    """A reload keeps the engine as it is, and its plugin with it."""
+    async with serve(shelf.BUS + CONFIG, {"dice.py": DICE, **shelf.FILES}) as serving:
+        engine = serving.server.bus.engine
+        for sides in (7, 8):
+            await serving.server.reload(
+                again(shelf.BUS + CONFIG.replace("/dice}", f"/dice, sides: {sides}}}"))
+            )
+        assert serving.server.bus.engine is engine
+        assert serving.server.plugins.engine("shelf") is type(engine)
+
+
+@pytest.mark.parametrize(
+    ("bus", "key"),
+    [
+        ("bus: {engine: shelf, key: s3cret, depth: 4}\n", "depth"),
+        ("bus: {engine: shelf, key: other}\n", "key"),
+        ("bus: {engine: memory}\n", "engine"),
+        ("", "engine"),
+    ],
+)
+async def test_another_engine_needs_another_process(serve: Serve, again: Again, bus: str, key: str) -> None:
+    """The engine, and what is set of it, is from the start."""
+    async with serve(shelf.BUS + CONFIG, {"dice.py": DICE, **shelf.FILES}) as serving:
+        with pytest.raises(NeedsRestart, match=f"bus.{key}: this is new, and needs a restart") as caught:
+            await serving.server.reload(again(bus + CONFIG))
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_engine_that_is_written_anew_needs_another_process(
+    serve: Serve, again: Again, tmp_path: Path
+) -> None:
+    """When the plugin of the engine has changed, the one that runs goes on."""
+    async with serve(shelf.BUS + CONFIG, {"dice.py": DICE, **shelf.FILES}) as serving:
+        engine = serving.server.bus.engine
+        (tmp_path / "plugins" / "shelf.py").write_text(shelf.SOURCE.replace("how deep", "how high"))
+        with pytest.raises(NeedsRestart, match=r"bus.engine: this is new, and needs a restart"):
+            await serving.server.reload(again(shelf.BUS + CONFIG))
+        assert serving.server.bus.engine is engine
+
+
+async def test_the_same_in_other_words_is_the_same_engine(serve: Serve, again: Again) -> None:
+    """A default that is written out is nothing new."""
+    async with serve(shelf.BUS + CONFIG, {"dice.py": DICE, **shelf.FILES}) as serving:
+        engine = serving.server.bus.engine
+        await serving.server.reload(again(shelf.BUS.replace("}", ", depth: 3}") + CONFIG))
+        assert serving.server.bus.engine is engine
 
 
 async def test_others_have_their_turn_while_it_reloads(serve: Serve, again: Again) -> None:

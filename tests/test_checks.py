@@ -33,6 +33,12 @@ def test_hooks_are_those_of_the_page() -> None:
 HOOK = "from realtime import hookimpl\n\n"
 
 
+def engine(body: str) -> str:
+    """The source of a plugin with an engine."""
+    offer = "@hookimpl\ndef register_engines(): return {'dice': Dice}\n"
+    return f"from realtime import Engine, hookimpl\n\nclass Dice(Engine):\n    {body}\n\n{offer}"
+
+
 def test_channel_itself_can_be_offered(write: Write) -> None:
     """``Channel`` as it is, on which clients only read, has nothing wrong."""
     source = "from realtime import Channel, hookimpl\n\n\n"
@@ -81,6 +87,26 @@ def test_channel_itself_can_be_offered(write: Write) -> None:
             "dice: register_channels(): LookupError: no dice\n"
             "    plugins/dice.py:5: raise LookupError('no dice')",
         ),
+        (
+            HOOK + "@hookimpl\ndef register_engines(): return ['dice']\n",
+            "dice: register_engines() returned ['dice'], not a dict of engines",
+        ),
+        (
+            HOOK + "@hookimpl\ndef register_engines(): return {'dice': dict}\n",
+            "offered as 'dice', is no subclass of Engine: write class dict(Engine)",
+        ),
+        (
+            engine("def publish(self, topic, message, once=None): ..."),
+            "Dice.publish must be an 'async def'",
+        ),
+        (engine("async def close(self, topic): ..."), "Dice.close must be a plain 'def'"),
+        (engine("async def open(self): ..."), "Dice.open takes (self), and is called with (topic)"),
+        (
+            engine("def __init__(self): ..."),
+            "Dice.__init__ takes (self), and is called with (settings, bus)",
+        ),
+        (engine("async def lifespan(self): yield"), "Dice.lifespan is not marked"),
+        (engine("class Settings: ..."), "Dice.Settings is no subclass of Model"),
         (
             channel_type(body="async def on_mesage(self, client, message): ..."),
             "dice: Dice.on_mesage is no method of a channel, did you mean 'on_message'?",

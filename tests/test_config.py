@@ -14,7 +14,18 @@ from pydantic import BaseModel, ValidationError
 from tree import checkout
 
 from realtime.channel import Channel, Limits
-from realtime.config import BUILT_IN, JWT, TLS, Auth, Config, ServerLimits, ServerSettings, load, parse
+from realtime.config import (
+    BUILT_IN,
+    JWT,
+    TLS,
+    Auth,
+    BusSettings,
+    Config,
+    ServerLimits,
+    ServerSettings,
+    load,
+    parse,
+)
 from realtime.errors import ConfigError, Problem
 from realtime.loader import Plugins
 from realtime.source import Source
@@ -289,7 +300,7 @@ def test_built_in_config_serves_three_channels() -> None:
 
 def test_sections_stand_in_the_config() -> None:
     """config.yaml has every section."""
-    assert set(entries()) == {"server", "auth", "plugins", "channels"}
+    assert set(entries()) == {"server", "bus", "auth", "plugins", "channels"}
 
 
 def test_every_server_key_stands_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +351,42 @@ def test_every_key_of_a_plugin_stands_in_the_config(channel: str, plugin: str) -
     given = model.model_validate(entries()["channels"][channel])
     assert {key: getattr(given, key) for key in own} == own
     assert own.keys() <= entries()["channels"][channel].keys()
+
+
+def test_engine_is_memory_unless_another_is_chosen() -> None:
+    """Without a section ``bus``, and with an empty one, the engine is ``memory``."""
+    for text in ("channels: {}", "bus:\nchannels: {}", "bus: {}\nchannels: {}"):
+        assert parse(text).bus == BusSettings(engine="memory")
+
+
+def test_settings_of_the_engine_are_beside_its_name() -> None:
+    """What else stands under ``bus`` is kept for the engine, with what comes from the environment."""
+    source = Source("config", environment={"URL": "redis://u:hunter2@h"})
+    config = parse("bus: {engine: redis, url: '${URL}', prefix: a}\nchannels: {}", source)
+    assert (config.bus.engine, config.bus.model_extra) == (
+        "redis",
+        {"url": "redis://u:hunter2@h", "prefix": "a"},
+    )
+
+
+def test_settings_of_the_engine_are_not_shown() -> None:
+    """An engine may have secrets: no config that is shown, for instance in an error, has them."""
+    assert "hunter2" not in repr(parse("bus: {engine: redis, url: 'redis://u:hunter2@h'}\nchannels: {}"))
+
+
+@pytest.mark.parametrize(
+    ("bus", "path", "wrong"),
+    [
+        ("{engine: 5}", "bus.engine", "expected text, not 5"),
+        ("[redis]", "bus", "expected a section of keys, not a list"),
+        ("redis", "bus", "expected a section of keys"),
+    ],
+)
+def test_engine_that_has_no_name(bus: str, path: str, wrong: str) -> None:
+    """The name of an engine is a text, in a section."""
+    [problem] = mistakes(f"bus: {bus}\nchannels: {{}}")
+    assert problem.path == path
+    assert problem.message.startswith(wrong)
 
 
 def test_address_that_is_there_twice() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shelf
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from certificates import Authority
@@ -751,3 +752,13 @@ async def test_frame_after_the_handshake_was_refused() -> None:
     async with hosting(host()) as port, dial(port, request("/rt/none", UPGRADE) + hidden) as wire:
         assert (await wire.head()).status == 404
         assert b"hello" not in await wire.rest()
+
+
+async def test_engine(tmp_path: Path) -> None:
+    """The engine of the config lives from the application's startup to its cleanup."""
+    config = beside(tmp_path, f"{shelf.BUS}channels: {{echo: {{plugin: echo, path: /ws}}}}", shelf.FILES)
+    app = host(config)
+    async with hosting(app) as port, websocket(port, "/rt/ws"):
+        bus: Any = app[realtime.SERVER].bus
+        assert bus.diary == ["engine begins"]
+    assert bus.diary == ["engine begins", "engine ends"]

@@ -20,6 +20,7 @@ def test_the_hooks() -> None:
         "authenticate",
         "authorize",
         "register_channels",
+        "register_engines",
         "register_routes",
         "register_services",
     ]

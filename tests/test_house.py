@@ -43,6 +43,7 @@ INNER = (
     "bus",
     "close_codes",
     "encodings",
+    "engine",
     "envelope",
     "errors",
     "log",

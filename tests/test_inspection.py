@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shelf
 import yaml
 from command import ENVIRONMENT, run
 from tree import PLUGINS
@@ -200,8 +201,10 @@ def test_plugins_for_a_script(tmp_path: Path) -> None:
         "description": "Polls, for a test.",
         "loaded": True,
         "channel_types": ["poll"],
+        "engines": [],
         "channels": ["a"],
         "enabled": False,
+        "bus": False,
         "hidden_by": None,
         "problem": None,
     }
@@ -225,6 +228,33 @@ def test_plugins_of_installed_packages(tmp_path: Path) -> None:
         "description": "Their polls.",
         "loaded": False,
     }
+
+
+def test_plugin_with_an_engine(tmp_path: Path) -> None:
+    """A plugin whose engine the bus has is told with it."""
+    write(tmp_path, shelf.BUS + ECHO, shelf.FILES)
+    [row] = [row for row in parsed(tmp_path, "plugins")["plugins"] if row["name"] == "shelf"]
+    told = {key: row[key] for key in ("engines", "bus", "channel_types", "loaded", "enabled")}
+    assert told == {
+        "engines": ["shelf"],
+        "bus": True,
+        "channel_types": [],
+        "loaded": True,
+        "enabled": False,
+    }
+    lines = [" ".join(line.split()) for line in printed(tmp_path, "plugins").splitlines()]
+    assert "shelf plugins/shelf.py bus A shelf, for the logs." in lines
+
+
+def test_entry_point_of_our_own_is_built_in(tmp_path: Path) -> None:
+    """What the distribution of the server itself offers as an entry point comes with the server."""
+    info = tmp_path / "ours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[realtime]\nshelf = realtime.engine\n")
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    lines = [" ".join(line.split()) for line in printed(tmp_path, "plugins", PYTHONPATH=path).splitlines()]
+    assert any(line.startswith("shelf built in - What keeps the logs of the bus") for line in lines)
 
 
 def test_broken_plugin_is_listed(tmp_path: Path) -> None:
@@ -324,6 +354,23 @@ def test_secret_in_a_url_is_not_shown(tmp_path: Path) -> None:
     assert "redis://user:***@somewhere/0" in printed(tmp_path, "config")
 
 
+def test_config_has_the_engine(tmp_path: Path) -> None:
+    """The engine stands there with all that can be set of it, and no secret."""
+    write(tmp_path, shelf.BUS + ECHO, shelf.FILES)
+    shown = parsed(tmp_path, "config")
+    assert shown["config"]["bus"] == {"engine": "shelf", "key": "***", "depth": 3}
+    origins = [shown["origins"][f"bus.{key}"] for key in ("engine", "key", "depth")]
+    assert origins == ["config.yaml:1:15", "config.yaml:1:27", "default"]
+
+
+def test_password_of_the_engine_is_not_shown(tmp_path: Path) -> None:
+    """The password in the URL of an engine is not shown, wherever it comes from."""
+    source = shelf.SOURCE.replace("key: Secret", "key: str")
+    write(tmp_path, "bus: {engine: shelf, key: '${REDIS_URL}'}\n" + ECHO, {"shelf.py": source})
+    shown = printed(tmp_path, "config", REDIS_URL="redis://user:hunter2@somewhere/0")
+    assert "key: redis://user:***@somewhere/0" in shown
+
+
 def test_config_with_a_value_that_no_config_can_have(tmp_path: Path) -> None:
     """What a plugin's settings have and YAML has not is shown as Python shows it, and secrets are not."""
     settings = "\n        luck: Any = object()\n        word: Secret = SecretStr('hunter2')\n"
@@ -374,12 +421,33 @@ def test_schema_has_settings_under_plugins(tmp_path: Path) -> None:
     assert [*definitions["plugins.echo"]["properties"]] == ["plugin"]
 
 
+def test_schema_has_every_engine(tmp_path: Path) -> None:
+    """The engine of each plugin that is found is in the schema, with what can be set of it."""
+    write(tmp_path, "", shelf.FILES)
+    definitions = json.loads(printed(tmp_path, "schema"))["$defs"]
+    assert definitions["engine.shelf"]["required"] == ["key"]
+    assert {"memory", "shelf"} <= set(
+        definitions["BusSettings"]["properties"]["engine"]["anyOf"][0]["enum"]
+    )
+
+
 def test_schema_leaves_out_what_is_broken(tmp_path: Path) -> None:
     """A plugin that cannot be loaded is told on standard error and left out; the rest is there."""
     write(tmp_path, "", {"bad.py": "1 / 0\n"})
     ended = run(tmp_path, "schema")
     assert ended.stderr.startswith("left out: plugin 'bad': bad: ZeroDivisionError: division by zero\n")
     assert "plugin.chat" in json.loads(ended.stdout)["$defs"]
+
+
+def test_schema_without_an_extra(tmp_path: Path) -> None:
+    """A plugin of the server itself that wants what is not installed is left out without a word."""
+    info = tmp_path / "ours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[realtime]\nshelf = realtime.shelf\n")
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    ended = run(tmp_path, "schema", PYTHONPATH=path)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_schema_leaves_out_settings_without_one(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import shelf
 from conftest import Serve, make
 from wire import ask
 
 from realtime.bus import Bus
 from realtime.checks import PluginProblem
 from realtime.config import parse
+from realtime.engine import Engine
 from realtime.errors import ConfigError
 from realtime.loader import Plugins, build
 from realtime.modules import first_party
@@ -497,6 +499,113 @@ async def test_two_plugins_offer_one_type(mistakes: Mistakes) -> None:
         "c.yaml:1:16: plugins[1]: two plugins offer a channel type 'dice': "
         "one (plugins/one.py) and two (plugins/two.py); rename it in one of them"
     ]
+
+
+# Engines
+
+
+def test_engine_of_a_plugin(write: Write) -> None:
+    """A plugin's engine is found by the name of the plugin, and ``memory`` is there."""
+    known = Plugins(write(shelf.FILES))
+    assert known.engine("memory") is Engine
+    assert known.engine("shelf").__doc__ == "Keeps the logs on a shelf."
+    assert known.offered("shelf", known.engines) == ["shelf"]
+
+
+async def test_engine_of_a_plugin_that_is_named(write: Write) -> None:
+    """What a plugin under ``plugins`` offers is found by its own name."""
+    directory = write({"racks.py": shelf.SOURCE})
+    server = make(directory, "plugins: [racks]\n" + shelf.BUS + "channels: {}")
+    server.load()
+    assert type(server.bus.engine).__name__ == "Shelf"
+
+
+async def test_engine_has_its_settings(write: Write) -> None:
+    """An engine is made with what its own model says of the other keys under ``bus``."""
+    server = make(write(shelf.FILES), "bus: {engine: shelf, key: x, depth: 5}\nchannels: {}")
+    server.load()
+    assert server.bus.engine.settings.depth == 5
+    assert server.bus.engine.bus is server.bus
+
+
+@pytest.mark.parametrize("bus", ["", "bus:\n", "bus: {}\n", "bus: {engine: memory}\n"])
+async def test_engine_memory(write: Write, bus: str) -> None:
+    """Without a word about it the engine is ``memory``."""
+    server = make(write({}), f"{bus}channels: {{}}")
+    server.load()
+    assert type(server.bus.engine) is Engine
+
+
+@pytest.mark.parametrize(
+    ("bus", "wrong"),
+    [
+        ("{engine: shelf}", "1:6: bus: the key 'key' is missing: what opens it"),
+        ("{engine: shelf, kye: x, key: x}", "1:22: bus.kye: unknown key, did you mean 'key'?"),
+        (
+            "{engine: shelf, key: x, depth: 0}",
+            "1:37: bus.depth: expected a number greater than 0, not 0",
+        ),
+        ("{engine: shelf, key: 7}", "1:27: bus.key: expected text (in quotes, if it looks like a number)"),
+        ("{url: x}", "1:7: bus.url: unknown key"),
+        ("{engine: memory, url: x}", "1:23: bus.url: unknown key"),
+        ("{engin: shelf}", "1:7: bus.engin: unknown key, did you mean 'engine'?"),
+        (
+            "{engine: memroy}",
+            "1:15: bus.engine: there is no engine 'memroy', did you mean 'memory'?\n    se",
+        ),
+        (
+            "{engine: shef}",
+            "1:15: bus.engine: there is no engine 'shef', did you mean 'shelf'?\n    searched:",
+        ),
+        (
+            "{engine: chat}",
+            "1:15: bus.engine: the plugin 'chat' offers no engine of that name; it offers: none "
+            "(a function register_engines, marked @hookimpl, returns them in a dict)",
+        ),
+        (
+            "{engine: other}",
+            "1:15: bus.engine: the plugin 'other' offers no engine of that name; it offers: rack",
+        ),
+    ],
+)
+async def test_engine_that_is_wrong(mistakes: Mistakes, bus: str, wrong: str) -> None:
+    """Every mistake under ``bus`` is told in its place, with what could be meant."""
+    files = {**shelf.FILES, "other.py": shelf.SOURCE.replace('"shelf"', '"rack"')}
+    [said] = await mistakes(f"bus: {bus}\nchannels: {{}}", files)
+    assert said.startswith(f"c.yaml:{wrong}")
+
+
+async def test_engine_that_cannot_be_made(mistakes: Mistakes) -> None:
+    """An engine whose constructor fails is told with its own lines."""
+    files = {"shelf.py": shelf.SOURCE.replace("bus.diary = []", "raise ValueError('no shelf')")}
+    [said] = await mistakes(f"{shelf.BUS}channels: {{}}", files)
+    assert said.startswith(
+        "c.yaml:1:15: bus.engine: the engine 'shelf' could not be made: ValueError: no shelf\n"
+        "    plugins/shelf.py:"
+    )
+
+
+async def test_engine_without_its_extra(mistakes: Mistakes) -> None:
+    """An engine that wants a package which an extra brings is told with that."""
+    files = {"shelf.py": "raise ModuleNotFoundError(\"No module named 'hiredis'\", name='hiredis')"}
+    [said] = await mistakes(f"{shelf.BUS}channels: {{}}", files)
+    assert said.startswith(
+        "c.yaml:1:15: bus.engine: shelf: ModuleNotFoundError: No module named 'hiredis'; "
+        "pip install 'realtime-channels[redis]'\n"
+    )
+
+
+async def test_engine_as_a_channel(mistakes: Mistakes) -> None:
+    """A channel whose plugin is an engine is told where that belongs."""
+    [said] = await mistakes("channels: {a: {plugin: shelf, path: /a}}", shelf.FILES)
+    assert "channels.a.plugin: the plugin 'shelf' is no channel: it belongs under bus:" in said
+
+
+async def test_engine_of_a_name_that_is_taken(mistakes: Mistakes) -> None:
+    """Who offers another ``memory`` is told that there is one."""
+    files = {"one.py": shelf.SOURCE.replace('"shelf"', '"memory"')}
+    [said] = await mistakes("plugins: [one]\nchannels: {}", files)
+    assert "two plugins offer an engine 'memory': memory (built in) and one (plugins/one.py)" in said
 
 
 # Routes

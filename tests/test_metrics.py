@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import shelf
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -72,6 +74,17 @@ async def test_counter(serve: Serve) -> None:
         sample.labels["channel"]: sample.value for sample in read["realtime_messages_received"].samples
     }
     assert received == {"echo": 1, "lobby": 0}
+
+
+async def test_engine(serve: Serve) -> None:
+    """Prometheus reads whether the engine is there, and what has happened to it."""
+    async with serve(shelf.BUS + CONFIG, shelf.FILES) as server:
+        engine: Any = server.bus.engine
+        engine.trouble, engine.counters = "it is away", Counter(reconnects=3, late=1)
+        read = await families(server)
+    events = {sample.labels["event"]: sample.value for sample in read["realtime_engine_events"].samples}
+    assert events == {"reconnects": 3, "late": 1}
+    assert [sample.value for sample in read["realtime_engine_up"].samples] == [0]
 
 
 async def test_histogram_is_cumulative(serve: Serve) -> None:

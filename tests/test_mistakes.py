@@ -108,7 +108,7 @@ async def test_mistake(
     assert place(mistake).search(told.text), told.text
     # A value of the config stands in an entry that names the plugin.
     of_config = "config.yaml" in place(mistake).pattern
-    by = r"channels\.table|plugins\[\d\]" if of_config else r"\bdice\b(?!\.py)"
+    by = r"bus\.engine|channels\.table|plugins\[\d\]" if of_config else r"\bdice\b(?!\.py)"
     assert re.search(by, told.text), told.text
 
 

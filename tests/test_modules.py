@@ -222,3 +222,9 @@ def test_description_is_read_without_importing(write: Write) -> None:
     found = next(one for one in Modules(directory).found if one.name == "one")
     assert isinstance(found, Found)
     assert found.described() == "Is not run."
+
+
+def test_module_of_our_own_package() -> None:
+    """An entry point of the server's own distribution is the module that it names, and not all of it."""
+    found = Found("shelf", "realtime.engine", distribution="realtime-channels")
+    assert (found.top, [place.name for place in found.places()]) == ("realtime.engine", ["engine.py"])

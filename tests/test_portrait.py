@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shelf
 import yaml
 from command import run
 
@@ -196,6 +197,33 @@ def test_plugin_without_channels(tmp_path: Path) -> None:
         }
     ]
     assert told["snippet"] == "plugins:\n  - plugin: api_keys\n    keys: …  # required: a section\n"
+
+
+@pytest.mark.parametrize("name", ["shelf", "racks"])
+def test_engine(tmp_path: Path, name: str) -> None:
+    """An engine is told with what can be set of it, by the name of its plugin or its own."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "racks.py").write_text(shelf.SOURCE)
+    (tmp_path / "config.yaml").write_text(f"plugins: [racks]\n{shelf.BUS}channels: {{}}\n")
+    told = shown(tmp_path, name)
+    [engine] = told["engines"]
+    assert (told["name"], told["hooks"]) == ("racks", ["register_engines"])
+    assert (engine["name"], engine["description"]) == ("shelf", "Keeps the logs on a shelf.")
+    assert [row["key"] for row in engine["settings"]] == ["key", "depth"]
+    assert told["snippet"] == "bus:\n  engine: shelf\n  key: …  # required: a text\n  # depth: 3\n"
+
+
+def test_engine_for_people(tmp_path: Path) -> None:
+    """An engine is told as text, too."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shelf.py").write_text(shelf.SOURCE)
+    ended = run(tmp_path, "plugins", "show", "shelf")
+    for line in (
+        "engine shelf\n  Keeps the logs on a shelf.",
+        "its settings:\n  key: a text, required\n      what opens it",
+        "in the config:\n\nbus:\n  engine: shelf",
+    ):
+        assert f"\n{line}\n" in ended.stdout
 
 
 def test_plugin_that_is_not_there(polls: Path) -> None:

@@ -30,6 +30,7 @@ def test_error_that_cannot_be_shown() -> None:
             ImportError("cannot import name 'Chanel' from 'realtime' (x.py)"),
             ", did you mean 'Channel'?",
         ),
+        (ModuleNotFoundError("No module named 'hiredis'"), "; pip install 'realtime-channels[redis]'"),
         (ModuleNotFoundError("No module named 'x.y'"), "; is it installed? python -m pip install x.y"),
     ],
 )

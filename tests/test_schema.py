@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from realtime.channel import Channel
 from realtime.config import BUILT_IN, ServerSettings
+from realtime.engine import Engine
 from realtime.loader import Plugins
 from realtime.permissions import Allow, Permission
 from realtime.schema import compose, of_model
@@ -53,7 +54,21 @@ def first_party() -> dict[str, type[Channel]]:
     return plugins.types
 
 
-SCHEMA = compose({**first_party(), "poll": Poll}, {"audit": Audit, "gate": Model})
+class Shelf(Engine):
+    """Keeps the logs on a shelf."""
+
+    class Settings(Model):
+        """What a shelf can be set."""
+
+        url: str
+        pool: Pool = Pool()
+
+
+SCHEMA = compose(
+    {**first_party(), "poll": Poll},
+    {"audit": Audit, "gate": Model},
+    {"memory": Engine, "shelf": Shelf},
+)
 VALIDATOR = Draft202012Validator(SCHEMA)
 
 
@@ -89,6 +104,11 @@ def test_built_in_config_fits() -> None:
         "server: {hosts: [a.example, 'a.example:1'], limits: {max_waiting: 5}}",
         "plugins: [audit, {plugin: gate}, {plugin: audit, file: x, pools: [{size: '${N}'}]}]",
         "plugins: [{plugin: of_nobody, a: 1}]",
+        "bus: {}",
+        "bus: {engine: memory}",
+        "bus: {engine: shelf, url: x, pool: {size: '${N}'}}",
+        "bus: {engine: of_nobody, a: 1}",
+        "bus: {engine: '${ENGINE:-memory}', url: x}",
     ],
 )
 def test_what_is_right_fits(text: str) -> None:
@@ -112,6 +132,13 @@ def test_what_is_right_fits(text: str) -> None:
         "plugins: [{plugin: audit, file: x, pools: [{sise: 1}]}]",
         "plugins: [{plugin: gate, file: x}]",
         "plugins: [{file: x}]",
+        "bus: {engine: shelf}",
+        "bus: {engine: shelf, url: 7}",
+        "bus: {engine: shelf, url: x, ulr: x}",
+        "bus: {engine: shelf, url: x, pool: {sise: 1}}",
+        "bus: {engine: memory, url: x}",
+        "bus: {url: x}",
+        "bus: {engine: 7}",
         "channels: {a: {plugin: echo}}",
         entry(""),
         entry("question: 7"),

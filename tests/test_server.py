@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shelf
 from conftest import Serve, make
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -31,7 +32,7 @@ from wire import (
     websocket,
 )
 
-from realtime.errors import ConfigError
+from realtime.errors import ConfigError, StartError
 from realtime.transports import connection
 
 ECHO = "channels: {echo: {plugin: echo, path: /ws}}"
@@ -415,6 +416,89 @@ async def test_services(serve: Serve) -> None:
         bus: Any = serving.server.bus
         assert bus.lines == ["enter a", "enter b"]
     assert bus.lines[2:] == ["leave b", "leave a"]
+
+
+# The engine
+
+
+async def test_engine_is_there_before_and_after_the_others(serve: Serve) -> None:
+    """The engine begins before the channels' lifespans, and ends after them, when all clients are gone."""
+    body = "self.bus.diary.append('channel begins')\nyield\nself.bus.diary.append('channel ends')"
+    leave = (
+        "async def on_leave(self, client):\n        self.bus.diary.append('client leaves')\n\n    @async"
+    )
+    source = lifespan(body)["spans.py"].replace("@async", leave, 1)
+    async with serve(shelf.BUS + SPANS, {**shelf.FILES, "spans.py": source}) as serving:
+        bus: Any = serving.server.bus
+        async with websocket(serving.port, "/"):
+            await eventually(lambda: len(serving.server.channels["spans"].clients) == 1)
+            assert bus.diary == ["engine begins", "channel begins"]
+            await soon(serving.server.stop())
+    assert bus.diary[2:] == ["channel ends", "client leaves", "engine ends"]
+
+
+async def test_ids_of_clients_have_the_node_in_front(serve: Serve) -> None:
+    """Where processes share their topics an id of a client is of one of them."""
+    async with (
+        serve(shelf.BUS + ECHO, shelf.FILES) as serving,
+        websocket(serving.port, "/ws"),
+    ):
+        await eventually(lambda: len(serving.server.channels["echo"].clients) == 1)
+        assert [client.id for client in serving.server.channels["echo"].clients] == ["n1.c1"]
+
+
+async def test_engine_that_cannot_be_reached(serve: Serve) -> None:
+    """An engine that says why it cannot begin stops the start with that sentence."""
+    with pytest.raises(StartError, match=r"^the shelf is too deep$"):
+        async with serve(shelf.BUS.replace("}", ", depth: 99}") + ECHO, shelf.FILES):
+            pass
+
+
+async def test_engine_that_fails_at_the_start(serve: Serve) -> None:
+    """An engine that raises anything else is a mistake where it is chosen, with its own lines."""
+    with pytest.raises(ConfigError) as caught:
+        async with serve(shelf.BUS.replace("}", ", depth: 98}") + ECHO, shelf.FILES):
+            pass
+    told = (
+        "bus.engine: engine 'shelf' of plugin 'shelf': its lifespan could not begin: LookupError: no shelf"
+    )
+    assert told in str(caught.value)
+    assert "shelf.py:" in str(caught.value)
+
+
+async def test_engine_that_ends_early(serve: Serve) -> None:
+    """An engine whose lifespan dies turns ``/-/ready`` red by name."""
+    goes = """
+        import asyncio
+        self.bus.go = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.fall())
+            yield
+
+    async def fall(self):
+        await self.bus.go.wait()
+        raise LookupError("the shelf has fallen")
+"""
+    source = shelf.SOURCE.replace("        yield\n", goes)
+    async with serve(shelf.BUS + ECHO, {"shelf.py": source}) as serving:
+        bus: Any = serving.server.bus
+        assert (await ready(serving.port))[0] == 200
+        bus.go.set()
+        await eventually(lambda: bool(serving.server.engines.dead))
+        assert await ready(serving.port) == (
+            503,
+            {"ready": False, "reasons": ["the lifespan of engine 'shelf' has ended"]},
+        )
+
+
+async def test_engine_in_trouble(serve: Serve) -> None:
+    """While an engine says why nothing can be published the server is not ready, and says it, too."""
+    async with serve(shelf.BUS + ECHO, shelf.FILES) as serving:
+        serving.server.bus.engine.trouble = "it is away since 12:00"
+        reasons = ["the engine shelf: it is away since 12:00"]
+        assert await ready(serving.port) == (503, {"ready": False, "reasons": reasons})
+        serving.server.bus.engine.trouble = ""
+        assert (await ready(serving.port))[0] == 200
 
 
 # Shutdown

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import shelf
 from certificates import Authority
 from command import ENVIRONMENT, Running, run, running
 
@@ -91,6 +92,17 @@ async def test_banner(tmp_path: Path, start: Start) -> None:
             rf"ready on {address}\n",
             server.said,
         )
+
+
+async def test_banner_names_the_engine(tmp_path: Path, start: Start) -> None:
+    """The banner names the engine of the config, and not what is set of it."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shelf.py").write_text(shelf.SOURCE)
+    (tmp_path / "config.yaml").write_text(shelf.BUS + ECHO)
+    async with start() as server:
+        await server.ready()
+        assert "engine: shelf, loop:" in server.said
+        assert "s3cret" not in server.said
 
 
 async def test_banner_over_tls(tmp_path: Path, start: Start) -> None:
@@ -399,6 +411,15 @@ def test_port_in_use(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run(tmp_path, "--listen", address)
     assert (ended.returncode, ended.stderr) == (3, f"could not start: {address} is in use\n")
+
+
+def test_engine_that_cannot_be_reached(tmp_path: Path) -> None:
+    """An engine that cannot be reached is exit code 3 and a line."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "shelf.py").write_text(shelf.SOURCE)
+    (tmp_path / "config.yaml").write_text(shelf.BUS.replace("}", ", depth: 99}") + ECHO)
+    ended = run(tmp_path)
+    assert (ended.returncode, ended.stderr) == (3, "could not start: the shelf is too deep\n")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
+from typing import Any
 
 import pytest
+import shelf
 from tokenmaker import AUTH, token
 
 from realtime import stats
@@ -75,6 +78,21 @@ async def test_every_channel_is_there(serve: Serve) -> None:
         told = read(server)["channels"]
         assert isinstance(told, dict)
         assert list(told) == ["echo", "lobby", "topics"]
+
+
+async def test_engine(serve: Serve) -> None:
+    """It is told which engine the bus has, and whether it takes what is published."""
+    async with serve(CONFIG) as server:
+        assert read(server)["engine"] == {"name": "memory", "up": True, "reason": "", "counters": {}}
+
+
+async def test_engine_that_is_away(serve: Serve) -> None:
+    """An engine that is away is told with why, and what has happened to it."""
+    async with serve(shelf.BUS + CONFIG, shelf.FILES) as server:
+        engine: Any = server.bus.engine
+        engine.trouble, engine.counters = "it is away", Counter(reconnects=3)
+        told = read(server)["engine"]
+    assert told == {"name": "shelf", "up": False, "reason": "it is away", "counters": {"reconnects": 3}}
 
 
 async def test_refused_by_reason(serve: Serve) -> None:

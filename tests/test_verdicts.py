@@ -157,6 +157,13 @@ def test_topics_of_other_channels(quiz: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_engine_is_left_alone(quiz: Path) -> None:
+    """A channel is tried on its own: with the engine of the config others may be there."""
+    (quiz / "config.yaml").write_text(f"bus: {{engine: no_such}}\n{CONFIG}")
+    ended = run(quiz, "plugins", "test", "first", "--only", "welcome")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_plugin_that_is_no_channel(quiz: Path) -> None:
     """It is said how it is tried: with a channel of a config that has it."""
     (quiz / "plugins" / "listener.py").write_text(LISTENER)

@@ -112,6 +112,8 @@ class Connections:
         self._all: dict[Open, None] = {}
         self._answering: Counter[Channel] = Counter()
         self._ids = 0
+        #: What every id begins with, so that no other process has the same.
+        self.node = ""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -135,7 +137,7 @@ class Connections:
     def next_id(self) -> str:
         """An id for a client: public, unique in this process, no capability."""
         self._ids += 1
-        return f"c{self._ids}"
+        return f"{self.node}c{self._ids}"
 
     def no_room(self, channel: Channel, identity: Identity | None, address: str) -> Full | None:
         """Why there is no room for another client, if there is none."""
