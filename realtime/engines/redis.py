@@ -69,9 +69,6 @@ class Redis(Engine):
     class Settings(Model):
         """The section ``bus`` with ``engine: redis``."""
 
-        engine: str = "redis"
-        """`redis`"""
-
         url: Annotated[Secret, AfterValidator(_url)]
         """where: `redis://USER:PASSWORD@HOST:6379/0`, `rediss://` with TLS, `unix:///PATH?db=0`"""
 
