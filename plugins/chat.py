@@ -14,7 +14,6 @@ from unicodedata import normalize
 from pydantic import PositiveInt
 
 from realtime import (
-    Bus,
     Channel,
     Client,
     CloseCode,
@@ -25,6 +24,9 @@ from realtime import (
     Rejected,
     hookimpl,
 )
+
+#: How long whoever loses a name may take to leave, before it is asked for again, in seconds.
+LEAVING = 0.05
 
 
 class Chat(Channel):
@@ -48,10 +50,6 @@ class Chat(Channel):
     settings: Settings
     page = "chat.js"
     transports = ("websocket", "sse", "ndjson", "json", "post")
-
-    def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
-        super().__init__(name, settings, bus)
-        self.holders: dict[tuple[str, str], Client] = {}  # by room and name
 
     async def on_connect(self, client: Client) -> None:
         if client.transport != "websocket" or (client.identity and self.settings.names == "identity"):
@@ -79,6 +77,8 @@ class Chat(Channel):
             await client.close(CloseCode.POLICY, self.rule)
         elif self.settings.unique_names and not await self.claim(client, name):
             await client.close(CloseCode.NAME_TAKEN, f"the name {name} is taken")
+        elif client.closed:
+            await self.give_back(client, name)
         else:
             client.name = name
 
@@ -99,26 +99,31 @@ class Chat(Channel):
     async def claim(self, client: Client, name: str) -> bool:
         """Whether the client may have the name; a holder that is no longer there loses it.
 
-        Nothing is awaited between its yes and `on_join`, so nobody else can be told yes meanwhile.
+        The holder gives the name back when its leaving has been announced, in whatever process it is.
         """
-        while holder := self.holders.get((client.topic, name)):
-            if client.identity and self.person(client) == self.person(holder):
-                await holder.close(CloseCode.TAKEN_OVER, "your newer connection has taken your name")
-            elif await holder.ping(timeout=2.0):
+        topic, person, nobody = client.topic, self.person(client), ""
+        while (holder := await self.bus.claim(topic, name, client.id, person)).id != client.id:
+            if person and person == holder.about:
+                code, reason = CloseCode.TAKEN_OVER, "your newer connection has taken your name"
+            elif await self.ping(topic, id=holder.id):
                 return False
             else:
-                await holder.close(CloseCode.TRY_AGAIN, "you did not answer, and your name was wanted")
-            await holder.state.left.wait()  # its leaving is announced before the newcomer's joining
+                code, reason = CloseCode.TRY_AGAIN, "you did not answer, and your name was wanted"
+            if not await self.kick(topic, id=holder.id, code=code, reason=reason):
+                if nobody == holder.id:  # not the first time, when it may have been about to join
+                    await self.bus.release(topic, name, holder.id)
+                nobody = holder.id
+            await asyncio.sleep(LEAVING)
         return True
 
-    def person(self, client: Client) -> str | None:
-        """Who it is, whatever token it came with; None if nobody knows."""
-        return client.identity.name if client.identity else None
+    def person(self, client: Client) -> str:
+        """Who it is, whatever token it came with; nothing if nobody knows."""
+        return client.identity.name if client.identity else ""
 
-    async def on_join(self, client: Client) -> None:
-        if client.name:
-            client.state.left = asyncio.Event()
-            self.holders[client.topic, client.name] = client
+    async def give_back(self, client: Client, name: str) -> None:
+        """Somebody else can have the name."""
+        if self.settings.unique_names:
+            await self.bus.release(client.topic, name, client.id)
 
     def member(self, client: Client) -> dict[str, Any] | None:
         return super().member(client) if client.name else None  # of who just reads nobody is told
@@ -128,7 +133,7 @@ class Chat(Channel):
             await client.close(CloseCode.WRONG_KIND, "the chat takes text only")
             return None
         if client.transport == "post":
-            self.introduce(client)
+            await self.introduce(client)
         match message.data:
             case str(text):
                 pass
@@ -141,29 +146,26 @@ class Chat(Channel):
                 raise Rejected('say a text, {"text": "hi"}, or {"text": "psst", "to": "bob"}')
         return await self.publish(client.topic, {"from": client.name, "text": text})
 
-    def introduce(self, client: Client) -> None:
+    async def introduce(self, client: Client) -> None:
         """Give a POST, which has neither connected nor joined, the name that it speaks by."""
         name = client.name = self.checked(self.given_name(client))
-        holder = self.holders.get((client.topic, name))
         if not name:
             raise Rejected(f"say who you are with ?name=…: {self.rule}")
-        if self.settings.unique_names and holder and self.person(holder) != self.person(client):
+        holder = await self.bus.holder(client.topic, name) if self.settings.unique_names else None
+        if holder and holder.about != self.person(client):
             raise Rejected(f"the name {name} is taken", 409)
 
     async def whisper(self, client: Client, name: str, text: str) -> None:
         """Send a text to those of one name alone, and to the one who says it."""
-        members = self.bus.topic(client.topic).members
-        there = [member for member in members if member.name == name]
-        if not there:
+        said = {"from": client.name, "text": text, "to": name}
+        if not name or not await self.send(client.topic, said, name=name, event="direct"):
             raise Rejected(f"there is no {name!r} here" if name else "there is no such name here", 404)
-        for each in dict.fromkeys((*there, client)):
-            await each.send({"from": client.name, "text": text, "to": name}, event="direct")
+        if client.name != name or client.transport == "post":  # else it has it
+            await client.send(said, event="direct")
 
     async def on_leave(self, client: Client) -> None:
         if client.name:
-            if self.holders.get((client.topic, client.name)) is client:
-                del self.holders[client.topic, client.name]
-            client.state.left.set()
+            await self.give_back(client, client.name)
 
     def as_text(self, message: Message) -> str | None:
         if message.kind != "json":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.version import API_VERSION, __version__
 
 if TYPE_CHECKING:
-    from realtime.bus import Bus as Bus, Subscription as Subscription
+    from realtime.bus import Bus as Bus
     from realtime.changes import Change as Change, NeedsRestart as NeedsRestart
     from realtime.channel import (
         Channel as Channel,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from realtime.client import Backoff as Backoff, Connection as Connection, connect as connect
     from realtime.close_codes import CloseCode as CloseCode
     from realtime.embedding import SERVER as SERVER, create_app as create_app
-    from realtime.engine import Engine as Engine, Once as Once
+    from realtime.engine import Engine as Engine, Holder as Holder, Once as Once
     from realtime.errors import (
         BusError as BusError,
         Closed as Closed,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from realtime.hookspecs import hookimpl as hookimpl
     from realtime.message import Message as Message, Position as Position, Since as Since
-    from realtime.observing import Observation as Observation
+    from realtime.observing import Observation as Observation, Subscription as Subscription
     from realtime.permissions import Allow as Allow, Identity as Identity, Permission as Permission
     from realtime.proxies import is_local as is_local
     from realtime.server import Server as Server
@@ -50,19 +50,19 @@ if TYPE_CHECKING:
     from realtime.values import Duration as Duration, Model as Model, Secret as Secret, Size as Size
 
 _EXPORTS = {
-    "bus": "Bus Subscription",
+    "bus": "Bus",
     "changes": "Change NeedsRestart",
     "channel": "Channel Client Limits Presence",
     "client": "Backoff Connection connect",
     "close_codes": "CloseCode",
     "embedding": "SERVER create_app",
-    "engine": "Engine Once",
+    "engine": "Engine Holder Once",
     "values": "Duration Model Secret Size",
     "errors": "BusError Closed ConfigError Disconnected NotConnected RealtimeError Refused Rejected "
     "StartError TooLarge TooManyTopics Unavailable Unconfirmed UnknownTopic",
     "hookspecs": "hookimpl",
     "message": "Message Position Since",
-    "observing": "Observation",
+    "observing": "Observation Subscription",
     "proxies": "is_local",
     "permissions": "Allow Identity Permission",
     "server": "Server",

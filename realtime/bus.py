@@ -11,15 +11,15 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from realtime.engine import SAYING, Engine, Once
+from realtime.engine import SAYING, Engine, Holder, Once
 from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic, did_you_mean
-from realtime.log import OVERHEAD, Resume
+from realtime.log import OVERHEAD
 from realtime.message import Message, Position, Since
-from realtime.observing import Observation
+from realtime.observing import Observation, Subscription
 from realtime.topic import MAX_WRITE, Topic, TopicOptions
 from realtime.traffic import Histogram, Traffic
 
@@ -44,6 +44,10 @@ class Scheduler(Protocol):
     def time(self) -> float: ...
     def call_soon(self, callback: Callable[[], object], /) -> object: ...
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
+
+
+async def _nothing(topic: str, request: dict[str, Any]) -> None:
+    """Nobody is here."""
 
 
 class Pace:
@@ -104,6 +108,8 @@ class Bus:
         self.delays = Histogram()
         #: What keeps the logs.
         self.engine = Engine(None, self)
+        #: What does in this process what is asked of all; see :meth:`Engine.everywhere`.
+        self.respond: Callable[[str, dict[str, Any]], Awaitable[Any]] = _nothing
         self._thread = threading.get_ident()
         self.limit(topics, memory)
         self._declared: dict[str, TopicOptions] = {}
@@ -314,6 +320,27 @@ class Bus:
         self.check_size(topic, message)
         return message
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have the same topics."""
+        return self.engine.shared
+
+    async def claim(self, topic: str, key: str, id: str, about: str = "") -> Holder:
+        """Who has something in a topic that only one can have, such as a name or a seat.
+
+        That is the client of this ``id`` from now on, of whom others are told ``about``, unless another
+        has it; until :meth:`release`. Raises what :meth:`open` does.
+        """
+        return await self.engine.claim(topic, key, Holder(id, about))
+
+    async def holder(self, topic: str, key: str) -> Holder | None:
+        """Who has it, if anybody has."""
+        return await self.engine.holder(topic, key)
+
+    async def release(self, topic: str, key: str, id: str) -> None:
+        """It is to be had again, if the client of this id has it."""
+        await self.engine.release(topic, key, id)
+
     def took(self, topic: Topic, size: int) -> None:
         """A topic has one more message, of so many bytes."""
         self._published += 1
@@ -447,59 +474,3 @@ class Bus:
         :exc:`UnknownTopic` and :exc:`ValueError` when it is entered.
         """
         return Observation(self, patterns)
-
-
-class Subscription:
-    """The messages of one topic, from the moment it is entered: ``async with``, and ``async for`` in it.
-
-    It waits for what comes, and ends when it is left. Each has its own place: none takes from another.
-    """
-
-    def __init__(self, bus: Bus, topic: str, since: Since) -> None:
-        self._bus = bus
-        self._name = topic
-        self._since = since
-        self._news = asyncio.Event()
-        self._topic: Topic | None = None
-        self._cursor, self._epoch = 0, ""
-        self._resumed = Resume("new")
-
-    async def __aenter__(self) -> Subscription:
-        self._topic = topic = await self._bus.open(self._name)
-        self._cursor, self._resumed = topic.seek(self._since)
-        self._epoch = topic.epoch
-        topic.readers[self._news] = None
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        topic, self._topic = self._topic, None
-        if topic is not None:
-            del topic.readers[self._news]
-            self._bus.left(topic)
-            self._news.set()
-
-    def __aiter__(self) -> Subscription:
-        if self._topic is None:
-            raise RuntimeError("a subscription is read inside 'async with bus.subscribe(…) as messages'")
-        return self
-
-    async def __anext__(self) -> Message:
-        resumed, self._resumed = self._resumed, Resume("new")
-        while True:
-            topic = self._topic
-            if topic is None:
-                raise StopAsyncIteration
-            if topic.epoch != self._epoch:
-                self._epoch, resumed = topic.epoch, Resume("reset")
-                self._cursor, _ = topic.seek("earliest")
-            if resumed.lossy:
-                return topic.marker(resumed, self._cursor)
-            if self._cursor + 1 < topic.base:
-                missed = topic.base - 1 - self._cursor
-                self._cursor += missed
-                return topic.marker(Resume("gap", missed), self._cursor)
-            if self._cursor < topic.head:
-                self._cursor += 1
-                return topic.entry(self._cursor).message
-            self._news.clear()
-            await self._news.wait()

@@ -305,20 +305,48 @@ class Channel:
         return await self.bus.publish(topic, data, event=event, exclude=exclude)
 
     async def kick(
-        self, topic: str, *, id: str | None = None, name: str | None = None, reason: str = ""
+        self,
+        topic: str,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        reason: str = "",
+        code: int = CloseCode.NOT_ALLOWED,
     ) -> int:
         """Close the clients of a topic that have this id or this name (4403); how many there were.
 
-        It does not keep them from coming back: that is for ``on_connect`` to say.
+        In whatever process they are. It does not keep them from coming back: that is for ``on_connect``
+        to say.
         """
-        found = [
-            client
-            for client in self.clients
-            if client.topic == topic and ((id and client.id == id) or (name and client.name == name))
-        ]
-        for client in found:
-            await client.close(CloseCode.NOT_ALLOWED, reason or "you were removed from the channel")
-        return len(found)
+        why = {"code": int(code), "reason": reason or "you were removed from the channel"}
+        return await self._have("kick", topic, id, name, **why)
+
+    async def send(
+        self,
+        topic: str,
+        data: Any,
+        *,
+        id: str | None = None,
+        name: str | None = None,
+        event: str = "message",
+    ) -> int:
+        """Send text or JSON to the clients of a topic that have this id or this name, and to nobody else.
+
+        In whatever process they are; returns how many there were. Raises what :meth:`Client.send` does.
+        """
+        if event.startswith(RESERVED):
+            raise ValueError(NOT_YOURS)
+        if Message.of(data, event=event, time=0.0).kind == "bytes":
+            raise ValueError("bytes cannot be sent by name: send text or JSON")
+        return await self._have("send", topic, id, name, data=data, event=event)
+
+    async def ping(self, topic: str, *, id: str | None = None, name: str | None = None) -> int:
+        """How many clients of a topic that have this id or this name are there: see :meth:`Client.ping`."""
+        return await self._have("ping", topic, id, name)
+
+    async def _have(self, what: str, topic: str, id: str | None, name: str | None, **more: Any) -> int:
+        request = {"do": what, "id": id, "name": name, **more}
+        return sum(await self.bus.engine.everywhere(topic, request))
 
     def members(self, topic: str) -> list[dict[str, Any]]:
         """What is told of those who are on a topic now, in the order in which they came.
@@ -339,6 +367,25 @@ class Channel:
         """The channel's path, for all of its transports."""
         assert self._endpoint is not None
         return [web.route("*", route_pattern(self.settings.path), self._endpoint)]
+
+    async def respond(self, topic: str, request: Mapping[str, Any]) -> int:
+        """Do what is asked of some clients, those that are in this process; how many they were."""
+        id, name = request["id"], request["name"]
+        found = [
+            client
+            for client in self.clients
+            if client.topic == topic and ((id and client.id == id) or (name and client.name == name))
+        ]
+        match request["do"]:
+            case "ping":
+                return sum(await asyncio.gather(*(client.ping() for client in found)))
+            case "kick":
+                for client in found:
+                    await client.close(request["code"], request["reason"])
+            case "send":
+                for client in found:
+                    await client.send(request["data"], event=request["event"])
+        return len(found)
 
     def joined(self, client: Client) -> None:
         """The client is one of :attr:`clients` from here on."""

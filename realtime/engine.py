@@ -37,6 +37,15 @@ class Once(NamedTuple):
             raise Rejected(f"the key {self.key!r} came with another message", 422)
 
 
+class Holder(NamedTuple):
+    """Who has a name in a topic that only one can have."""
+
+    #: The client's.
+    id: str
+    #: What others are to know of it.
+    about: str = ""
+
+
 #: How what is published on behalf of one message of a client is kept from being published twice, when that
 #: message comes again, to another process.
 SAYING: ContextVar[Iterator[Once] | None] = ContextVar("SAYING")
@@ -66,6 +75,7 @@ class Engine:
         self.node = ""
         #: Why nothing can be published now, in words; ``""`` while it can.
         self.trouble = ""
+        self._holders: dict[tuple[str, str], Holder] = {}
         self._published: OrderedDict[tuple[str, str], tuple[float, str, Position]] = OrderedDict()
 
     @asynccontextmanager
@@ -117,3 +127,20 @@ class Engine:
         """One who has arrived is gone; ``leaving``, if any, is published in the same moment."""
         if topic.here.pop(id, None) is not None and leaving is not None:
             topic.append(leaving)
+
+    async def claim(self, topic: str, key: str, holder: Holder) -> Holder:
+        """Who has something in a topic that only one can have: this one from now on, unless another has."""
+        return self._holders.setdefault((topic, key), holder)
+
+    async def holder(self, topic: str, key: str) -> Holder | None:
+        """Who has it, if anybody has."""
+        return self._holders.get((topic, key))
+
+    async def release(self, topic: str, key: str, id: str) -> None:
+        """It is to be had again, if the client of this id has it."""
+        if (holder := self._holders.get((topic, key))) is not None and holder.id == id:
+            del self._holders[topic, key]
+
+    async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
+        """Have every process that has the topic do something; what each answers (:meth:`Bus.respond`)."""
+        return [await self.bus.respond(topic, request)]

@@ -1,4 +1,4 @@
-"""Reading many topics in plugin code: those that are there, and those that come into being."""
+"""Reading in plugin code: one topic, or many, those that come into being, too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from realtime.log import Resume
-from realtime.message import Message
+from realtime.message import Message, Since
 
 if TYPE_CHECKING:
     from realtime.bus import Bus
@@ -113,3 +113,59 @@ class Observation:
         if place.due:
             self._due.append(place)  # at the end of the line: a busy topic does not hold up the others
         return topic.name, message
+
+
+class Subscription:
+    """The messages of one topic, from the moment it is entered: ``async with``, and ``async for`` in it.
+
+    It waits for what comes, and ends when it is left. Each has its own place: none takes from another.
+    """
+
+    def __init__(self, bus: Bus, topic: str, since: Since) -> None:
+        self._bus = bus
+        self._name = topic
+        self._since = since
+        self._news = asyncio.Event()
+        self._topic: Topic | None = None
+        self._cursor, self._epoch = 0, ""
+        self._resumed = Resume("new")
+
+    async def __aenter__(self) -> Subscription:
+        self._topic = topic = await self._bus.open(self._name)
+        self._cursor, self._resumed = topic.seek(self._since)
+        self._epoch = topic.epoch
+        topic.readers[self._news] = None
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        topic, self._topic = self._topic, None
+        if topic is not None:
+            del topic.readers[self._news]
+            self._bus.left(topic)
+            self._news.set()
+
+    def __aiter__(self) -> Subscription:
+        if self._topic is None:
+            raise RuntimeError("a subscription is read inside 'async with bus.subscribe(…) as messages'")
+        return self
+
+    async def __anext__(self) -> Message:
+        resumed, self._resumed = self._resumed, Resume("new")
+        while True:
+            topic = self._topic
+            if topic is None:
+                raise StopAsyncIteration
+            if topic.epoch != self._epoch:
+                self._epoch, resumed = topic.epoch, Resume("reset")
+                self._cursor, _ = topic.seek("earliest")
+            if resumed.lossy:
+                return topic.marker(resumed, self._cursor)
+            if self._cursor + 1 < topic.base:
+                missed = topic.base - 1 - self._cursor
+                self._cursor += missed
+                return topic.marker(Resume("gap", missed), self._cursor)
+            if self._cursor < topic.head:
+                self._cursor += 1
+                return topic.entry(self._cursor).message
+            self._news.clear()
+            await self._news.wait()

@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -102,6 +102,7 @@ class Server:
         self.assembly = Assembly(self.config, self.bus, self.connections, built, prefix=prefix)
         if self.assembly.problems:
             raise ConfigError(*self.assembly.problems)
+        self.bus.respond = self._respond
         for name, options in self.assembly.options.items():
             self.bus.declare(name, options)
         self.routes, dispatcher = self._prepare(self.assembly)
@@ -422,6 +423,10 @@ class Server:
         for around in self._around:
             handler = partial(around, handler=handler)
         return await handler(request)
+
+    async def _respond(self, topic: str, request: dict[str, Any]) -> int:
+        channel = self.channels.get(topic.partition("/")[0])
+        return await channel.respond(topic, request) if channel else 0
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"live": True})

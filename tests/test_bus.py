@@ -8,10 +8,11 @@ import logging
 import pytest
 from busdrive import LINES, PLAIN, Bed, Lines
 
-from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace, Subscription
+from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace
 from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
+from realtime.observing import Subscription
 from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 

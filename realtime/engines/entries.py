@@ -7,6 +7,7 @@ hash tag, so a cluster keeps them together. What is published goes out on the ch
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +18,8 @@ from realtime.message import Message, Position
 VERSION = 1
 #: A position in a push that has none: it tells of somebody who is here, and no message says so.
 NOWHERE = b"-"
+#: The same in one that asks every process that has the topic to do something.
+REQUEST = b"?"
 
 
 class Keys(NamedTuple):
@@ -26,16 +29,25 @@ class Keys(NamedTuple):
     head: bytes
     log: bytes
     here: bytes
+    names: bytes
 
     @classmethod
     def of(cls, prefix: str, topic: str) -> Keys:
         """A topic begins with a channel's name, so the tag is never empty."""
         channel = f"{prefix}:{{{topic}}}".encode()
-        return cls(channel, channel + b":head", channel + b":log", channel + b":here")
+        return cls(channel, *(channel + of for of in (b":head", b":log", b":here", b":names")))
 
     def once(self, key: str) -> bytes:
         """The name of what remembers that something was published."""
         return self.channel + b":once:" + key.encode()
+
+
+class Script:
+    """A script, and the name by which Redis knows it."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
 class Change(NamedTuple):
@@ -107,7 +119,7 @@ def told(value: bytes) -> tuple[bool, dict[str, Any]]:
 #:
 #: A log whose head is before what somebody has seen of it has lost something: it begins anew. The answer
 #: is the epoch, the offset, and a word where nothing was put: ``late``, ``known``, ``there``, ``gone``.
-PUBLISH = b"""
+PUBLISH = Script(b"""
 local now = redis.call('TIME')
 if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[6]) then return {'', 0, 'late'} end
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
@@ -155,16 +167,16 @@ if ARGV[7] ~= '' then
 end
 redis.call('PUBLISH', channel, '-\\n' .. ARGV[11])
 return {epoch or '', offset, 'quiet'}
-"""
+""")
 
 #: What a log has after an offset, whether it is still the same log, and who is here.
 #:
-#: ``KEYS``: head, log, here. ``ARGV``: as above an epoch, then the epoch and offset that the process knows,
-#: the beginning of its entry there, whether one that is gone is taken for another log (``1``), how many
+#: ``KEYS``: head, log, here, names. ``ARGV``: as above an epoch, then the epoch and offset that the process
+#: knows, the beginning of its entry there, whether one that is gone means another log (``1``), how many
 #: entries at most, for how long the log stays, the oldest offset that is wanted, whether members are.
 #:
 #: The answer is the epoch, the offset, the entries (id and fields) and the members (id, what is told, …).
-SYNC = b"""
+SYNC = Script(b"""
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
 local epoch, offset = kept[1], tonumber(kept[2] or 0)
 local known = tonumber(ARGV[3])
@@ -202,7 +214,15 @@ redis.call('PEXPIRE', KEYS[2], ARGV[7])
 local here = {}
 if ARGV[9] == '1' then
   here = redis.call('HGETALL', KEYS[3])
-  redis.call('PEXPIRE', KEYS[3], ARGV[7])
 end
+redis.call('PEXPIRE', KEYS[3], ARGV[7])
+redis.call('PEXPIRE', KEYS[4], ARGV[7])
 return {epoch, offset, entries, here}
-"""
+""")
+
+#: Give a name back, if this one has it. ``KEYS``: names. ``ARGV``: the name, the beginning of its value.
+RELEASE = Script(b"""
+local holder = redis.call('HGET', KEYS[1], ARGV[1])
+if holder and string.sub(holder, 1, #ARGV[2]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 0
+""")

@@ -84,6 +84,9 @@ class Feed:
             if entry.change is not None:
                 self._change(entry.change, entry.message, 0)
             return
+        if where == entries.REQUEST:
+            self._engine.background(self._engine.answer(self.topic, rest))
+            return
         epoch, offset = entries.place(where)
         topic = self.topic
         if not self.opened.done() or epoch != topic.epoch or offset > topic.head + 1:
@@ -247,7 +250,7 @@ class Feed:
         for offset, change, message in changes:
             if not offset or offset > head:
                 self._change(change, message, offset)
-        self._engine.reconcile(self)
+        self._engine.members.reconcile(self)
 
 
 def _entry(name: bytes, fields: list[bytes]) -> tuple[int, Entry | None]:

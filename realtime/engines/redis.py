@@ -10,7 +10,6 @@ messages: each :class:`Feed` knows how far it has come.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import logging
 import secrets
@@ -19,14 +18,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar
 
+import orjson
 from pydantic import AfterValidator, Field
 
 from realtime.bus import Bus
-from realtime.engine import Engine, Once
+from realtime.engine import Engine, Holder, Once
 from realtime.engines import entries
-from realtime.engines.entries import Change
+from realtime.engines.entries import PUBLISH, SYNC, Change, Script
 from realtime.engines.feed import Feed, Pending
 from realtime.engines.line import Line
+from realtime.engines.members import Members
 from realtime.engines.resp import Connection, Lost, RedisError, Where
 from realtime.errors import StartError, Unavailable
 from realtime.hookspecs import hookimpl
@@ -41,6 +42,8 @@ START_WITHIN = 5.0
 #: How long a publish may take; when it is sent it says that Redis is not to do it later than a little less.
 PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
+#: How long the other processes may take to do what is asked of all of them, in seconds.
+ANSWERED_WITHIN = 4.0
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
@@ -97,10 +100,11 @@ class Redis(Engine):
         self._probe_channel = f"{settings.prefix}:probe:{self.node}".encode()
         self._nodes = f"{settings.prefix}:nodes".encode()
         self._heard = asyncio.Event()  # the probe has come back
-        self._alone_until = 0.0  # others may be there, and have had no time to say so
         self._told = False
         self._looks = 0
-        self._leaving: dict[tuple[str, str], Message | None] = {}  # what could not be said yet
+        self.members = Members(self)
+        self._answers: dict[int, list[Any]] = {}  # to what was asked of all processes
+        self._answered = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Its life
@@ -120,19 +124,19 @@ class Redis(Engine):
         finally:
             tasks = [*keepers, *self._tasks]
             if self._asking.connection is not None and not self.trouble:
-                _forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
+                forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
                 await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            for feed in list(self._feeds.values()):
+            for feed in self.feeds:
                 feed.close()
 
     def _ask_on(self, connection: Connection) -> None:
         moved, self.run_id = connection.run_id != self.run_id, connection.run_id
         for script in (PUBLISH, SYNC):
-            _forget(connection.ask(b"SCRIPT", b"LOAD", script.text))
-        self._background(self._begin_asking(connection, moved))
+            forget(connection.ask(b"SCRIPT", b"LOAD", script.text))
+        self.background(self._begin_asking(connection, moved))
 
     async def _begin_asking(self, connection: Connection, moved: bool) -> None:
         try:
@@ -141,12 +145,12 @@ class Redis(Engine):
             connection.abort(str(error) or "no answer")
             return
         if self._asking.away > TOLERATED:
-            self._alone_until = self._loop.time() + LEASE
+            self.members.spare(LEASE)
         self._asking.works()
-        for feed in list(self._feeds.values()):
+        for feed in self.feeds:
             if moved or feed.due:
                 feed.check(whole=moved)
-        self._say_who_left()
+        self.members.say_who_left()
 
     def _hear_on(self, connection: Connection) -> None:
         connection.tell(b"SUBSCRIBE", self._probe_channel)
@@ -182,14 +186,14 @@ class Redis(Engine):
         if asking is None or self._asking.away:
             return
         self._heard.clear()
-        _forget(asking.ask(b"PUBLISH", self._probe_channel, b""))
+        forget(asking.ask(b"PUBLISH", self._probe_channel, b""))
         try:
             await self._synchronize(asking)
             alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
         except TimeoutError:
             asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
             return
-        self._bury({node.decode() for node in alive})
+        self.members.bury({node.decode() for node in alive})
         if hearing is None:
             return
         try:
@@ -207,19 +211,19 @@ class Redis(Engine):
             if not self.trouble:
                 log.error("Redis at %s is away: %s", self.where, away[0].why)
             self.trouble = f"Redis is away: {away[0].why}"
-        elif self.trouble and not any(feed.due for feed in self._feeds.values()):
+        elif self.trouble and not any(feed.due for feed in self.feeds):
             self.trouble = ""
             log.warning("Redis at %s is back", self.where)
         if bool(self.trouble) is not self._told:
             self._told = bool(self.trouble)
             event, data = ("degraded", {"reason": UNKEPT}) if self._told else ("restored", {})
             notice = Message.of(data, event=f"realtime:{event}", time=self.bus.wall_time())
-            self._background(self.bus.tell(notice, self._told))
+            self.background(self.bus.tell(notice, self._told))
         if not self._asking.away:
-            for number, feed in enumerate(list(self._feeds.values())):
+            for number, feed in enumerate(self.feeds):
                 if feed.due or self._hearing.away or (number + self._looks) % TOUCH == 0:
                     feed.check()
-            self._say_who_left()
+            self.members.say_who_left()
 
     def refused(self, error: RedisError) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
@@ -227,7 +231,7 @@ class Redis(Engine):
         if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
 
-    def _background(self, work: Any) -> None:
+    def background(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -240,7 +244,7 @@ class Redis(Engine):
         if kind == b"message":
             if feed is None:
                 if channel == self._probe_channel:
-                    self._heard.set()
+                    self._heard_of_us(data)
                 return None
             try:
                 feed.pushed(data)
@@ -256,19 +260,31 @@ class Redis(Engine):
             self._hearing.works()
         return None
 
+    @property
+    def feeds(self) -> list[Feed]:
+        """What comes in now."""
+        return list(self._feeds.values())
+
     def begin(self, topic: Topic) -> None:
         feed = Feed(self, topic)
         self._feeds[feed.keys.channel] = feed
         if self._hearing.connection is not None:
             self._hearing.connection.tell(b"SUBSCRIBE", feed.keys.channel)
 
-    def _feed(self, topic: Topic) -> Feed | None:
-        return self._feeds.get(entries.Keys.of(self.settings.prefix, topic.name).channel)
+    def feed(self, topic: Topic) -> Feed:
+        """What comes into a topic. Raises :exc:`Unavailable` when that has just gone."""
+        feed = self._feeds.get(entries.Keys.of(self.settings.prefix, topic.name).channel)
+        if feed is None:
+            raise Unavailable("the topic has just gone")
+        return feed
+
+    async def _opened(self, topic: str) -> Feed:
+        return self.feed(await self.bus.open(topic))
 
     async def open(self, topic: Topic) -> None:
-        feed = self._feed(topic)
-        if feed is None or topic.opened:
+        if topic.opened:
             return
+        feed = self.feed(topic)
         self._check_there()
         try:
             async with asyncio.timeout(PUBLISH_WITHIN):
@@ -286,28 +302,25 @@ class Redis(Engine):
         return f": {self._asking.why}" if self._asking.away and self._asking.why else ""
 
     def close(self, topic: Topic) -> None:
-        feed = self._feed(topic)
-        if feed is not None and feed.topic is topic:
-            del self._feeds[feed.keys.channel]
-            feed.close()
-            if self._hearing.connection is not None:
-                self._hearing.connection.tell(b"UNSUBSCRIBE", feed.keys.channel)
+        feed = self.feed(topic)
+        del self._feeds[feed.keys.channel]
+        feed.close()
+        if self._hearing.connection is not None:
+            self._hearing.connection.tell(b"UNSUBSCRIBE", feed.keys.channel)
 
     # What goes
 
     async def publish(self, topic: Topic, message: Message, once: Once | None = None) -> Position:
         if not topic.opened:
             await self.open(topic)
-        feed = self._feed(topic)
-        if feed is None:
-            raise Unavailable("the topic has just gone")
+        feed = self.feed(topic)
         if once is None:
-            return await self._put(feed, message)
+            return await self.put(feed, message)
         window = b"%d" % (once.window * 1000)
         more = (b"once", window, once.said.encode())
-        return await self._put(feed, message, feed.keys.once(once.key), more, once=once)
+        return await self.put(feed, message, feed.keys.once(once.key), more, once=once)
 
-    async def _put(
+    async def put(
         self,
         feed: Feed,
         message: Message | None,
@@ -335,7 +348,7 @@ class Redis(Engine):
         try:
             async with asyncio.timeout_at(until):
                 try:
-                    epoch, offset, *word = await self._call(
+                    epoch, offset, *word = await self.call(
                         PUBLISH,
                         (feed.keys.head, feed.keys.log, key or feed.keys.here),
                         lambda: (
@@ -379,12 +392,22 @@ class Redis(Engine):
         finally:
             feed.pending.pop(number, None)
 
+    async def ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
+        """What Redis answers to some commands.
+
+        Raises :exc:`Unavailable`, :exc:`Lost`, :exc:`RedisError` or :exc:`TimeoutError`.
+        """
+        self._check_there()
+        async with asyncio.timeout(PUBLISH_WITHIN):
+            asking = await self._asking.working()
+            return await asyncio.gather(*(asking.ask(*command) for command in commands))
+
     def _stays(self, topic: Topic) -> int:
         options = topic.options
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
 
-    async def _call(
+    async def call(
         self, script: Script, keys: tuple[bytes, ...], arguments: Callable[[], tuple[Any, ...]]
     ) -> Any:
         """The answer of a script; raises :exc:`Lost` or :exc:`RedisError`."""
@@ -405,9 +428,9 @@ class Redis(Engine):
             raise Lost(self._asking.why)
         topic = feed.topic
         oldest = min(topic.base, topic.head) if topic.opened else 0
-        now_epoch, head, found, members = await self._call(
+        now_epoch, head, found, members = await self.call(
             SYNC,
-            (feed.keys.head, feed.keys.log, feed.keys.here),
+            (feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
             lambda: (
                 secrets.token_hex(4),
                 epoch,
@@ -425,97 +448,64 @@ class Redis(Engine):
     # Who is here
 
     async def arrive(self, topic: Topic, id: str, told: dict[str, Any], joining: Message | None) -> None:
-        feed = self._feed(topic)
-        if feed is None:
-            raise Unavailable("the topic has just gone")
-        feed.own[id] = told, joining
-        await self._arrive(feed, id)
-
-    async def _arrive(self, feed: Feed, id: str) -> None:
-        told, joining = feed.own[id]
-        about = Message.of(told, time=self.bus.wall_time())
-        value = Message.of([joining is not None, told], time=0.0).payload
-        how, change = (b"+", id.encode(), value), Change("+", id)
-        if joining is not None:
-            await self._put(feed, joining, how=how, change=change)
-        else:
-            await self._put(feed, None, how=how, change=change, about=about)
-            feed.topic.here[id] = told
+        await self.members.arrive(self.feed(topic), id, told, joining)
 
     async def depart(self, topic: Topic, id: str, leaving: Message | None) -> None:
-        feed = self._feed(topic)
-        if feed is not None:
-            feed.own.pop(id, None)
-        self._leaving[topic.name, id] = leaving
-        await self._depart(topic.name, id)
+        await self.members.depart(topic, id, leaving)
 
-    async def _depart(self, name: str, id: str) -> None:
-        """Say that somebody is gone; if it cannot be said now, it is later."""
-        topic, leaving = self.bus.find(name), self._leaving.get((name, id))
-        feed = self._feed(topic) if topic is not None else None
-        if feed is None:
-            return
-        how, change = (b"-", id.encode()), Change("-", id)
-        about = None if leaving is not None else Message.of(None, time=0.0)
+    async def claim(self, topic: str, key: str, holder: Holder) -> Holder:
+        return await self.members.claim(await self._opened(topic), key, holder)
+
+    async def holder(self, topic: str, key: str) -> Holder | None:
+        return await self.members.holder(await self._opened(topic), key)
+
+    async def release(self, topic: str, key: str, id: str) -> None:
+        await self.members.release(await self._opened(topic), key, id)
+
+    # What all processes are to do
+
+    async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
+        feed, number = await self._opened(topic), next(self._numbers)
+        asked = entries.REQUEST + b"\n" + orjson.dumps([self.node, number, request])
+        answers = self._answers[number] = []
+        self._check_there()
         try:
-            await self._put(feed, leaving, how=how, change=change, about=about)
-        except Unavailable:
-            return
-        self._leaving.pop((name, id), None)
-        feed.topic.here.pop(id, None)
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                asking = await self._asking.working()
+                wanted = await asking.ask(b"PUBLISH", feed.keys.channel, asked)
+                while len(answers) < wanted:
+                    self._answered.clear()
+                    await self._answered.wait()
+        except (TimeoutError, Lost):
+            pass  # who is not there has nothing to say
+        finally:
+            del self._answers[number]
+        return answers
 
-    def _say_who_left(self) -> None:
-        for name, id in list(self._leaving):
-            if self.bus.find(name) is None:
-                del self._leaving[name, id]  # whoever has the topic next finds out
-            else:
-                self._background(self._depart(name, id))
-
-    def reconcile(self, feed: Feed) -> None:
-        """What Redis has of those who are here by this process is to be what is true."""
-        here, name = feed.topic.here, feed.topic.name
-        for id in feed.own.keys() - here.keys():
-            self._background(self._arrive_again(feed, id))
-        for id in here.keys() - feed.own.keys():
-            if id.partition(".")[0] == self.node and (name, id) not in self._leaving:
-                self._gone(feed, id)
-
-    async def _arrive_again(self, feed: Feed, id: str) -> None:
+    async def answer(self, topic: Topic, data: bytes) -> None:
+        """Do what a process wants of all, and say what came of it."""
         try:
-            if id in feed.own:
-                await self._arrive(feed, id)
-        except Unavailable:
-            feed.check(whole=True)
-
-    def _gone(self, feed: Feed, id: str) -> None:
-        told, leaving = feed.topic.here[id], None
-        if id in feed.aloud:
-            leaving = Message.of(told, event="realtime:leave", time=self.bus.wall_time())
-        self._leaving[feed.topic.name, id] = leaving
-        self._background(self._depart(feed.topic.name, id))
-
-    def _bury(self, alive: set[str]) -> None:
-        """Those who were here by a process that is gone are gone."""
-        if self._loop.time() < self._alone_until:
+            node, number, request = orjson.loads(data)
+            result = orjson.dumps([number, await self.bus.respond(topic.name, request)])
+        except Exception:  # of a plugin, or of whoever else publishes here
+            log.exception("what was asked of all processes with %r could not be done", topic.name)
             return
-        for feed in list(self._feeds.values()):
-            for id in list(feed.topic.here):
-                if id.partition(".")[0] not in alive and (feed.topic.name, id) not in self._leaving:
-                    self._gone(feed, id)
+        if self._asking.connection is not None:
+            channel = f"{self.settings.prefix}:probe:{node}".encode()
+            forget(self._asking.connection.ask(b"PUBLISH", channel, result))
+
+    def _heard_of_us(self, data: bytes) -> None:
+        """The probe has come back, or an answer to what was asked of all."""
+        if not data:
+            self._heard.set()
+            return
+        number, result = orjson.loads(data)
+        if number in self._answers:
+            self._answers[number].append(result)
+            self._answered.set()
 
 
-class Script:
-    """A script, and the name by which Redis knows it."""
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-
-
-PUBLISH, SYNC = Script(entries.PUBLISH), Script(entries.SYNC)
-
-
-def _forget(answer: asyncio.Future[Any]) -> None:
+def forget(answer: asyncio.Future[Any]) -> None:
     """Nobody waits for this answer."""
     answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 

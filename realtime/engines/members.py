@@ -1,0 +1,155 @@
+"""Who is here, by all processes, and who has what only one can have.
+
+Each topic has a hash of them in Redis. Who comes and goes changes it in the very script that publishes it,
+so each process learns of it at the same place in the log. What cannot be said is said later; and who was
+here by a process that has gone is seen off by the others, once: a removal tells whether it was the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from realtime.engine import Holder
+from realtime.engines.entries import RELEASE, Change
+from realtime.engines.resp import Lost, RedisError
+from realtime.errors import Unavailable
+from realtime.message import Message
+
+if TYPE_CHECKING:
+    from realtime.engines.feed import Feed
+    from realtime.engines.redis import Redis
+    from realtime.topic import Topic
+
+
+class Members:
+    """Those who are here by this process, and those who are no longer here by another."""
+
+    def __init__(self, engine: Redis) -> None:
+        self._engine = engine
+        self._leaving: dict[tuple[str, str], Message | None] = {}  # what has not been said yet
+        self._releasing: set[tuple[bytes, str, bytes]] = set()
+        self._spared_until = 0.0
+
+    async def arrive(self, feed: Feed, id: str, told: dict[str, Any], joining: Message | None) -> None:
+        """Somebody is here; raises :exc:`Unavailable` when that cannot be said."""
+        feed.own[id] = told, joining
+        await self._arrive(feed, id)
+
+    async def _arrive(self, feed: Feed, id: str) -> None:
+        told, joining = feed.own[id]
+        value = Message.of([joining is not None, told], time=0.0).payload
+        how, change = (b"+", id.encode(), value), Change("+", id)
+        if joining is not None:
+            await self._engine.put(feed, joining, how=how, change=change)
+        else:
+            about = Message.of(told, time=0.0)
+            await self._engine.put(feed, None, how=how, change=change, about=about)
+            feed.topic.here[id] = told
+
+    async def depart(self, topic: Topic, id: str, leaving: Message | None) -> None:
+        """Somebody is gone; if it cannot be said now, it is later."""
+        self._engine.feed(topic).own.pop(id, None)
+        self._leaving[topic.name, id] = leaving
+        await self._depart(topic.name, id)
+
+    async def _depart(self, name: str, id: str) -> None:
+        topic, leaving = self._engine.bus.find(name), self._leaving.get((name, id))
+        if topic is None:
+            return
+        how, change = (b"-", id.encode()), Change("-", id)
+        about = None if leaving is not None else Message.of(None, time=0.0)
+        try:
+            await self._engine.put(self._engine.feed(topic), leaving, how=how, change=change, about=about)
+        except Unavailable:
+            return
+        self._leaving.pop((name, id), None)
+        topic.here.pop(id, None)
+
+    def say_who_left(self) -> None:
+        """Say what could not be said."""
+        for name, id in list(self._leaving):
+            if self._engine.bus.find(name) is None:
+                del self._leaving[name, id]  # whoever has the topic next finds out
+            else:
+                self._engine.background(self._depart(name, id))
+        for what in list(self._releasing):
+            self._engine.background(self._release(what))
+
+    def reconcile(self, feed: Feed) -> None:
+        """What Redis has of those who are here by this process is to be what is true."""
+        here, name = feed.topic.here, feed.topic.name
+        for id in feed.own.keys() - here.keys():
+            self._engine.background(self._arrive_again(feed, id))
+        for id in here.keys() - feed.own.keys():
+            if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:
+                self._gone(feed, id)
+
+    async def _arrive_again(self, feed: Feed, id: str) -> None:
+        try:
+            if id in feed.own:
+                await self._arrive(feed, id)
+        except Unavailable:
+            feed.check(whole=True)
+
+    def _gone(self, feed: Feed, id: str) -> None:
+        told, leaving = feed.topic.here[id], None
+        if id in feed.aloud:
+            leaving = Message.of(told, event="realtime:leave", time=self._engine.bus.wall_time())
+        self._leaving[feed.topic.name, id] = leaving
+        self._engine.background(self._depart(feed.topic.name, id))
+
+    # Processes that are gone
+
+    def spare(self, seconds: float) -> None:
+        """Redis was away: others may be there, and have had no time to say so."""
+        self._spared_until = self._engine.bus.now() + seconds
+
+    def bury(self, alive: set[str]) -> None:
+        """Those who were here by none of these processes are gone."""
+        if self._engine.bus.now() < self._spared_until:
+            return
+        for feed in self._engine.feeds:
+            for id in list(feed.topic.here):
+                if id.partition(".")[0] not in alive and (feed.topic.name, id) not in self._leaving:
+                    self._gone(feed, id)
+
+    # What only one can have
+
+    async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
+        """Who has it: this one from now on, unless another has."""
+        value = orjson.dumps(holder)
+        names = feed.keys.names
+        _, kept = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key))
+        return _holder(kept) or holder
+
+    async def holder(self, feed: Feed, key: str) -> Holder | None:
+        """Who has it."""
+        (kept,) = await self._ask((b"HGET", feed.keys.names, key))
+        return _holder(kept)
+
+    async def release(self, feed: Feed, key: str, id: str) -> None:
+        """Nobody has it, if this one had it; if that cannot be said now, it is later."""
+        what = (feed.keys.names, key, orjson.dumps([id])[:-1] + b",")
+        self._releasing.add(what)
+        await self._release(what)
+
+    async def _release(self, what: tuple[bytes, str, bytes]) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._ask((b"EVAL", RELEASE.text, 1, *what))
+            self._releasing.discard(what)
+
+    async def _ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
+        try:
+            return await self._engine.ask(*commands)
+        except (Lost, RedisError, TimeoutError) as error:
+            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
+
+
+def _holder(value: bytes | None) -> Holder | None:
+    if value is None:
+        return None
+    id, about = orjson.loads(value)
+    return Holder(id, about)
