@@ -178,13 +178,15 @@ class Bus:
         topic = self._topics.get(name)
         return topic if topic is not None else self._make(name)
 
-    async def open(self, name: str) -> Topic:
-        """The same, with what the engine keeps of it.
+    async def open(self, name: str, since: Since = None) -> Topic:
+        """The same, with what the engine keeps of it, as far as somebody has seen who comes with ``since``.
 
         Raises :exc:`Unavailable`, too, when the engine does not say within two seconds.
         """
         while not (topic := self.topic(name)).opened:
             await self.engine.open(topic)
+        if isinstance(since, Position) and (since.epoch != topic.epoch or since.offset > topic.head):
+            await self.engine.catch_up(topic)  # another process may know what this one does not yet
         return topic
 
     def opened(self, topic: Topic) -> None:
@@ -296,6 +298,7 @@ class Bus:
         if once is None and engine.shared and (saying := SAYING.get(None)) is not None:
             once = next(saying, None)
         position = await engine.publish(log_of_topic, message, once)
+        log_of_topic.traffic.published += 1
         if self.is_full(log_of_topic):
             self.counters["yields"] += 1
             await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
@@ -305,6 +308,7 @@ class Bus:
         """Somebody is here, of whom this is told; ``aloud``: everybody is told at once."""
         joining = self._of_the_host(topic, told, "realtime:join") if aloud else None
         await self.engine.arrive(topic, id, told, joining)
+        topic.traffic.published += aloud
         if self.is_full(topic):
             await asyncio.sleep(0)
 
@@ -312,6 +316,7 @@ class Bus:
         """The same one is gone."""
         leaving = self._of_the_host(topic, told, "realtime:leave") if aloud else None
         await self.engine.depart(topic, id, leaving)
+        topic.traffic.published += aloud
         if self.is_full(topic):
             await asyncio.sleep(0)
 

@@ -95,6 +95,9 @@ class Engine:
         Raises :exc:`Unavailable` if that takes too long.
         """
 
+    async def catch_up(self, topic: Topic) -> None:
+        """Returns when a topic has all that the engine has of it now; raises :exc:`Unavailable`, too."""
+
     def close(self, topic: Topic) -> None:
         """The topic is used no more in this process."""
 

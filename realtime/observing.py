@@ -131,7 +131,7 @@ class Subscription:
         self._resumed = Resume("new")
 
     async def __aenter__(self) -> Subscription:
-        self._topic = topic = await self._bus.open(self._name)
+        self._topic = topic = await self._bus.open(self._name, self._since)
         self._cursor, self._resumed = topic.seek(self._since)
         self._epoch = topic.epoch
         topic.readers[self._news] = None

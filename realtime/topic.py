@@ -142,8 +142,8 @@ class Topic(Log):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is here."""
-        return not (self.subscribers or self.members)
+        """Whether nobody is here, or is waiting for what the engine has of it."""
+        return self.opened and not (self.subscribers or self.members)
 
     @property
     def flushing(self) -> bool:
@@ -169,7 +169,6 @@ class Topic(Log):
         bus.size += entry.size
         self._batches.clear()
         self.evict(now)
-        self.traffic.published += 1
         if not self._stale:
             self._stale = True  # after evict(): this message alone is no burst
             self._stale_since = perf_counter()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.engines import entries
 from realtime.engines.entries import Change, Entry
+from realtime.engines.pending import Pending
 from realtime.engines.resp import Lost, RedisError
 from realtime.message import Message, Position
 
@@ -27,19 +28,6 @@ log = logging.getLogger("realtime.engine")
 PAGE = 500
 #: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.
 SOON = 0.05
-
-
-class Pending:
-    """What this process publishes, from when it is asked for until it is in the topic."""
-
-    __slots__ = ("message", "position", "put")
-
-    def __init__(self, message: Message, put: asyncio.Future[Position]) -> None:
-        self.message = message
-        #: Set when it is in the topic.
-        self.put = put
-        #: Where it stands, once Redis has said so.
-        self.position: Position | None = None
 
 
 class Feed:
@@ -69,6 +57,11 @@ class Feed:
     def close(self) -> None:
         """Nothing comes any more."""
         self.closed = True
+        if not self.opened.done():
+            self.opened.set_result(None)  # who waits for it looks again
+        for pending in self.pending.values():
+            if pending.position is not None:
+                pending.over()
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -98,7 +91,7 @@ class Feed:
         """The next one."""
         node, number, message, change = entry
         pending = self.pending.pop(number, None) if node == self._engine.node else None
-        if pending is not None:
+        if pending is not None and pending.message is not None:
             message = pending.message  # it knows whom it is not for
         self._token = entries.token(node, number)
         if change is not None:  # in the same turn as the event that says so
@@ -144,6 +137,13 @@ class Feed:
         self._whole = self._whole or whole
         if self._task is None and not self.closed:
             self._task = asyncio.create_task(self._look(), name=f"filling {self.topic.name}")
+
+    async def looked(self) -> bool:
+        """Look what the stream has now; whether that was possible."""
+        self.check()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        return self.closed or not self.due
 
     async def _look(self) -> None:
         try:

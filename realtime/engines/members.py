@@ -51,7 +51,8 @@ class Members:
 
     async def depart(self, topic: Topic, id: str, leaving: Message | None) -> None:
         """Somebody is gone; if it cannot be said now, it is later."""
-        self._engine.feed(topic).own.pop(id, None)
+        with contextlib.suppress(Unavailable):  # the topic is no longer there
+            self._engine.feed(topic).own.pop(id, None)
         self._leaving[topic.name, id] = leaving
         await self._depart(topic.name, id)
 
@@ -130,9 +131,9 @@ class Members:
         (kept,) = await self._ask((b"HGET", feed.keys.names, key))
         return _holder(kept)
 
-    async def release(self, feed: Feed, key: str, id: str) -> None:
+    async def release(self, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
-        what = (feed.keys.names, key, orjson.dumps([id])[:-1] + b",")
+        what = (names, key, orjson.dumps([id])[:-1] + b",")
         self._releasing.add(what)
         await self._release(what)
 

@@ -10,11 +10,12 @@ messages: each :class:`Feed` knows how far it has come.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar
 
@@ -24,10 +25,11 @@ from pydantic import AfterValidator, Field
 from realtime.bus import Bus
 from realtime.engine import Engine, Holder, Once
 from realtime.engines import entries
-from realtime.engines.entries import PUBLISH, SYNC, Change, Script
-from realtime.engines.feed import Feed, Pending
+from realtime.engines.entries import PUBLISH, SYNC, Change
+from realtime.engines.feed import SOON, Feed
 from realtime.engines.line import Line
 from realtime.engines.members import Members
+from realtime.engines.pending import Pending
 from realtime.engines.resp import Connection, Lost, RedisError, Where
 from realtime.errors import StartError, Unavailable
 from realtime.hookspecs import hookimpl
@@ -75,7 +77,7 @@ class Redis(Engine):
         url: Annotated[Secret, AfterValidator(_url)]
         """where: `redis://USER:PASSWORD@HOST:6379/0`, `rediss://` with TLS, `unix:///PATH?db=0`"""
 
-        prefix: Annotated[str, Field(pattern="[A-Za-z0-9_.-]{1,64}")] = "realtime"
+        prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,64}$")] = "realtime"
         """what the names of all keys begin with: two sites with other prefixes share nothing"""
 
     settings: Settings
@@ -102,6 +104,7 @@ class Redis(Engine):
         self._heard = asyncio.Event()  # the probe has come back
         self._told = False
         self._looks = 0
+        self._refusal = ""  # what it was last
         self.members = Members(self)
         self._answers: dict[int, list[Any]] = {}  # to what was asked of all processes
         self._answered = asyncio.Event()
@@ -164,6 +167,7 @@ class Redis(Engine):
             seconds, micros = await connection.ask(b"TIME")
             self._skew = int(seconds) + int(micros) / 1e6 - self._loop.time()
             await connection.ask(b"ZADD", self._nodes, b"%d" % self._clock(LEASE), self.node)
+            forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", b"%d" % self._clock(-STAYS)))
 
     def _clock(self, later: float = 0.0) -> int:
         """What Redis's clock says, now or so many seconds later, in milliseconds."""
@@ -227,7 +231,9 @@ class Redis(Engine):
 
     def refused(self, error: RedisError) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
-        log.warning("Redis at %s answers: %s", self.where, error)
+        if self._refusal != str(error):
+            self._refusal = str(error)
+            log.warning("Redis at %s answers: %s (told once)", self.where, error)
         if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
 
@@ -290,7 +296,19 @@ class Redis(Engine):
             async with asyncio.timeout(PUBLISH_WITHIN):
                 await asyncio.shield(feed.opened)
         except TimeoutError:
-            raise Unavailable(f"Redis does not answer{self._reason}") from None
+            raise Unavailable(f"Redis does not answer{self.reason}") from None
+
+    async def catch_up(self, topic: Topic) -> None:
+        feed = self.feed(topic)
+        self._check_there()
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                await self._asking.working()
+                while not await feed.looked():
+                    await asyncio.sleep(SOON)
+                    await self._asking.working()
+        except TimeoutError:
+            raise Unavailable(f"Redis does not answer{self.reason}") from None
 
     def _check_there(self) -> None:
         """Raises :exc:`Unavailable` at once where waiting would be of no use."""
@@ -298,7 +316,8 @@ class Redis(Engine):
             raise Unavailable(f"Redis is away: {self._asking.why}")
 
     @property
-    def _reason(self) -> str:
+    def reason(self) -> str:
+        """Why Redis does not answer, if that is known."""
         return f": {self._asking.why}" if self._asking.away and self._asking.why else ""
 
     def close(self, topic: Topic) -> None:
@@ -331,66 +350,46 @@ class Redis(Engine):
         once: Once | None = None,
         about: Message | None = None,
     ) -> Position:
-        """Have Redis put a message at the head of a log; returns when it is in the topic."""
+        """Have Redis put a message at the head of a log; returns when it is in the topic.
+
+        ``how`` says what else :data:`PUBLISH` does, and ``about`` what it tells if there is no message.
+        """
         self._check_there()
         number, until = next(self._numbers), self._loop.time() + PUBLISH_WITHIN
         entry = b"" if message is None else entries.write(self.node, number, message, change)
-        if about is not None:  # what is told, and is no message
-            how = (
-                *how,
-                *(b"" for _ in range(3 - len(how))),
-                entries.write(self.node, number, about, change),
-            )
-        pending = Pending(message or Message("", "text", b"", 0.0), self._loop.create_future())
+        if about is not None:
+            note = entries.write(self.node, number, about, change)
+            how = (*how, *(b"" for _ in range(3 - len(how))), note)
+        pending = feed.pending[number] = Pending(self, feed, message, once)
+        timer = self._loop.call_at(until, pending.over)
         topic = feed.topic
-        if message is not None:
-            feed.pending[number] = pending
         try:
-            async with asyncio.timeout_at(until):
-                try:
-                    epoch, offset, *word = await self.call(
-                        PUBLISH,
-                        (feed.keys.head, feed.keys.log, key or feed.keys.here),
-                        lambda: (
-                            secrets.token_hex(4),
-                            topic.epoch if topic.opened else "",
-                            topic.head,
-                            min(topic.base, topic.head),
-                            self._stays(topic),
-                            self._clock(until - MARGIN - self._loop.time()),
-                            entry,
-                            *how,
-                        ),
-                    )
-                except Lost:
-                    if message is None:
-                        raise Unavailable(f"Redis was lost meanwhile{self._reason}") from None
-                    return await asyncio.shield(pending.put)  # if it was taken it comes by the stream
-                if word and word[0] == b"late":
-                    self.counters["late"] += 1
-                    raise Unavailable("Redis was too late for it")
-                position = Position(epoch.decode(), offset)
-                if word:
-                    if once is not None:
-                        once.check(word[1].decode())
-                    return position
-                pending.position = position
-                if feed.closed:
-                    return position
-                feed.heard(position)
-                return await asyncio.shield(pending.put)
-        except TimeoutError:
-            if pending.put.done():  # in this very moment
-                return pending.put.result()
-            if pending.position is not None:  # it is taken, and comes
-                return pending.position
-            self.counters["unanswered"] += 1
-            raise Unavailable(f"Redis does not answer{self._reason}") from None
-        except RedisError as error:
-            self.refused(error)
-            raise Unavailable(f"Redis does not take it: {error}") from None
+            asking = self._asking.connection
+            if asking is None or self._asking.away:
+                with contextlib.suppress(TimeoutError):  # then it is over
+                    async with asyncio.timeout_at(until):
+                        asking = await self._asking.working()
+            if asking is not None:
+                words = (
+                    *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
+                    self._fresh(number),
+                    topic.epoch if topic.opened else "",
+                    topic.head,
+                    min(topic.base, topic.head),
+                    self._stays(topic),
+                    self._clock(until - MARGIN - self._loop.time()),
+                    entry,
+                    *how,
+                )
+                pending.ask(asking, words)
+            return await pending.put
         finally:
+            timer.cancel()
             feed.pending.pop(number, None)
+
+    def _fresh(self, number: int) -> str:
+        """An epoch that no log has had."""
+        return f"{self.node}{number:x}"
 
     async def ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
         """What Redis answers to some commands.
@@ -407,19 +406,6 @@ class Redis(Engine):
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
 
-    async def call(
-        self, script: Script, keys: tuple[bytes, ...], arguments: Callable[[], tuple[Any, ...]]
-    ) -> Any:
-        """The answer of a script; raises :exc:`Lost` or :exc:`RedisError`."""
-        asking = await self._asking.working()
-        words = (b"%d" % len(keys), *keys, *arguments())
-        try:
-            return await asking.ask(b"EVALSHA", script.sha, *words)
-        except RedisError as error:
-            if error.code != "NOSCRIPT":
-                raise
-            return await asking.ask(b"EVAL", script.text, *words)
-
     async def sync(
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
     ) -> tuple[str, int, list[Any], list[bytes]]:
@@ -428,21 +414,19 @@ class Redis(Engine):
             raise Lost(self._asking.why)
         topic = feed.topic
         oldest = min(topic.base, topic.head) if topic.opened else 0
-        now_epoch, head, found, members = await self.call(
-            SYNC,
-            (feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
-            lambda: (
-                secrets.token_hex(4),
-                epoch,
-                known,
-                token,
-                int(moved),
-                most,
-                self._stays(topic),
-                oldest,
-                int(whole),
-            ),
+        words = (
+            *(b"4", feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
+            *(self._fresh(next(self._numbers)), epoch, known, token, int(moved), most),
+            *(self._stays(topic), oldest, int(whole)),
         )
+        asking = await self._asking.working()
+        try:
+            answer = await asking.ask(b"EVALSHA", SYNC.sha, *words)
+        except RedisError as error:
+            if error.code != "NOSCRIPT":
+                raise
+            answer = await asking.ask(b"EVAL", SYNC.text, *words)
+        now_epoch, head, found, members = answer
         return now_epoch.decode(), head, found, members
 
     # Who is here
@@ -460,7 +444,7 @@ class Redis(Engine):
         return await self.members.holder(await self._opened(topic), key)
 
     async def release(self, topic: str, key: str, id: str) -> None:
-        await self.members.release(await self._opened(topic), key, id)
+        await self.members.release(entries.Keys.of(self.settings.prefix, topic).names, key, id)
 
     # What all processes are to do
 

@@ -140,7 +140,7 @@ class Endpoint:
             if request.method == hdrs.METH_HEAD:
                 return web.Response(headers=headers)
             response = Opening(headers=headers | common)
-        connection = self._connection(request, await self._open(topic), wanted, response)
+        connection = self._connection(request, await self._open(topic, since), wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
         if wanted == "websocket":
             refusal = self._gate.refusal(request, allow, "publish", identity, topic)
@@ -163,9 +163,9 @@ class Endpoint:
         if self.retired or gate not in (None, self._gate):
             raise _Overloaded(Full("reloaded", "the config has just been read again, come back"), 1)
 
-    async def _open(self, name: str) -> Topic:
+    async def _open(self, name: str, since: Since) -> Topic:
         try:
-            return await self._channel.bus.open(name)
+            return await self._channel.bus.open(name, since)
         except TooManyTopics as error:
             raise _Overloaded(Full("server.limits.topics", str(error))) from None
         except Unavailable as error:
@@ -202,7 +202,7 @@ class Endpoint:
                 async with self._connections.snapshot:
                     await asyncio.sleep(0)  # the next one is for another turn
                     if self._channel.bus.engine.shared:
-                        await self._open(topic)  # what is known here may not be all
+                        await self._open(topic, since)  # what is known here may not be all
                     body = snapshot(self._channel, topic, since)
                 response = web.Response(body=body, content_type="application/json", headers=common)
                 await response.prepare(request)
