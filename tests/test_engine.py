@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from sites import Site, data, site, until
 
+from realtime.bus import Bus
 from realtime.engine import Once
 from realtime.errors import Rejected
 from realtime.message import Message, Position
@@ -317,3 +318,71 @@ async def test_members_change_with_the_message(sites: Sites) -> None:
         await one.depart(here, "1.a", member("a"), aloud=True)
         await until(lambda: there.head == 2)
         assert seen == [(1, 1), (2, 0)]
+
+
+# What only one can have
+
+
+async def test_one_has_what_is_claimed(sites: Sites) -> None:
+    """Of those who claim the same, anywhere and at once, one has it, and all are told who."""
+    async with sites() as (one, other, _):
+        told = await asyncio.gather(
+            *(
+                bus.claim("room", "alice", f"{number}.c", "about")
+                for number in range(5)
+                for bus in (one, other)
+            )
+        )
+        assert len(set(told)) == 1
+        assert await other.holder("room", "alice") == told[0] == (told[0].id, "about")
+
+
+async def test_claim_is_of_a_topic(sites: Sites) -> None:
+    """The same name in another topic is another."""
+    async with sites() as (one, other, _):
+        assert (await one.claim("room/1", "alice", "1.a")).id == "1.a"
+        assert (await other.claim("room/2", "alice", "2.b")).id == "2.b"
+
+
+async def test_who_has_it_can_claim_it_again(sites: Sites) -> None:
+    """A claim of one's own is no other's."""
+    async with sites() as (one, _, _):
+        assert await one.claim("room", "alice", "1.a") == await one.claim("room", "alice", "1.a")
+
+
+async def test_what_is_released_can_be_claimed(sites: Sites) -> None:
+    """After a release another can have it."""
+    async with sites() as (one, other, _):
+        await one.claim("room", "alice", "1.a")
+        await one.release("room", "alice", "1.a")
+        assert await other.holder("room", "alice") is None
+        assert (await other.claim("room", "alice", "2.b")).id == "2.b"
+
+
+async def test_only_the_holder_releases(sites: Sites) -> None:
+    """Who does not have it cannot give it away."""
+    async with sites() as (one, other, _):
+        await one.claim("room", "alice", "1.a")
+        await other.release("room", "alice", "1.ab")
+        await other.release("room", "alice", "2.b")
+        assert await other.holder("room", "alice") == ("1.a", "")
+
+
+async def test_all_are_asked(sites: Sites) -> None:
+    """What is asked of all, every process that has the topic does, and its answer is there."""
+    async with sites() as (one, other, _):
+        await one.open("room")
+        await other.open("room")
+        done: list[tuple[object, ...]] = []
+
+        async def respond(bus: Bus, topic: str, request: dict[str, object]) -> int:
+            done.append((bus, topic, request))
+            return 2
+
+        for bus in (one, other):
+            bus.respond = partial(respond, bus)
+        answers = await one.engine.everywhere("room", {"do": "it"})
+        buses = {id(one), id(other)}
+        assert answers == [2] * len(buses)
+        assert {id(bus) for bus, *_ in done} == buses
+        assert {str(what) for _, *what in done} == {"['room', {'do': 'it'}]"}

@@ -121,7 +121,7 @@ class Members:
 
     async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
         """Who has it: this one from now on, unless another has."""
-        value = orjson.dumps(holder)
+        value = orjson.dumps([*holder])
         names = feed.keys.names
         _, kept = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key))
         return _holder(kept) or holder

@@ -39,9 +39,7 @@ class Pending:
         answer = connection.ask(b"EVALSHA", PUBLISH.sha, *words)
         answer.add_done_callback(partial(self._answered, connection, words))
 
-    def _answered(
-        self, connection: Connection, words: tuple[Any, ...], answer: asyncio.Future[Any]
-    ) -> None:
+    def _answered(self, asked: Connection, words: tuple[Any, ...], answer: asyncio.Future[Any]) -> None:
         if self.put.done() or answer.cancelled():
             answer.cancelled() or answer.exception()
             return

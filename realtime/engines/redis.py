@@ -248,11 +248,12 @@ class Redis(Engine):
         kind, channel, data = push
         feed = self._feeds.get(channel)
         if kind == b"message":
-            if feed is None:
-                if channel == self._probe_channel:
-                    self._heard_of_us(data)
+            if feed is None and channel != self._probe_channel:
                 return None
             try:
+                if feed is None:
+                    self._heard_of_us(data)
+                    return None
                 feed.pushed(data)
             except ValueError as error:
                 self.counters["ignored"] += 1
@@ -483,7 +484,10 @@ class Redis(Engine):
         if not data:
             self._heard.set()
             return
-        number, result = orjson.loads(data)
+        try:
+            number, result = orjson.loads(data)
+        except TypeError:
+            raise ValueError("no answer") from None
         if number in self._answers:
             self._answers[number].append(result)
             self._answered.set()
