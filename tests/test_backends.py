@@ -157,9 +157,11 @@ def failing_once(port: int, failure: bytes) -> Bytes:
 
 
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+#: What a proxy says of a server that ended before it had answered.
+BROKEN = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
 
 
-@pytest.mark.parametrize("failure", [b"", BUSY], ids=["cut", "503"])
+@pytest.mark.parametrize("failure", [b"", BUSY, BROKEN], ids=["cut", "503", "502"])
 async def test_once(serve: Serve, module: ModuleType, failure: bytes) -> None:
     """A message whose answer was lost is sent again, and heard once."""
     async with serve(CONFIG) as serving, websocket(serving.port, "/orders/7") as wire:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,72 +20,21 @@ import pytest
 from certificates import Authority
 from command import ENVIRONMENT, Running
 from conftest import make
+from proxying import HOW_TO, nginx, of_two, proxy
+from redises import redis_server
+from servers import closed_port
 from tree import ROOT, checkout
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from wire import lines, soon
+from wire import LINES, PATIENCE, ask, eventually, lines, post, soon
 
 from realtime.config import ServerSettings
 from realtime.exit_codes import ExitCode
 from realtime.server import Server
 from realtime.serving import EXIT_GRACE
 
-HOW_TO = ROOT / "docs" / "how-to"
 #: The address that a client comes from, which is not the proxy's own.
 CLIENT = "127.0.0.2"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
-@asynccontextmanager
-async def proxy(port: int, directory: Path, *command: str) -> AsyncIterator[int]:
-    """A proxy that runs in the foreground, from the moment on that it listens."""
-    with (directory / "proxy.log").open("w") as said:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdout=said,
-            stderr=said,
-            env={**os.environ, "HOME": str(directory), "XDG_DATA_HOME": str(directory)},
-        )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                assert process.returncode is None, (directory / "proxy.log").read_text()
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except ConnectionRefusedError:
-                    await asyncio.sleep(0)
-                else:
-                    writer.close()
-                    break
-        yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await soon(process.wait())
-
-
-@asynccontextmanager
-async def nginx(directory: Path, site: str, port: int) -> AsyncIterator[int]:
-    """nginx with a site, in a directory of its own."""
-    (directory / "nginx").mkdir()
-    (directory / "nginx" / "site.conf").write_text(site)
-    user = "user root;" if os.geteuid() == 0 else ""  # the directories of tests are for nobody else
-    paths = "".join(
-        f"{kind}_temp_path {directory}/nginx/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (directory / "nginx" / "nginx.conf").write_text(
-        f"daemon off;\n{user}\npid {directory}/nginx/pid;\nerror_log stderr;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{paths}\ninclude site.conf;\n}}\n"
-    )
-    command = [needs.nginx(), "-p", f"{directory}/nginx", "-c", f"{directory}/nginx/nginx.conf"]
-    async with proxy(port, directory, *command, "-e", "stderr") as listening:
-        yield listening
 
 
 def nginx_site(directory: Path, port: int) -> str:
@@ -151,7 +98,7 @@ async def proxied(
     request: pytest.FixtureRequest, tmp_path: Path, authority: Authority
 ) -> AsyncIterator[Proxied]:
     """A server behind each of the proxies, and the proxy's port."""
-    port = free_port()
+    port = closed_port()
     started = nginx(tmp_path, nginx_site(tmp_path, port), port) if request.param == "nginx" else None
     async with behind(tmp_path) as server, started or caddy(tmp_path, port):
         yield server, port
@@ -246,13 +193,27 @@ async def test_origin(proxied: Proxied, authority: Authority, scheme: str, statu
 
 async def test_nginx_as_it_is(tmp_path: Path, authority: Authority) -> None:
     """With nginx's defaults, HTTP/1.0 behind it and buffers, a stream of events comes through at once."""
-    port = free_port()
+    port = closed_port()
     site = (
         f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://unix:{tmp_path}/s.sock:; }} }}"
     )
     async with behind(tmp_path), nginx(tmp_path, site, port):
         shown = await lines([needs.curl(), "-sN", f"http://127.0.0.1:{port}/events"], 7)
     assert shown[6].startswith("data: Current time: ")
+
+
+async def test_either_of_two(tmp_path: Path) -> None:
+    """With the site for two processes whichever is there answers, POSTs too, as soon as it is there."""
+    port = closed_port()
+    async with nginx(tmp_path, of_two(tmp_path, port), port):
+        for there in (1, 2, 1):
+            config = f"""
+            server: {{listen: ["unix:{tmp_path}/{there}.sock"], trusted_proxies: [unix]}}
+            channels: {{topics: {{plugin: topics, path: "/topics/{{topic...}}"}}}}
+            """
+            async with make(tmp_path, config):
+                assert (await ask(port, "/topics/a", LINES))[0].status == 200
+                assert (await post(port, "/topics/a", b"x"))[0].status == 202
 
 
 # systemd
@@ -328,6 +289,26 @@ async def launched(command: list[str], directory: Path, path: str = "") -> Async
         await process.communicate()
 
 
+def test_unit_of_two(tmp_path: Path) -> None:
+    """The docs make a right unit for two processes of that for one, and each has sockets of its own."""
+    page = (HOW_TO / "scale-out.md").read_text()
+    pattern = r"^(sed -e .*? docs/how-to/realtime.service) > \S+/(realtime@.service)$"
+    made = re.search(pattern, page, re.MULTILINE | re.DOTALL)
+    assert made
+    text = subprocess.run(made[1], shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    file = tmp_path / made[2]
+    file.write_text(text.replace("/opt/realtime/bin/python", sys.executable))
+    done = analyzed("verify", "--man=no", file)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    upstream = (HOW_TO / "nginx-two.conf").read_text()
+    for number in "12":
+        said = {name: value.replace("%i", number) for name, value in settings(file).items()}
+        socket, address = re.findall(r"--listen (\S+)", said["ExecStart"])
+        assert socket == f"unix:/run/{said['RuntimeDirectory']}/realtime.sock"
+        assert f"server {socket} " in upstream
+        assert address in page
+
+
 # Docker
 
 
@@ -390,7 +371,7 @@ async def test_image_runs(image: Path, tmp_path: Path) -> None:
     last = dict(stages()[-1])
     (tmp_path / "etc").mkdir()
     shutil.copy(checkout() / last["COPY"].split()[0], tmp_path / "etc")
-    port = str(free_port())
+    port = str(closed_port())
     command = [*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"].replace("8080", port))]
     health = json.loads(last["HEALTHCHECK"].partition("CMD ")[2].replace("8080", port))
     assert (command[0], health[0]) == ("python", "python")
@@ -406,3 +387,58 @@ async def test_image_runs(image: Path, tmp_path: Path) -> None:
         assert await asyncio.to_thread(check) == 0
         assert await server.end(getattr(signal, last["STOPSIGNAL"])) == 0
     assert await asyncio.to_thread(check) != 0
+
+
+# Redis
+
+
+def of_redis() -> list[str]:
+    """What the docs have for a ``redis.conf``: its blocks."""
+    page = (HOW_TO / "scale-out.md").read_text()
+    return re.findall(r"^```ini\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+async def test_redis_takes_its_settings(tmp_path: Path) -> None:
+    """A Redis runs with the settings that the docs have for it, and has them."""
+    wanted = [line.split(maxsplit=1) for line in of_redis()[0].splitlines() if not line.startswith("#")]
+    options = [word for name, value in wanted for word in (f"--{name}", *value.split())]
+    async with redis_server(tmp_path, *options) as redis:
+        for name, _ in wanted:
+            assert (await redis.command("config", "get", name)).startswith(name)
+        assert await redis.command("config", "get", "maxmemory-policy") == "maxmemory-policy\nnoeviction"
+
+
+async def test_redis_user_may_what_it_does(tmp_path: Path) -> None:
+    """What the user of the docs may do in Redis is what the server does there: no less, and no more."""
+    _, name, *rules = of_redis()[1].split()
+    (password,) = (rule[1:] for rule in rules if rule.startswith(">"))
+    async with redis_server(tmp_path, "--user", name, *rules) as redis:
+        url = f"redis://{name}:{password}@127.0.0.1:{redis.port}/1"
+        config = f"""
+        server: {{listen: ["127.0.0.1:0"]}}
+        bus: {{engine: redis, url: "{url}"}}
+        channels:
+          topics: {{plugin: topics, path: "/topics/{{topic...}}"}}
+          chat: {{plugin: chat, path: /chat}}
+        """
+        async with make(tmp_path, config) as server:
+            port = server.addresses[0].port
+            key = ("Idempotency-Key", "k")
+            async with connect(f"ws://127.0.0.1:{port}/chat?name=alice") as alice:
+                assert await soon(alice.recv()) == "alice joined the chat"
+                assert await redis.command("script", "flush") == "OK"  # so it has to be sent again, whole
+                assert (await post(port, "/topics/a", b"x", [key]))[0].status == 202
+                await redis.command("client", "kill", "type", "pubsub")  # so it has to be looked at the log
+                await alice.send("hi")
+                assert await soon(alice.recv()) == "alice: hi"
+            assert (await post(port, "/topics/a", b"x", [key]))[0].status == 202
+            await eventually(lambda: not server.bus.topic("chat").here)
+            server.bus.forget("topics")
+            async with asyncio.timeout(PATIENCE):
+                while "topics" in await redis.command("pubsub", "channels"):
+                    pass
+        assert await redis.command("acl", "log") == ""
+        said = await redis.command("info", "commandstats")
+    used = set(re.findall(r"cmdstat_([^:]+):", said))
+    ours = {"ping", "acl|log", "script|flush", "client|kill", "pubsub|channels"}
+    assert used - ours == {rule[1:] for rule in rules if rule.startswith("+")}

@@ -41,7 +41,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (wheel,) = place.glob("*.whl")
         venv.create(place / "venv", with_pip=False, symlinks=True)
         made = place / "venv" / "bin" / "python"
-        run(sys.executable, "-m", "pip", "--python", made, "install", "-q", wheel)
+        run(sys.executable, "-m", "pip", "--python", made, "install", "-q", f"{wheel}[redis]")
 
     return once(tmp_path_factory, "acceptance", make) / "venv" / "bin" / "python"
 

@@ -54,6 +54,9 @@ CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
 NEVER_READ = int(os.environ.get("REALTIME_NEVER_READ", "500"))
 READERS = int(os.environ.get("REALTIME_READERS", "1200"))
 DRAIN = float(os.environ.get("REALTIME_DRAIN", "10"))
+#: Who is there while one process after the other is started again: how many read in each way, and publish.
+PER_WAY = int(os.environ.get("REALTIME_PER_WAY", "5"))
+PUBLISHERS = int(os.environ.get("REALTIME_PUBLISHERS", "4"))
 #: Under which path it stands in somebody's application.
 PREFIX = os.environ.get("REALTIME_PREFIX", "/rt")
 #: The name of a plugin that does not come with the server.

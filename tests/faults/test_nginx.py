@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import wire
 from conftest import Serving, make
-from test_deploy import HOW_TO, free_port, nginx
+from proxying import nginx, of_the_docs
+from servers import closed_port
 from wire import EVENTS, LINES, eventually, request, soon, text
 
 import realtime
@@ -35,13 +36,6 @@ channels:
 KINDS = pytest.mark.parametrize("site", ["of the docs", "as it is"])
 
 
-def of_the_docs(directory: Path, port: int) -> str:
-    """The site of the docs without TLS."""
-    lines = (HOW_TO / "nginx.conf").read_text().replace("443 ssl http2", f"127.0.0.1:{port}").splitlines()
-    kept = (line for line in lines if "ssl" not in line and "[::]" not in line)
-    return "\n".join(kept).replace("/run/realtime/realtime.sock", f"{directory}/s.sock")
-
-
 def as_it_is(directory: Path, port: int) -> str:
     """The shortest site there is: HTTP/1.0 to the server, buffers, nothing said about the client."""
     passed = f"proxy_pass http://unix:{directory}/s.sock:;"
@@ -51,7 +45,7 @@ def as_it_is(directory: Path, port: int) -> str:
 @pytest.fixture
 async def behind(calm: Calm, tmp_path: Path, site: str) -> AsyncIterator[Behind]:
     """A server behind nginx with one of the sites, and nginx's port."""
-    port = free_port()
+    port = closed_port()
     text = (of_the_docs if site == "of the docs" else as_it_is)(tmp_path, port)
     async with calm(CONFIG.format(directory=tmp_path)) as serving, nginx(tmp_path, text, port):
         yield serving, port
@@ -183,7 +177,7 @@ async def test_reload(behind: Behind, tmp_path: Path) -> None:
 )
 async def test_restart(tmp_path: Path, scheme: str, site: str) -> None:
     """Clients come back through nginx to a server that was restarted, and miss nothing that is kept."""
-    port, config = free_port(), CONFIG.format(directory=tmp_path)
+    port, config = closed_port(), CONFIG.format(directory=tmp_path)
     text = (of_the_docs if site == "of the docs" else as_it_is)(tmp_path, port)
     backoff = realtime.Backoff(first=0.05, most=0.1, restart=(0.0, 0.05), advised=0.05)
     async with nginx(tmp_path, text, port), make(tmp_path, config) as server:
@@ -204,7 +198,7 @@ async def test_restart(tmp_path: Path, scheme: str, site: str) -> None:
 @fault(85)
 async def test_end_of_a_stream(tmp_path: Path, site: str) -> None:
     """A server that stops ends its streams, and nginx hands on the last event and when to come back."""
-    port = free_port()
+    port = closed_port()
     sites = of_the_docs if site == "of the docs" else as_it_is
     async with (
         nginx(tmp_path, sites(tmp_path, port), port),

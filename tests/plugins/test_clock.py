@@ -64,6 +64,36 @@ async def test_every_interval(serve: Serve) -> None:
     assert times == sorted(times)
 
 
+MOODY = """
+from realtime import Engine, Unavailable, hookimpl
+
+
+class Moody(Engine):
+    calls = 0
+
+    async def publish(self, topic, message, once=None):
+        self.calls += 1
+        if self.calls < 3:
+            raise Unavailable("not now")
+        return await super().publish(topic, message, once)
+
+
+@hookimpl
+def register_engines():
+    return {"moody": Moody}
+"""
+
+
+async def test_goes_on_when_the_engine_is_back(serve: Serve) -> None:
+    """A time that the engine does not take is left out, and the clock goes on."""
+    with_engine = "bus: {engine: moody}\n" + config(interval="1m")
+    async with serve(with_engine, {"moody.py": MOODY}) as server, server.sse("/events") as events:
+        await events.receive()
+        await server.clock.advance(180)
+        parse((await events.receive()).data)
+        await events.assert_nothing(within=0)
+
+
 async def test_all_get_the_same_tick(serve: Serve) -> None:
     """One task ticks for everybody: all see the same time, to the microsecond."""
     async with (
