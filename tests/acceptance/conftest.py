@@ -29,7 +29,7 @@ def run(*command: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of a fresh environment: nothing but the wheel is installed there."""
+    """The python of a fresh environment: nothing but the wheel, with all engines, is installed there."""
     if PYTHON:
         return Path(PYTHON)
 
@@ -41,7 +41,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (wheel,) = place.glob("*.whl")
         venv.create(place / "venv", with_pip=False, symlinks=True)
         made = place / "venv" / "bin" / "python"
-        run(sys.executable, "-m", "pip", "--python", made, "install", "-q", wheel)
+        run(sys.executable, "-m", "pip", "--python", made, "install", "-q", f"{wheel}[redis]")
 
     return once(tmp_path_factory, "acceptance", make) / "venv" / "bin" / "python"
 
