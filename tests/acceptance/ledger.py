@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
+#: So much of what it saw last a witness tells in full.
+LATE = 30
 #: What the server says of a connection: it has no place in the log.
 ASIDE = ("realtime:heartbeat", "realtime:members", "realtime:bye")
 
@@ -67,8 +69,7 @@ class Witness:
         self.gaps = self.resets = self.connections = 0
         #: Whether it was told on this connection that the engine is away, and not yet that it is back.
         self.degraded = False
-        #: What it has seen of late, for people.
-        self.story: deque[str] = deque(maxlen=60)
+        self._noted: list[str] = []
         self._now = now
         self._asked: Position | None = None
         self._welcome: dict[str, Any] | None = None
@@ -80,13 +81,24 @@ class Witness:
 
     def note(self, what: str) -> None:
         """Remember it for people."""
-        self.story.append(f"{self._now():8.3f} {what}")
+        self._noted.append(f"{self._now():8.3f} {what}")
 
     def wrong(self, what: str) -> NoReturn:
         """It must not have come to this."""
         self.note(f"<-- {what}")
-        told = "\n".join(self.story)
-        raise Violation(f"{self.name}: {what}\nwhat it saw:\n{told}")
+        raise Violation(f"{self.name}: {what}\nwhat it saw:\n{self.story}")
+
+    @property
+    def story(self) -> str:
+        """What it saw, for people: of many messages in a row the first and the last, but for the end."""
+        told: list[str] = []
+        early, late = self._noted[:-LATE], self._noted[-LATE:]
+        for message, run in itertools.groupby(early, key=lambda line: " message " in line):
+            lines = list(run)
+            if message and len(lines) > 5:
+                lines[2:-2] = [f"{len(lines) - 4:>12} more"]
+            told += lines
+        return "\n".join([*told, *late])
 
     def connects(self, where: str) -> None:
         """It connects, and asks for what follows its cursor if it has one."""
@@ -198,7 +210,7 @@ class Ledger:
 
     def wrong(self, what: str, *witnesses: Witness) -> NoReturn:
         """It must not have come to this."""
-        stories = "".join(f"\n{each.name} last saw:\n" + "\n".join(each.story) for each in witnesses)
+        stories = "".join(f"\n{each.name} last saw:\n" + each.story for each in witnesses)
         raise Violation(f"{self.topic}: {what}{stories}")
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -88,7 +88,7 @@ class Server:
         self.home = home
         self.name = name
         self.port = free_port()
-        self.said: list[str] = []
+        self._processes: list[Process] = []
         self._stack = AsyncExitStack()
         self._process: Process | None = None
 
@@ -105,6 +105,7 @@ class Server:
                 process = await self._stack.enter_async_context(
                     self.home.realtime("-c", "config.yaml", "serve", *listen)
                 )
+                self._processes.append(process)
                 try:
                     await process.ready(PATIENCE * 2)
                 except AssertionError:
@@ -116,8 +117,7 @@ class Server:
                     return
 
     async def gone(self, process: Process) -> None:
-        """It is gone; remember what it said."""
-        self.said += process.said
+        """It is gone."""
         await self._stack.aclose()
         assert "Traceback" not in process.text, process.text
 
@@ -127,6 +127,7 @@ class Server:
         if process is not None:
             await process.killed()
             await self.gone(process)
+        await self._stack.aclose()  # of one that was not ready yet
 
     async def end(self) -> None:
         """End it in order."""
@@ -140,8 +141,9 @@ class Server:
     @property
     def story(self) -> str:
         """What it has said of late, but for those who came and went."""
-        now = self._process.said if self._process is not None else []
-        return "\n".join([line for line in [*self.said, *now] if " left after " not in line][-40:])
+        said = [line for process in self._processes for line in process.said]
+        usual = (" left after ", " was answered 503 ")
+        return "\n".join([line for line in said if not any(word in line for word in usual)][-40:])
 
 
 class Tormentor:
@@ -286,7 +288,9 @@ class Tormentor:
 
     async def _garbage(self, lasts: float) -> None:
         """Bytes of all kinds, and what was published there already, once more."""
-        channels = await self._channels()
+        until = self._now() + lasts
+        while not (channels := await self._channels()) and self._now() < until:
+            await a_while(0.02)
         async with self._published(channels) as published:
             await a_while(lasts)
         for publish, channel in channels:
@@ -329,7 +333,7 @@ class Tormentor:
         try:
             yield published
         finally:
-            writer.close()
+            await _closed(writer)
             await listening
 
     async def _ask(self, *words: str | bytes) -> Any:
@@ -342,9 +346,15 @@ class Tormentor:
                 while (answer := parser.gets()) is False:
                     parser.feed(await reader.read(65536))
             finally:
-                writer.close()
+                await _closed(writer)
         assert not isinstance(answer, hiredis.ReplyError), (words[:3], answer)
         return answer
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):  # Redis may have gone first
+        await writer.wait_closed()
 
 
 def _packed(*words: str | bytes) -> bytes:
