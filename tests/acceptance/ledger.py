@@ -208,6 +208,14 @@ class Ledger:
         self.said: dict[str, Said] = {}
         self.witnesses: list[Witness] = []
 
+    def __str__(self) -> str:
+        acknowledged = sum(said.acknowledged is not None for said in self.said.values())
+        seen = sum(len(segment.seen) for _, segment in self.segments)
+        told = f"{self.topic}: {len(self.said)} said, {acknowledged} acknowledged, {seen} seen"
+        counts = ((each.connections, each.gaps, each.resets) for each in self.witnesses)
+        connections, gaps, resets = map(sum, zip(*counts, strict=True))
+        return f"{told} on {connections} connections, {gaps} gaps, {resets} resets"
+
     def wrong(self, what: str, *witnesses: Witness) -> NoReturn:
         """It must not have come to this."""
         stories = "".join(f"\n{each.name} last saw:\n" + each.story for each in witnesses)

@@ -67,7 +67,7 @@ WAYS = {
 }
 #: How many read each topic, and how many publish to all of them.
 READERS = 3
-PUBLISHERS = 3
+PUBLISHERS = 5
 #: How long a reader may wait for the head of an answer, in seconds.
 CONNECTED = 5.0
 
@@ -110,7 +110,7 @@ class Reader:
         while True:
             server, way = dice.choice(self.world.servers), dice.choice(list(WAYS))
             stay = dice.choice((0.05, 0.3, 1.0, 2.5)) * dice.uniform(0.5, 1.5)
-            away = 1.8 if dice.random() < 0.05 else dice.choice((0.02, 0.05, 0.2))
+            away = 1.8 if dice.random() < 0.1 else dice.choice((0.02, 0.05, 0.2))
             headers, query = {"Accept": WAYS[way]} if WAYS[way] else {}, {}
             # In a chat who has a name joins, and others see it; without one a WebSocket is asked for it.
             if dice.random() < 0.3 or way == "websocket":
@@ -314,6 +314,8 @@ async def tormented(world: World, tormentor: Tormentor, plan: Sequence[Torment])
             task.cancel()
     slowest = max(publisher.slowest for publisher in publishers)
     log.info("seed %d: the slowest publish took %.2fs", world.seed, slowest)
+    for ledger in world.ledgers.values():
+        log.info("seed %d: %s", world.seed, ledger)
     return ends
 
 
