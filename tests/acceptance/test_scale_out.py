@@ -369,7 +369,7 @@ async def test_scale_out(home: Home, seed: int) -> None:
         home.write(CONFIG.format(url=redis.url))
         servers = [Server(home, name) for name in "AB"]
         for server in servers:
-            stack.push_async_callback(server.kill)
+            stack.push_async_callback(server.close)
         world = World(servers, session, seed)
         plan = torments(world.dice("torments"), seed, TORMENT)
         tormentor = Tormentor(redis, servers, session, world.dice("tormentor"), world.now)

@@ -127,7 +127,10 @@ class Server:
         if process is not None:
             await process.killed()
             await self.gone(process)
-        await self._stack.aclose()  # of one that was not ready yet
+
+    async def close(self) -> None:
+        """Leave nothing of it, whatever it is at."""
+        await self._stack.aclose()
 
     async def end(self) -> None:
         """End it in order."""
