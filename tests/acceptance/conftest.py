@@ -29,7 +29,7 @@ def run(*command: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of a fresh environment: nothing but the wheel is installed there."""
+    """The python of a fresh environment: nothing but the wheel, with all engines, is installed there."""
     if PYTHON:
         return Path(PYTHON)
 

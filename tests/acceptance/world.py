@@ -48,6 +48,11 @@ COUNT = int(os.environ.get("REALTIME_COUNT", "20"))
 #: How often connections are cut at random, and what the dice begin with.
 CUTS = int(os.environ.get("REALTIME_CUTS", "1000"))
 SEED = int(os.environ.get("REALTIME_SEED", "1"))
+#: How many worlds of two servers and one Redis are tormented, the first of them that of the seed above;
+#: for how long each, in seconds; and how long a publish may take to be answered then.
+SEEDS = int(os.environ.get("REALTIME_SEEDS", "10"))
+TORMENT = float(os.environ.get("REALTIME_TORMENT", "5"))
+ANSWERED = float(os.environ.get("REALTIME_ANSWERED", "2.5"))
 #: How many clients are there of whom the memory is measured.
 CLIENTS = int(os.environ.get("REALTIME_CLIENTS", "400"))
 #: How many never read, how many do, and how long a shutdown may take then, in seconds.
