@@ -155,7 +155,7 @@ async def test_all_of_a_topic_is_in_one_slot(topic: str, tmp_path: Path) -> None
     async with redis_server(tmp_path, "--cluster-enabled", "yes") as redis, asking(redis) as ask:
         slots = [
             await ask("CLUSTER", "KEYSLOT", key)
-            for key in (keys.head, keys.log, keys.here, keys.once("}{k"))
+            for key in (keys.head, keys.log, keys.here, keys.names, keys.once("}{k"))
         ]
         tag = await ask("CLUSTER", "KEYSLOT", topic.partition("}")[0])
     assert set(slots) == {tag}
@@ -223,7 +223,7 @@ class Log:
         """What the script answers to a publish."""
         keys = (3, KEYS.head, KEYS.log, key)
         arguments = (fresh, epoch, known, oldest, 60_000, until, entry, *(how or (b"",)))
-        return await self.ask("EVAL", entries.PUBLISH, *keys, *arguments)
+        return await self.ask("EVAL", entries.PUBLISH.text, *keys, *arguments)
 
     async def sync(
         self,
@@ -237,9 +237,9 @@ class Log:
         whole: int = 0,
     ) -> Any:
         """What the script answers to who looks."""
-        keys = (3, KEYS.head, KEYS.log, KEYS.here)
+        keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
         return await self.ask(
-            "EVAL", entries.SYNC, *keys, fresh, epoch, known, token, moved, most, 60_000, 0, whole
+            "EVAL", entries.SYNC.text, *keys, fresh, epoch, known, token, moved, most, 60_000, 0, whole
         )
 
 
