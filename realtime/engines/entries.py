@@ -16,6 +16,8 @@ from realtime.message import Message, Position
 
 #: How entries are written; what is written otherwise is by a version that is not this one.
 VERSION = 1
+#: No message is of a time so far from 1970, in seconds.
+NEVER = 1e11
 #: A position in a push that has none: it tells of somebody who is here, and no message says so.
 NOWHERE = b"-"
 #: The same in one that asks every process that has the topic to do something.
@@ -83,14 +85,24 @@ def read(data: bytes) -> Entry:
     line, end, payload = data.partition(b"\n")
     try:
         version, node, number, time, event, kind, *change = orjson.loads(line)
-        fits = version == VERSION and kind in ("text", "json", "bytes") and end
-        if not (fits and isinstance(node, str) and isinstance(number, int)):
+        fits = version == VERSION and end and isinstance(node, str) and isinstance(number, int)
+        if not (fits and event and event.isprintable() and 0 <= time < NEVER):
             raise ValueError
+        said = None
         if kind == "text":
             payload.decode()
-        message = Message(str(event), kind, payload, float(time))
-        return Entry(node, number, message, Change(str(change[0]), str(change[1])) if change else None)
-    except (ValueError, TypeError, IndexError, RecursionError):
+        elif kind == "json":
+            said = orjson.loads(payload)
+        elif kind != "bytes":
+            raise ValueError
+        message = Message(event, kind, payload, float(time))
+        if not change:
+            return Entry(node, number, message, None)
+        sign, who = change
+        if not (isinstance(who, str) and (sign == "-" or (sign == "+" and isinstance(said, dict)))):
+            raise ValueError
+        return Entry(node, number, message, Change(sign, who))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{data[:60]!r} is no entry") from None
 
 
@@ -104,10 +116,10 @@ def place(text: bytes) -> Position:
 
 def told(value: bytes) -> tuple[bool, dict[str, Any]]:
     """What a hash has of somebody who is here: whether it was told aloud, and what. Raises ValueError."""
-    aloud, about = orjson.loads(value)
-    if not isinstance(about, dict):
-        raise ValueError("no member")
-    return bool(aloud), about
+    match orjson.loads(value):
+        case [bool(aloud), dict(about)]:
+            return aloud, about
+    raise ValueError("no member")
 
 
 #: Put one entry at the head, and tell everybody.
@@ -148,6 +160,7 @@ if ARGV[7] ~= '' then
   if redis.pcall(unpack(add)).err then
     redis.call('DEL', KEYS[2])
     redis.call(unpack(add))
+    redis.call('PEXPIRE', KEYS[2], ARGV[5])
   end
   if offset == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
 end
@@ -201,13 +214,13 @@ end
 local entries
 if same then
   if known < offset then
-    entries = redis.call('XRANGE', KEYS[2], '(' .. known .. '-0', '+', 'COUNT', ARGV[6])
+    entries = redis.call('XRANGE', KEYS[2], '(' .. known .. '-0', offset, 'COUNT', ARGV[6])
   else
     entries = {}
   end
   redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[8])
 else
-  entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[6])
+  entries = redis.call('XRANGE', KEYS[2], '-', offset, 'COUNT', ARGV[6])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[7])

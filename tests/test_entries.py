@@ -1,0 +1,390 @@
+"""What Redis keeps, byte by byte: keys, entries, and what the scripts do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from redises import RedisServer, redis_server
+from sites import until
+from wire import soon
+
+from realtime.engines import entries
+from realtime.engines.entries import Change, Entry, Keys
+from realtime.engines.resp import Connection, RedisError, Where
+from realtime.message import Message, Position
+
+#: As the host makes them: what is said, as text, bytes or JSON.
+data = (
+    st.text(st.characters(exclude_categories=["Cs"]))
+    | st.binary()
+    | st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**53), 2**53)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
+        ),
+    )
+)
+names = st.text(st.characters(exclude_categories=["C", "Zl", "Zp", "Zs"]), min_size=1, max_size=60)
+times = st.floats(0, 1e10)
+nodes = st.text("0123456789abcdef", min_size=8, max_size=8)
+numbers = st.integers(1, 2**53)
+
+
+# Entries
+
+
+@given(data, names, times, nodes, numbers, st.none() | st.sampled_from("+-"))
+def test_entry_comes_back(
+    said: Any, event: str, time: float, node: str, number: int, sign: str | None
+) -> None:
+    """Whatever a message says, it is read as it was written; and so is who comes or goes with it."""
+    told = {"client": "c1"} if sign else said
+    message = Message.of(told, event=event, time=time)
+    change = Change(sign, f"{node}.c1") if sign else None
+    assert entries.read(entries.write(node, number, message, change)) == Entry(
+        node, number, message, change
+    )
+
+
+@given(nodes, numbers, nodes, numbers)
+def test_entry_is_known_by_how_it_begins(node: str, number: int, other: str, another: int) -> None:
+    """The token of an entry is how it begins, and how no other does."""
+    entry = entries.write(node, number, Message.of("hi", time=1.0))
+    assert entry.startswith(entries.token(node, number))
+    assert entry.startswith(entries.token(other, another)) is ((other, another) == (node, number))
+
+
+@given(st.binary() | st.binary().map(lambda more: b'[1,"0a",1,1.0,"message","text"]\n' + more))
+def test_bytes_are_an_entry_or_a_value_error(garbage: bytes) -> None:
+    """Whatever bytes there are, they are an entry or are refused, and nothing else is raised."""
+    with contextlib.suppress(ValueError):
+        assert isinstance(entries.read(garbage).message.data, str)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\n",
+        b"hello",
+        b"[]\n",
+        b"{}\n",
+        b"null\nhi",
+        b"[" * 100_000 + b"\n",
+        b'[2,"0a",1,1.0,"message","text"]\nhi',  # of another version
+        b'[1,"0a",1,1.0,"message","text"]',  # cut
+        b'[1,"0a",1,1.0,"message"]\nhi',
+        b'[1,7,1,1.0,"message","text"]\nhi',
+        b'[1,"0a","1",1.0,"message","text"]\nhi',
+        b'[1,"0a",1,null,"message","text"]\nhi',
+        b'[1,"0a",1,"nan","message","text"]\nhi',
+        b'[1,"0a",1,"1.0","message","text"]\nhi',
+        b'[1,"0a",1,NaN,"message","text"]\nhi',
+        b'[1,"0a",1,-1,"message","text"]\nhi',
+        b'[1,"0a",1,1e300,"message","text"]\nhi',
+        b'[1,"0a",1,1.0,"message","xml"]\nhi',
+        b'[1,"0a",1,1.0,"message",["text"]]\nhi',
+        b'[1,"0a",1,1.0,"","text"]\nhi',
+        b'[1,"0a",1,1.0,null,"text"]\nhi',
+        b'[1,"0a",1,1.0,"a\\ndata: b","text"]\nhi',  # would forge a line of a stream
+        b'[1,"0a",1,1.0,"message","text"]\n\xff',
+        b'[1,"0a",1,1.0,"message","json"]\n\xff',
+        b'[1,"0a",1,1.0,"message","json"]\n{"a":',
+        b'[1,"0a",1,1.0,"message","json"]\n',
+        b'[1,"0a",1,1.0,"message","json"]\n' + b"[" * 100_000,
+        b'[1,"0a",1,1.0,"message","json","+"]\n{}',
+        b'[1,"0a",1,1.0,"message","json","+","c1",1]\n{}',
+        b'[1,"0a",1,1.0,"message","json","*","c1"]\n{}',
+        b'[1,"0a",1,1.0,"message","json","+",1]\n{}',
+        b'[1,"0a",1,1.0,"message","json","+","c1"]\n7',
+        b'[1,"0a",1,1.0,"message","text","+","c1"]\nhi',
+    ],
+    ids=lambda garbage: repr(garbage[-40:]),
+)
+def test_garbage_is_no_entry(garbage: bytes) -> None:
+    """What nobody here wrote is refused with a sentence that shows how it begins."""
+    with pytest.raises(ValueError, match="is no entry") as caught:
+        entries.read(garbage)
+    assert len(str(caught.value)) < 300
+
+
+def test_leave_that_is_not_told_has_no_data() -> None:
+    """Who goes quietly goes with an entry that says no more."""
+    entry = entries.write("0a", 1, Message.of(None, time=0.0), Change("-", "c1"))
+    assert entries.read(entry).change == Change("-", "c1")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"7", b"-", b"0a-", b"0a-x", b"\xff-1", b"0a-1\n", b"0A-1", b"0a--1"]
+)
+def test_garbage_is_no_place(text: bytes) -> None:
+    """What is no position is refused."""
+    with pytest.raises(ValueError, match="no position"):
+        entries.place(text)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"7", b"[]", b"[true]", b"[true,7]", b"\xff", b"[1,2,3]", b"[" * 99_999]
+)
+def test_garbage_is_no_member(value: bytes) -> None:
+    """What a hash has of somebody is what is told, or is refused."""
+    with pytest.raises(ValueError, match=r"\w"):
+        entries.told(value)
+
+
+# Keys
+
+
+TOPICS = ["room", "rooms/a", "rooms/{a}", "rooms/}{", "rooms/}", "rooms/{{{", "rooms/ünï ☃"]
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+async def test_all_of_a_topic_is_in_one_slot(topic: str, tmp_path: Path) -> None:
+    """A cluster keeps all keys of a topic together, also of one with braces in its name."""
+    keys = Keys.of("realtime", topic)
+    async with redis_server(tmp_path, "--cluster-enabled", "yes") as redis, asking(redis) as ask:
+        slots = [
+            await ask("CLUSTER", "KEYSLOT", key)
+            for key in (keys.head, keys.log, keys.here, keys.names, keys.once("}{k"))
+        ]
+        tag = await ask("CLUSTER", "KEYSLOT", topic.partition("}")[0])
+    assert set(slots) == {tag}
+
+
+def test_keys_of_topics_are_different() -> None:
+    """No two topics share a key, whatever is in their names."""
+    topics = [*TOPICS, "rooms/a}:log", "rooms/a}:once:k", "rooms/a:head"]
+    keys = [key for topic in topics for key in (*Keys.of("r", topic), Keys.of("r", topic).once("k"))]
+    assert len(set(keys)) == len(keys)
+
+
+# Scripts
+
+
+Ask = Any
+
+
+@asynccontextmanager
+async def asking(redis: RedisServer, pushes: list[Any] | None = None) -> AsyncIterator[Ask]:
+    """Asks Redis, and waits for what it says; or has all that is pushed on the channel of the topic."""
+    over = asyncio.Event()
+    connection = await Connection.open(
+        Where.parse(redis.url),
+        name="test",
+        within=8.0,
+        lost=lambda _: over.set(),
+        pushed=None if pushes is None else pushes.append,
+    )
+    if pushes is not None:
+        connection.tell("SUBSCRIBE", KEYS.channel)
+        await until(lambda: pushes)
+
+    async def ask(*words: bytes | str | int) -> Any:
+        return await soon(connection.ask(*words))
+
+    try:
+        yield ask
+    finally:
+        connection.abort("the test is over")
+        await soon(over.wait())
+
+
+KEYS = Keys.of("realtime", "room")
+FAR = 10**15  # Redis's clock will never be there
+
+
+class Log:
+    """The scripts, as a process calls them that knows so much of a log."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+
+    async def publish(
+        self,
+        entry: bytes,
+        *how: bytes | int,
+        fresh: str = "f1",
+        epoch: str = "",
+        known: int = 0,
+        oldest: int = 0,
+        until: int = FAR,
+        key: bytes = KEYS.here,
+    ) -> Any:
+        """What the script answers to a publish."""
+        keys = (3, KEYS.head, KEYS.log, key)
+        arguments = (fresh, epoch, known, oldest, 60_000, until, entry, *(how or (b"",)))
+        return await self.ask("EVAL", entries.PUBLISH.text, *keys, *arguments)
+
+    async def sync(
+        self,
+        *,
+        fresh: str = "f2",
+        epoch: str = "",
+        known: int = 0,
+        token: bytes = b"",
+        moved: int = 0,
+        most: int = 100,
+        whole: int = 0,
+    ) -> Any:
+        """What the script answers to who looks."""
+        keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
+        return await self.ask(
+            "EVAL", entries.SYNC.text, *keys, fresh, epoch, known, token, moved, most, 60_000, 0, whole
+        )
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    """A log in a Redis of its own."""
+    async with redis_server(tmp_path) as redis, asking(redis) as ask:
+        yield Log(ask)
+
+
+async def test_publish_gives_the_next_place(log: Log) -> None:
+    """The first makes the epoch, and each has the next offset, and is in the stream under it."""
+    assert await log.publish(b"a", fresh="e1") == [b"e1", 1]
+    assert await log.publish(b"b", fresh="e2") == [b"e1", 2]
+    assert await log.ask("XRANGE", KEYS.log, "-", "+") == [[b"1-0", [b"e", b"a"]], [b"2-0", [b"e", b"b"]]]
+
+
+async def test_publish_that_is_late_does_nothing(log: Log) -> None:
+    """What Redis comes to after the process has given it up is not done."""
+    assert await log.publish(b"a", until=1) == [b"", 0, b"late"]
+    assert await log.ask("KEYS", "*") == []
+
+
+async def test_publish_once_is_known_again(log: Log) -> None:
+    """What was published under a key is answered with its position, and with what was said."""
+    once = (b"once", 60_000, b"hi")
+    assert await log.publish(b"a", *once, key=KEYS.once("k")) == [b"f1", 1]
+    assert await log.publish(b"b", *once, key=KEYS.once("k")) == [b"f1", 1, b"known", b"hi"]
+
+
+async def test_publish_to_a_log_that_went_back_begins_anew(log: Log) -> None:
+    """Who has seen more of an epoch than there is begins another: an offset is never given twice."""
+    await log.publish(b"a", fresh="e1")
+    assert await log.publish(b"b", fresh="e2", epoch="e1", known=5) == [b"e2", 1]
+    assert await log.ask("XRANGE", KEYS.log, "-", "+") == [[b"1-0", [b"e", b"b"]]]
+
+
+async def test_log_keeps_what_is_wanted(log: Log) -> None:
+    """What is older than the publisher wants goes, a node of the stream at a time."""
+    for number in range(1, 301):
+        await log.publish(b"x", epoch="f1", known=number - 1, oldest=max(0, number - 10))
+    assert 10 <= await log.ask("XLEN", KEYS.log) <= 210
+
+
+async def test_who_comes_twice_came_once(log: Log) -> None:
+    """Who is there already is not announced again."""
+    assert await log.publish(b"a", b"+", b"c1", b"[true,{}]") == [b"f1", 1]
+    assert await log.publish(b"b", b"+", b"c1", b"[true,{}]") == [b"f1", 1, b"there"]
+
+
+async def test_who_goes_twice_went_once(log: Log) -> None:
+    """Who is not there does not leave."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    assert await log.publish(b"b", b"-", b"c1") == [b"f1", 2]
+    assert await log.publish(b"c", b"-", b"c1") == [b"f1", 2, b"gone"]
+
+
+async def test_look_makes_the_epoch(log: Log) -> None:
+    """Who reads a log before anything was said makes its epoch, so the first publish is no reset."""
+    assert await log.sync(fresh="e1") == [b"e1", 0, [], []]
+    assert await log.publish(b"a", fresh="e2", epoch="e1") == [b"e1", 1]
+
+
+async def test_look_has_what_came_since(log: Log) -> None:
+    """Who knows an offset is given what follows it, no more than it asks for."""
+    for text in (b"a", b"b", b"c", b"d"):
+        await log.publish(text)
+    found = (await log.sync(epoch="f1", known=1, token=b"a", most=2))[2]
+    assert found == [[b"2-0", [b"e", b"b"]], [b"3-0", [b"e", b"c"]]]
+
+
+@pytest.mark.parametrize(
+    ("known", "token", "moved", "same"),
+    [
+        (2, b"b", 0, True),
+        (1, b"a", 1, True),
+        (3, b"c", 0, False),  # less is there than was seen
+        (2, b"c", 0, False),  # another entry is there than was seen
+        (2, b"", 0, True),  # nothing is known of it
+        (0, b"", 1, True),
+    ],
+)
+async def test_look_knows_the_log_again(log: Log, known: int, token: bytes, moved: int, same: bool) -> None:
+    """It is the same log if what was seen last is where it was; else it begins anew."""
+    await log.publish(b"a", fresh="e1")
+    await log.publish(b"b")
+    epoch, offset, *_ = await log.sync(fresh="e2", epoch="e1", known=known, token=token, moved=moved)
+    assert (epoch, offset) == ((b"e1", 2) if same else (b"e2", 0))
+
+
+@pytest.mark.parametrize(("moved", "epoch"), [(0, b"e1"), (1, b"e2")])
+async def test_entry_that_was_trimmed_is_no_loss(log: Log, moved: int, epoch: bytes) -> None:
+    """That what was seen last is no longer kept means something only on another Redis."""
+    await log.publish(b"a", fresh="e1")
+    await log.ask("DEL", KEYS.log)
+    assert (await log.sync(fresh="e2", epoch="e1", known=1, token=b"a", moved=moved))[0] == epoch
+
+
+async def test_look_ignores_what_is_beyond_the_head(log: Log) -> None:
+    """What somebody else put into the stream, where no message of ours is, is not read."""
+    await log.publish(b"a")
+    await log.publish(b"b")
+    await log.ask("XADD", KEYS.log, "*", "e", "foreign")
+    assert [name for name, _ in (await log.sync(epoch="f1", known=1, token=b"a"))[2]] == [b"2-0"]
+    assert [name for name, _ in (await log.sync())[2]] == [b"1-0", b"2-0"]
+
+
+async def test_publish_goes_on_where_somebody_else_wrote(log: Log) -> None:
+    """A stream that takes our entry no more, as somebody else has put a later one in, begins anew."""
+    await log.publish(b"a")
+    await log.ask("XADD", KEYS.log, "*", "e", "foreign")
+    assert await log.publish(b"b") == [b"f1", 2]
+    assert await log.ask("XRANGE", KEYS.log, "-", "+") == [[b"2-0", [b"e", b"b"]]]
+
+
+async def test_every_key_expires(log: Log) -> None:
+    """Whatever a script makes goes by itself, also where it had to be made a second time."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    await log.publish(b"b", b"once", 60_000, b"", key=KEYS.once("k"))
+    await log.ask("DEL", KEYS.log)
+    await log.ask("SET", KEYS.log, "no stream")
+    await log.publish(b"c")
+    names = await log.ask("KEYS", "*")
+    assert len(names) == 4
+    assert all([await log.ask("PTTL", name) > 0 for name in names])
+
+
+@pytest.mark.parametrize("key", [KEYS.head, KEYS.here])
+async def test_key_of_another_type_is_an_error(log: Log, key: bytes) -> None:
+    """What is no hash of ours stays what it is, and nothing is put."""
+    await log.ask("SET", key, "mine")
+    with pytest.raises(RedisError, match="WRONGTYPE"):
+        await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    assert await log.ask("GET", key) == b"mine"
+    assert await log.ask("EXISTS", KEYS.log) == 0
+
+
+async def test_publish_is_told_with_its_place(tmp_path: Path) -> None:
+    """What goes out on the channel of the topic is the position, and the entry; a change has no place."""
+    pushes: list[Any] = []
+    async with redis_server(tmp_path) as redis, asking(redis) as ask, asking(redis, pushes) as _:
+        log = Log(ask)
+        await log.publish(b"a")
+        await log.publish(b"", b"+", b"c1", b"[false,{}]", b"about")
+        await until(lambda: len(pushes) == 3)
+    where, _, entry = pushes[1][2].partition(b"\n")
+    assert (pushes[1][1], entries.place(where), entry) == (KEYS.channel, Position("f1", 1), b"a")
+    assert pushes[2][2] == entries.NOWHERE + b"\nabout"
