@@ -429,7 +429,7 @@ class Redis(Engine):
         if feed is None:
             raise Unavailable("the topic has just gone")
         feed.own[id] = told, joining
-        await self._arrive(feed, id)
+        await self._arrive_again(feed, id)
 
     async def _arrive(self, feed: Feed, id: str) -> None:
         told, joining = feed.own[id]
