@@ -15,6 +15,7 @@ from redises import RedisServer, redis_server
 from test_frames import ASKED, Reader, reading
 from wire import TEXT, ask, dial, frame, request, soon, text, websocket
 
+import realtime
 from realtime.engines import redis as engine
 
 CONFIG = """
@@ -160,3 +161,40 @@ async def test_topic_that_is_not_there_is_refused(serve: Serve, tmp_path: Path) 
         head, said = await ask(serving.port, "/news/b", ASKED["lines"])
         assert (head.status, said.startswith("Redis is away: ")) == (503, True)
         assert int(head.headers["retry-after"]) > 0
+
+
+# The client for applications
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_python_client(serve: Serve, tmp_path: Path, scheme: str) -> None:
+    """It is told, keeps its position, and what it sends meanwhile is refused with 503."""
+    async with site(serve, tmp_path) as (serving, redis):
+        url = serving.ws("/news/a") if scheme == "ws" else serving.http("/news/a")
+        async with realtime.connect(url, since="earliest") as channel:
+            first = await soon(anext(channel))
+            redis.pause()
+            assert (await soon(anext(channel))).event == "realtime:degraded"
+            assert channel.position == first.id
+            with pytest.raises(realtime.Refused) as refused:
+                await channel.send("lost")
+            assert (refused.value.status, refused.value.comes_back) == (503, True)
+            redis.resume()
+            assert (await soon(anext(channel))).event == "realtime:restored"
+            assert await channel.send("second") == (await soon(anext(channel))).id
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+async def test_python_client_in_another_log(serve: Serve, tmp_path: Path, scheme: str) -> None:
+    """A reset in the middle of a connection is told, and its position is that of the other log."""
+    async with site(serve, tmp_path) as (serving, redis):
+        url = serving.ws("/news/a") if scheme == "ws" else serving.http("/news/a")
+        async with realtime.connect(url, since="earliest") as channel:
+            assert (await soon(anext(channel))).data == "first"
+            await redis.command("FLUSHALL")
+            position = await serving.server.bus.publish("news/a", "new")
+            reset, new = [await soon(anext(channel)) for _ in range(2)]
+            assert (reset.event, new.data) == ("realtime:reset", "new")
+            assert channel.position == new.id == position
+            assert reset.id is not None
+            assert reset.id.epoch == position.epoch
