@@ -444,13 +444,12 @@ class Bus:
         ``lasting``: to whoever comes until another is told, too.
         """
         self.notice = message if lasting else None
-        told = 0
-        for topic in self.topics:
-            for subscriber in [*topic.live, *topic.behind, *topic.lagging]:
-                subscriber.tell(message)
-                told += 1
-                if told % TOLD == 0:
-                    await asyncio.sleep(0)  # the others have their turn
+        # Whoever begins from here on is told by start(), and is not to be told twice.
+        everybody = [one for topic in self.topics for one in (*topic.live, *topic.behind, *topic.lagging)]
+        for told, subscriber in enumerate(everybody, 1):
+            subscriber.tell(message)
+            if told % TOLD == 0:
+                await asyncio.sleep(0)  # the others have their turn
 
     # Reading
 

@@ -52,6 +52,8 @@ SOCKETS_TIMEOUT = 0.5
 
 #: The events that say that messages were missed; their id is where the stream goes on from.
 MARKERS = ("realtime:gap", "realtime:reset")
+#: Those that say that the server takes nothing now, and that it does again.
+NOTICES = ("realtime:degraded", "realtime:restored")
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 Token = str | Callable[[], str | Awaitable[str]]
 
@@ -282,11 +284,11 @@ class Connection:
         key, memory, failures = uuid.uuid4().hex, 0, 0
         lost: Unconfirmed | None = None
         while True:
-            advice = None
+            advice, known = None, link.memory
             try:
                 return await link.send(message, key)
             except Unconfirmed as error:
-                lost, memory = error, memory or link.memory
+                lost, memory = error, memory or known or link.memory
             except (NotConnected, Refused) as error:
                 if lost is None or (isinstance(error, Refused) and not error.comes_back):
                     raise
@@ -345,16 +347,16 @@ class Connection:
                 elif message.event == "realtime:bye":
                     link.said_goodbye(facts_of(message))
                 elif message.event != "realtime:heartbeat":
+                    if message.event == "realtime:reset":  # what it knew of messages may be lost, too
+                        self._remember(link, anew=True)
                     self._take(message, id)
         except Closed as end:
             return link.goodbye or end
 
     def _greeted(self, link: Link, message: Message) -> None:
         self.welcome = facts = facts_of(message)
-        if facts.get("outcome") not in ("recovered", "gap"):
-            self._memory += 1  # the first, or a server that does not know the position: it may be another
-        if isinstance(link, EventSource):
-            link.memory = self._memory
+        # The first, or a server that does not know the position: it may be another.
+        self._remember(link, anew=facts.get("outcome") not in ("recovered", "gap"))
         self._welcomed.set()
         heartbeat = facts.get("heartbeat")
         if isinstance(heartbeat, int | float) and heartbeat > 0:
@@ -363,6 +365,11 @@ class Connection:
         # connection has to say again what was missed.
         if message.id is not None and facts.get("outcome") not in ("gap", "reset"):
             self._seen, self._resume = message.id, str(message.id)
+
+    def _remember(self, link: Link, *, anew: bool) -> None:
+        self._memory += anew
+        if isinstance(link, EventSource):
+            link.memory = self._memory
 
     def _take(self, message: Message, id: str) -> None:
         seen, position = self._seen, message.id

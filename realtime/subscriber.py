@@ -85,13 +85,13 @@ class Subscriber:
                 topic.overrun(self, "the position cannot be resumed")
                 return
             self._wait(self.cursor, topic.mark(self.form, self.resumed, self.cursor))
+        if topic.bus.notice is not None:
+            self.tell(topic.bus.notice)
         if self.sink.paused:
             topic.lag(self)
             return
         topic.move(self, BEHIND)
         topic.catch_up(self)
-        if topic.bus.notice is not None:
-            self.tell(topic.bus.notice)
         topic.bus.wake(topic)  # the flush forgets what was joined for it
 
     def send(self, data: bytes) -> None:

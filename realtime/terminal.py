@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 
 from realtime import envelope, logs
-from realtime.client import MARKERS, Connection, Headers
+from realtime.client import MARKERS, NOTICES, Connection, Headers
 from realtime.close_codes import LOST, NO_CODE, RESTARTS, CloseCode
 from realtime.envelope import V1_JSON
 from realtime.errors import (
@@ -154,14 +154,16 @@ async def _show(connection: Connection, count: int | None, as_json: bool, websoc
     """Print what comes. Raises :exc:`Closed` at the end, whatever it is, but not after ``count``."""
     received = 0
     async for message in connection:
-        marker = message.event in MARKERS
+        aside = message.event in (*MARKERS, *NOTICES)
         if as_json:
             _print(_object(message, websocket))
-        elif marker:
+        elif message.event in NOTICES:
+            _say(str(facts_of(message).get("reason", "the server takes messages again")))
+        elif aside:
             _say(f"messages were missed: {facts_of(message).get('missed', 'nobody knows how many')}")
         else:
             _print(f"Received: {message.payload.decode(errors='backslashreplace')}")
-        received += not marker
+        received += not aside
         if received == count:
             return
     raise connection.closed or Closed(CloseCode.DONE)

@@ -20,7 +20,7 @@ async (module) => {
   window.open = (name, url, options) => {
     const channel = (window[name] = rt.connect(url, { backoff: () => 0, ...options }));
     const log = (logs[name] = []);
-    for (const type of ["open", "message", "gap", "reset", "down", "close"]) {
+    for (const type of ["open", "message", "gap", "reset", "degraded", "restored", "down", "close"]) {
       channel.addEventListener(type, ({ detail }) => log.push([type, plain(detail)]));
     }
     return channel;

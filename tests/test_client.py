@@ -1354,6 +1354,31 @@ async def test_lost_answer_and_a_refusal(final: bool) -> None:
             assert waits.asked == [(0, 1006, None), (1, 1006, 5.0)]
 
 
+async def test_lost_answer_and_a_reset() -> None:
+    """What was heard before the server lost what it knew is not sent again: it may not know that it was."""
+    posts = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            writer.write(stream('event: realtime:welcome\nid: e-1\ndata: {"outcome":"new"}\n\n'))
+            await soon(posted.wait())
+            writer.write(b"event: realtime:reset\nid: f-0\ndata: {}\n\n")
+            await reader.read()
+            return
+        posts += 1
+        posted.set()
+        await eventually(lambda: channel.position == Position("f", 0))
+
+    posted = asyncio.Event()
+    async with http(handle) as address, realtime.connect(f"http://{address}/", backoff=AT_ONCE) as channel:
+        await eventually(lambda: channel.position == Position("e", 1))
+        with pytest.raises(Unconfirmed):
+            await channel.send("hi")
+    assert posts == 1
+
+
 async def test_slow_consumer_of_events() -> None:
     """Of a stream that nobody takes from no more is read than the bound."""
     written = 0

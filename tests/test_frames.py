@@ -12,6 +12,9 @@ from conftest import Serve, Serving
 from test_docs import REFERENCE, pattern
 from wire import TEXT, Headers, Wire, dial, frame, request, soon, stream, websocket
 
+from realtime.engines.redis import UNKEPT
+from realtime.message import Message
+
 CONFIG = """
     channels:
       news: {plugin: topics, path: "/news/{topic...}", history: 2, lag_bytes: 1B, presence: announce}
@@ -99,6 +102,10 @@ async def frames(serving: Serving, form: str) -> dict[str, str]:
             async with stream(serving.port, "/news/a"):
                 assert "realtime:join" in await reader.next()
             seen["Somebody goes"] = await reader.next()
+            for word, data in (("degraded", {"reason": UNKEPT}), ("restored", {})):
+                await bus.tell(Message.of(data, event=f"realtime:{word}", time=1.0))
+            for name in ("The engine is away", "The engine is back"):
+                seen[name] = await reader.next()
         if form == "v1":
             seen["What a client says"] = said = shown("Object")["What a client says"]
             await reader.wire.send(frame(TEXT, said.encode()) + frame(TEXT, b'{"ref":8}'))

@@ -23,6 +23,7 @@ from websockets.asyncio.server import ServerConnection
 from wire import eventually
 
 from realtime import terminal
+from realtime.message import Message
 
 ENVIRONMENT = {
     **os.environ,
@@ -615,6 +616,23 @@ async def test_loss_is_told(serve: Serve) -> None:
         )
         _, out, _ = await ended(serving.http("/chat"), *options, "--json")
         assert [json.loads(line)["event"] for line in out.splitlines()] == ["realtime:reset", "message"]
+
+
+async def test_engine_that_is_away_is_told(serve: Serve) -> None:
+    """That the server takes nothing, and that it does again, is said beside the messages."""
+    async with serve(CHAT.replace("history", "presence: off, history")) as serving:
+        bus = serving.server.bus
+        await bus.publish("chat", "one")
+        await bus.tell(Message.of({"reason": "nothing is kept"}, event="realtime:degraded", time=1.0), True)
+        async with connecting(serving.http("/chat"), "--since", "-1", "--count", "2") as connection:
+            assert [await connection.says() for _ in range(2)] == [
+                "stream of events connected\n",
+                "nothing is kept\n",
+            ]
+            await bus.tell(Message.of({}, event="realtime:restored", time=2.0))
+            assert await connection.says() == "the server takes messages again\n"
+            await bus.publish("chat", "two")
+            assert (await connection.end())[:2] == (0, "Received: one\nReceived: two\n")
 
 
 async def test_certificate(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ class Members:
         self._spared_until = 0.0
 
     async def arrive(self, feed: Feed, id: str, told: dict[str, Any], joining: Message | None) -> None:
-        """Somebody is here; raises :exc:`Unavailable` when that cannot be said."""
+        """Somebody is here; if it cannot be said now, it is later."""
         feed.own[id] = told, joining
-        await self._arrive(feed, id)
+        await self._arrive_again(feed, id)
 
     async def _arrive(self, feed: Feed, id: str) -> None:
         told, joining = feed.own[id]

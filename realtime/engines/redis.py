@@ -58,7 +58,7 @@ STAYS = 600.0
 #: … and each process that has the topic says again that it does once in so many looks.
 TOUCH = 30
 #: What everybody is told while Redis is away.
-UNKEPT = "what is said now could not be kept, so nothing can be said"
+UNKEPT = "the server cannot keep messages now, so it takes none"
 #: How many topics are looked at at once.
 LOOKERS = 64
 

@@ -38,6 +38,8 @@ export interface Details<Data = any> {
   message: Message<Data>;
   gap: Message<{ missed: number }>;
   reset: Message;
+  degraded: Message<{ reason: string }>;
+  restored: Message;
   down: Down;
   close: Closed | Refused;
 }
@@ -81,6 +83,8 @@ export class Connection<Data = any> extends EventTarget implements AsyncIterable
   readonly closed: Closed | Refused | null;
   /** What it runs over; `null` while there is no connection. */
   readonly transport: "websocket" | "sse" | null;
+  /** Why the server takes no messages now, in a sentence; `null` while it does, and without a connection. */
+  readonly degraded: string | null;
   /** The last position that came; `null` where there is none. */
   readonly position: string | null;
   /**

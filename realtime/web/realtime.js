@@ -78,6 +78,7 @@ export class Connection extends EventTarget {
   welcome = {};
   closed = null; // or how it has ended, once and for all
   transport = null; // or over what it stands
+  degraded = null; // or why the server takes nothing now
 
   #url;
   #options;
@@ -208,6 +209,7 @@ export class Connection extends EventTarget {
       if (outcome !== "gap" && outcome !== "recovered") this.#servers += 1;
       this.welcome = facts;
       this.transport = transport;
+      this.degraded = null; // if it still is, that is said again
       this.#send = send;
       this.#tell("open", facts);
     } else if (event === "realtime:bye") {
@@ -225,10 +227,13 @@ export class Connection extends EventTarget {
 
   #take(message, length) {
     const { id, event } = message;
-    const marker = /^realtime:(gap|reset)$/.exec(event);
+    const [, told] = /^realtime:(gap|reset|degraded|restored)$/.exec(event) ?? [];
     const [seen, now] = [parse(this.#since), parse(id)];
     const before = now && seen?.epoch === now.epoch && seen.offset >= now.offset;
-    if (before && !marker) return; // it comes twice
+    if (before && !told) return; // it comes twice
+    if (told === "reset") this.#servers += 1; // what it knew of messages may be lost with them
+    if (told === "degraded") this.degraded = message.data?.reason ?? "";
+    else if (told === "restored") this.degraded = null;
     const size = length + MESSAGE_COST;
     if (this.#size + size > READ_AHEAD) {
       // Nobody can stop a browser reading: an iteration that is too slow is told what it missed.
@@ -241,7 +246,7 @@ export class Connection extends EventTarget {
     if (id) this.#since = id;
     this.#queue.push([message, size]);
     this.#size += size;
-    if (marker) this.#tell(marker[1], message);
+    if (told) this.#tell(told, message);
     this.#tell("message", message);
   }
 
@@ -299,7 +304,7 @@ export class Connection extends EventTarget {
     end = this.#goodbye ?? end;
     clearTimeout(this.#timer);
     this.#cut = this.#send = undefined;
-    this.transport = null;
+    this.transport = this.degraded = null;
     cut.abort(end);
     // What the server will never take is no question of whether it has arrived.
     const fate = end.comesBack || end.code === 1000 ? new Unconfirmed(CUT) : end;

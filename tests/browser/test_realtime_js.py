@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import textwrap
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve
+from redises import redis_server
 from servers import SEEDS, V1, Handler, closed_port, cutting, frame, http, way, websocket
 from tabs import Tab, tab
 from websockets.asyncio.server import ServerConnection
 from wire import eventually, soon
+
+from realtime.message import Message
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -346,6 +351,77 @@ async def test_restart_is_shown(serve: Serve, browser: Browser) -> None:
             assert [detail["event"] for _, detail in await one.log("reset")] == ["realtime:reset"]
             down = [detail for _, detail in await one.log("down")]
             assert (down[0]["code"], down[0]["delay"]) == (1001, 0)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_degraded(serve: Serve, browser: Browser, transport: str) -> None:
+    """While the server takes nothing the connection says why, stays, and keeps its position."""
+    async with serve(room(), RELAY) as serving, tab(browser, serving.http("/")) as one:
+        bus = serving.server.bus
+        await one.open("/room", transport=transport)
+        await one.until("channel.transport")
+        position = await bus.publish("room", "before")
+        await bus.tell(
+            Message.of({"reason": "no engine"}, event="realtime:degraded", time=1.0), lasting=True
+        )
+        await one.until("channel.degraded === 'no engine'")
+        assert await one.run("[channel.transport, channel.position]") == [transport, str(position)]
+        await bus.tell(Message.of({}, event="realtime:restored", time=2.0))
+        await one.until("channel.degraded === null")
+        assert [type for type, _ in await one.log()] == [
+            "open", "message", "degraded", "message", "restored", "message",
+        ]  # fmt: skip
+        assert await one.take(3) == ["before", {"reason": "no engine"}, {}]
+
+
+async def test_degraded_until_it_is_cut(serve: Serve, browser: Browser) -> None:
+    """Of another connection it holds only if that is told, too."""
+    async with (
+        serve(room(), RELAY) as serving,
+        way(serving.port) as there,
+        tab(browser, f"http://127.0.0.1:{there.port}/") as one,
+    ):
+        bus = serving.server.bus
+        await bus.tell(
+            Message.of({"reason": "no engine"}, event="realtime:degraded", time=1.0), lasting=True
+        )
+        await one.open("/room")
+        await one.until("channel.degraded === 'no engine'")
+        there.cut()
+        await one.until("opened() === 2 && channel.degraded === 'no engine'")
+        bus.notice = None
+        there.cut()
+        await one.until("opened() === 3")
+        assert await one.run("channel.degraded") is None
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_loss_in_the_middle(serve: Serve, browser: Browser, tmp_path: Path, transport: str) -> None:
+    """What an engine has lost is told in the middle of a connection, which goes on in the other log."""
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{textwrap.dedent(room())}", RELAY) as serving,
+        way(serving.port) as there,
+        tab(browser, f"http://127.0.0.1:{there.port}/") as one,
+    ):
+        bus = serving.server.bus
+        await one.open("/room", transport=transport)
+        await one.until("channel.transport")
+        await bus.publish("room", "old")
+        await one.take(1)
+        await redis.command("FLUSHALL")
+        await bus.publish("room", "new")
+        assert await one.take(3) == ["old", {}, "new"]
+        position = bus.topic("room").position
+        assert await one.run("channel.position") == str(position)
+        assert [detail["event"] for _, detail in await one.log("reset")] == ["realtime:reset"]
+        bus.topic("room").skip(position.offset + 5)
+        await one.until("logs.channel.some(([type]) => type === 'gap')")
+        assert (await one.log("gap"))[0][1]["data"] == {"missed": 5}
+        there.cut()
+        await one.until("opened() === 2")
+        assert await one.run("channel.welcome.outcome") == "recovered"
+        assert await one.log("close") == []
 
 
 async def test_other_origin(serve: Serve, browser: Browser) -> None:
