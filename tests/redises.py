@@ -49,10 +49,12 @@ class RedisServer:
                 assert self.process.returncode is None, (self.directory / "redis.log").read_text()
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.write(b"PING\r\n")
-                    answer = await reader.readline()
-                    writer.close()
-                    await writer.wait_closed()
+                    try:
+                        writer.write(b"PING\r\n")
+                        answer = await reader.readline()
+                    finally:
+                        writer.close()
+                        await writer.wait_closed()
                     if answer and not answer.startswith(b"-LOADING"):
                         return
                 await asyncio.sleep(0)

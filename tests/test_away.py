@@ -22,7 +22,7 @@ CONFIG = """
     bus: {{engine: redis, url: "{url}"}}
     channels:
       news: {{plugin: topics, path: "/news/{{topic...}}", history: 100}}
-      lobby: {{plugin: chat, path: /chat, history: 100}}
+      lobby: {{plugin: chat, path: /chat, history: 100, unique_names: false}}
 """
 #: The forms that can say it.
 SAYING = [form for form in ASKED if form != "plain"]
