@@ -37,7 +37,17 @@ PLUGIN_FILES = sorted(PLUGINS.glob("*.py"))
 #: What strangers would write.
 EXAMPLE_FILES = sorted((ROOT / "examples").glob("*/src/*/*.py"))
 #: What keeps the logs of the bus elsewhere, each with what its extra brings.
-ENGINES = ("engines.entries", "engines.feed", "engines.redis", "engines.resp")
+ENGINES = (
+    "engine",
+    "engines.entries",
+    "engines.feed",
+    "engines.inquiry",
+    "engines.line",
+    "engines.members",
+    "engines.pending",
+    "engines.redis",
+    "engines.resp",
+)
 #: What knows nothing of sockets, HTTP, YAML or plugins.
 INNER = (
     "bus",
@@ -68,9 +78,11 @@ GUARDS = (
     "origins",
     "permissions",
     "proxies",
+    "sockets",
     "tls",
     "transports.deadline",
     "transports.framing",
+    "transports.idempotency",
     "watchdog",
 )
 #: What runs a server: the command line, and somebody's application.
@@ -81,6 +93,7 @@ COMMANDS = (
     "exit_codes",
     "inspection",
     "logs",
+    "loops",
     "reloading",
     "serving",
     "token",
@@ -368,8 +381,8 @@ def test_guards_are_read_in_an_hour() -> None:
 
 
 def test_engines_are_read_in_an_hour() -> None:
-    """What keeps the logs elsewhere stays under 1,000 lines of code."""
-    assert sum(lines_of_code(MODULES[name]) for name in ENGINES) < 1000
+    """What keeps the logs stays under 1,500 lines of code."""
+    assert sum(lines_of_code(MODULES[name]) for name in ENGINES) < 1500
 
 
 def test_config_is_read_in_an_hour() -> None:

@@ -864,3 +864,126 @@ def test_message_counts_with_what_is_around_it() -> None:
     bed = Bed()
     bed.publish("123", "4567")
     assert bed.topic.size == bed.bus.size == 7 + 2 * OVERHEAD
+
+
+# A copy of a log that is kept elsewhere
+
+
+def kept(*texts: str) -> list[tuple[Message, float]]:
+    """What an engine has of a log, each message a second old."""
+    return [(Message.of(text, time=0.5), 1.0) for text in texts]
+
+
+@pytest.mark.parametrize("bound", [None, 1], ids=["live", "lagging"])
+def test_what_is_lost_is_a_gap(bound: int | None) -> None:
+    """Whoever had all until then is told how many messages are lost, and goes on; nobody is closed."""
+    bed = Bed()
+    wire = bed.join(bound=bound)
+    bed.publish("1")
+    bed.idle()
+    bed.topic.skip(5)
+    bed.publish("6")
+    bed.idle()
+    while wire.paused:
+        wire.drain()
+        bed.idle()
+    assert wire.texts == ["1", "gap 4", "6"]
+    assert wire.items[1].position == Position(bed.topic.epoch, 5)
+
+
+def test_what_is_lost_closes_a_form_without_marks() -> None:
+    """A form that cannot say that messages are lost ends, with a reason that says it."""
+    bed = Bed()
+    wire = bed.join(PLAIN)
+    bed.topic.skip(3)
+    bed.idle()
+    assert wire.closed == "3 messages were lost on their way"
+
+
+def test_who_lags_is_not_forgiven_for_ever() -> None:
+    """Who falls behind after messages were lost is closed as ever."""
+    bed = Bed(TopicOptions(lag=0, lag_bytes=0))
+    bed.topic.skip(3)
+    wire = lagging(bed)
+    for number in range(20):
+        bed.publish(str(number))
+        bed.idle()
+    assert wire.closed is not None
+    assert wire.closed.startswith("too slow")
+
+
+def test_who_begins_is_not_closed_by_what_is_lost() -> None:
+    """A newcomer whose place is held goes on after what is lost, and is told."""
+    bed = Bed(TopicOptions(history=10))
+    bed.publish("1")
+    wire = bed.join(since="earliest", start=False)
+    bed.topic.skip(4)
+    wire.subscriber.start()
+    bed.publish("5")
+    bed.idle()
+    assert wire.texts == ["gap 4", "5"]
+
+
+@pytest.mark.parametrize("bound", [None, 1], ids=["live", "lagging"])
+def test_another_log_is_a_reset(bound: int | None) -> None:
+    """Whoever is here is told that the topic is another log, and has all that a newcomer may ask for."""
+    bed = Bed(TopicOptions(history=2))
+    wire = bed.join(bound=bound)
+    bed.publish("old")
+    bed.idle()
+    bed.topic.restore(Position("e", 7), kept("5", "6", "7"))
+    bed.publish("8")
+    bed.idle()
+    while wire.paused:
+        wire.drain()
+        bed.idle()
+    assert wire.texts == ["old", "reset", "6", "7", "8"]
+    assert [item.position for item in wire.items[1:]] == [Position("e", offset) for offset in (5, 6, 7, 8)]
+
+
+def test_another_log_closes_a_form_without_marks() -> None:
+    """A form that cannot say so ends."""
+    bed = Bed()
+    wire = bed.join(PLAIN)
+    bed.topic.restore(Position("e", 7), [])
+    assert wire.closed == "the topic has begun anew"
+
+
+def test_who_begins_is_told_of_another_log() -> None:
+    """A newcomer whose place was held in the old log begins with the reset."""
+    bed = Bed(TopicOptions(history=2))
+    bed.publish("old")
+    wire = bed.join(since=-1, start=False)
+    bed.topic.restore(Position("e", 1), kept("new"))
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["reset", "new"]
+
+
+def test_direct_frames_come_after_a_reset() -> None:
+    """What waits for a client that does not read comes after it was told of the other log."""
+    bed = Bed()
+    wire = lagging(bed)
+    wire.send("to you")
+    bed.topic.restore(Position("e", 0), [])
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "reset", "to you"]
+
+
+def test_what_is_kept_has_its_age() -> None:
+    """What an engine has kept for longer than the history may be is not given to newcomers."""
+    bed = Bed(TopicOptions(history=9, history_age=5.0, lag=0.0))
+    old = [(Message.of("old", time=0.5), 60.0)]
+    bed.topic.restore(Position("e", 2), [*old, *kept("new")])
+    assert [message.data for message in bed.topic.history()] == ["new"]
+
+
+def test_another_log_is_counted() -> None:
+    """The bus knows what its topics hold when one has become another log, and when it is gone."""
+    bed = Bed(TopicOptions(history=9))
+    bed.publish(*"abc")
+    bed.topic.restore(Position("e", 2), kept("1", "2"))
+    assert bed.bus.size == bed.topic.size > 0
+    bed.topic.skip(9)
+    assert bed.bus.size == bed.topic.size == 0

@@ -78,7 +78,7 @@ class Feed:
                 self._change(entry.change, entry.message, 0)
             return
         if where == entries.REQUEST:
-            self._engine.background(self._engine.answer(self.topic, rest))
+            self._engine.background(self._engine.inquiries.answer(self.topic, rest))
             return
         epoch, offset = entries.place(where)
         topic = self.topic

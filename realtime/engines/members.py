@@ -150,7 +150,8 @@ class Members:
 
 
 def _holder(value: bytes | None) -> Holder | None:
-    if value is None:
-        return None
-    id, about = orjson.loads(value)
-    return Holder(id, about)
+    try:
+        id, about = orjson.loads(value or b"")
+    except (ValueError, TypeError):
+        return None  # nobody, or what is none of ours
+    return Holder(str(id), str(about))

@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, ClassVar
 
-import orjson
 from pydantic import AfterValidator, Field
 
 from realtime.bus import Bus
@@ -27,6 +26,7 @@ from realtime.engine import Engine, Holder, Once
 from realtime.engines import entries
 from realtime.engines.entries import PUBLISH, SYNC, Change
 from realtime.engines.feed import SOON, Feed
+from realtime.engines.inquiry import Inquiries
 from realtime.engines.line import Line
 from realtime.engines.members import Members
 from realtime.engines.pending import Pending
@@ -44,8 +44,6 @@ START_WITHIN = 5.0
 #: How long a publish may take; when it is sent it says that Redis is not to do it later than a little less.
 PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
-#: How long the other processes may take to do what is asked of all of them, in seconds.
-ANSWERED_WITHIN = 4.0
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
@@ -99,15 +97,14 @@ class Redis(Engine):
         self._asking = Line(self.where, f"{name}-asks", self._ask_on)
         self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
         self._skew = 0.0  # Redis's clock less that of the loop, in seconds
-        self._probe_channel = f"{settings.prefix}:probe:{self.node}".encode()
+        self._inbox = self.inbox(self.node)
         self._nodes = f"{settings.prefix}:nodes".encode()
         self._heard = asyncio.Event()  # the probe has come back
         self._told = False
         self._looks = 0
         self._refusal = ""  # what it was last
         self.members = Members(self)
-        self._answers: dict[int, list[Any]] = {}  # to what was asked of all processes
-        self._answered = asyncio.Event()
+        self.inquiries = Inquiries(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Its life
@@ -156,7 +153,7 @@ class Redis(Engine):
         self.members.say_who_left()
 
     def _hear_on(self, connection: Connection) -> None:
-        connection.tell(b"SUBSCRIBE", self._probe_channel)
+        connection.tell(b"SUBSCRIBE", self._inbox)
         channels = list(self._feeds)
         for start in range(0, len(channels), 1000):
             connection.tell(b"SUBSCRIBE", *channels[start : start + 1000])
@@ -190,7 +187,7 @@ class Redis(Engine):
         if asking is None or self._asking.away:
             return
         self._heard.clear()
-        forget(asking.ask(b"PUBLISH", self._probe_channel, b""))
+        forget(asking.ask(b"PUBLISH", self._inbox, b""))
         try:
             await self._synchronize(asking)
             alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
@@ -237,6 +234,10 @@ class Redis(Engine):
         if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
 
+    def inbox(self, node: str) -> bytes:
+        """The channel of one process: its probe comes back on it, and what others answer."""
+        return f"{self.settings.prefix}:node:{node}".encode()
+
     def background(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -248,11 +249,14 @@ class Redis(Engine):
         kind, channel, data = push
         feed = self._feeds.get(channel)
         if kind == b"message":
-            if feed is None and channel != self._probe_channel:
+            if feed is None and channel != self._inbox:
                 return None
             try:
                 if feed is None:
-                    self._heard_of_us(data)
+                    if data:
+                        self.inquiries.answered(data)
+                    else:
+                        self._heard.set()
                     return None
                 feed.pushed(data)
             except ValueError as error:
@@ -263,7 +267,7 @@ class Redis(Engine):
             return self.bus.is_full(feed.topic)
         if kind == b"subscribe" and feed is not None:
             feed.check(whole=True)  # whatever was published before it is not coming
-        elif kind == b"subscribe" and channel == self._probe_channel:
+        elif kind == b"subscribe" and channel == self._inbox:
             self._hearing.works()
         return None
 
@@ -447,50 +451,8 @@ class Redis(Engine):
     async def release(self, topic: str, key: str, id: str) -> None:
         await self.members.release(entries.Keys.of(self.settings.prefix, topic).names, key, id)
 
-    # What all processes are to do
-
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
-        feed, number = await self._opened(topic), next(self._numbers)
-        asked = entries.REQUEST + b"\n" + orjson.dumps([self.node, number, request])
-        answers = self._answers[number] = []
-        self._check_there()
-        try:
-            async with asyncio.timeout(ANSWERED_WITHIN):
-                asking = await self._asking.working()
-                wanted = await asking.ask(b"PUBLISH", feed.keys.channel, asked)
-                while len(answers) < wanted:
-                    self._answered.clear()
-                    await self._answered.wait()
-        except (TimeoutError, Lost):
-            pass  # who is not there has nothing to say
-        finally:
-            del self._answers[number]
-        return answers
-
-    async def answer(self, topic: Topic, data: bytes) -> None:
-        """Do what a process wants of all, and say what came of it."""
-        try:
-            node, number, request = orjson.loads(data)
-            result = orjson.dumps([number, await self.bus.respond(topic.name, request)])
-        except Exception:  # of a plugin, or of whoever else publishes here
-            log.exception("what was asked of all processes with %r could not be done", topic.name)
-            return
-        if self._asking.connection is not None:
-            channel = f"{self.settings.prefix}:probe:{node}".encode()
-            forget(self._asking.connection.ask(b"PUBLISH", channel, result))
-
-    def _heard_of_us(self, data: bytes) -> None:
-        """The probe has come back, or an answer to what was asked of all."""
-        if not data:
-            self._heard.set()
-            return
-        try:
-            number, result = orjson.loads(data)
-        except TypeError:
-            raise ValueError("no answer") from None
-        if number in self._answers:
-            self._answers[number].append(result)
-            self._answered.set()
+        return await self.inquiries.ask(await self._opened(topic), request)
 
 
 def forget(answer: asyncio.Future[Any]) -> None:

@@ -1,0 +1,74 @@
+"""What is asked of every process that has a topic, and what they answer.
+
+The question goes out on the channel of the topic, the answers come on that of the process that asks.
+Nothing of it is kept: a process that is not there has nothing to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from realtime.engines.entries import REQUEST
+from realtime.engines.resp import Lost, RedisError
+
+if TYPE_CHECKING:
+    from realtime.engines.feed import Feed
+    from realtime.engines.redis import Redis
+    from realtime.topic import Topic
+
+log = logging.getLogger("realtime.engine")
+
+#: How long the others may take to answer, in seconds: as long as a client that they ping, and then some.
+ANSWERED_WITHIN = 4.0
+
+
+class Inquiries:
+    """The questions of this process that are open."""
+
+    def __init__(self, engine: Redis) -> None:
+        self._engine = engine
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, list[Any]] = {}
+        self._news = asyncio.Event()
+
+    async def ask(self, feed: Feed, request: dict[str, Any]) -> list[Any]:
+        """What those answer in time who have the topic; raises :exc:`Unavailable` where nobody is asked."""
+        number = next(self._numbers)
+        question = REQUEST + b"\n" + orjson.dumps([self._engine.node, number, request])
+        answers = self._answers[number] = []
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN):
+                (wanted,) = await self._engine.ask((b"PUBLISH", feed.keys.channel, question))
+                while len(answers) < wanted:
+                    self._news.clear()
+                    await self._news.wait()
+        except (TimeoutError, Lost, RedisError) as error:
+            log.debug("not all processes have answered: %s", error)
+        finally:
+            del self._answers[number]
+        return answers
+
+    async def answer(self, topic: Topic, question: bytes) -> None:
+        """Do what a process wants of all, and say what came of it."""
+        try:
+            node, number, request = orjson.loads(question)
+            answer = orjson.dumps([number, await self._engine.bus.respond(topic.name, request)])
+            await self._engine.ask((b"PUBLISH", self._engine.inbox(node), answer))
+        except Exception:  # a plugin's, or of whoever else publishes here, or nobody is there any more
+            log.exception("what was asked of all processes with %r could not be done", topic.name)
+
+    def answered(self, data: bytes) -> None:
+        """An answer has come. Raises :exc:`ValueError` for what is none."""
+        try:
+            number, answer = orjson.loads(data)
+            answers = self._answers.get(number)
+        except TypeError:
+            raise ValueError(f"{data[:60]!r} is no answer") from None
+        if answers is not None:
+            answers.append(answer)
+            self._news.set()

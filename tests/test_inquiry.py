@@ -1,0 +1,69 @@
+"""What is asked of all processes: who answers, and who does not."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from redises import redis_server
+from sites import bus_on, site, until
+
+from realtime.engines import inquiry
+from realtime.engines.redis import Redis
+
+
+async def answering(topic: str, request: dict[str, object]) -> object:
+    """What a process does."""
+    return request["do"]
+
+
+async def test_who_has_no_topic_is_not_asked(tmp_path: Path) -> None:
+    """Only those who have the topic answer, and nobody else is waited for."""
+    async with site("redis", tmp_path) as (one, other, _):
+        one.respond = other.respond = answering
+        assert await one.engine.everywhere("room", {"do": 1}) == [1]
+        await other.open("room")
+        assert await one.engine.everywhere("room", {"do": 2}) == [2, 2]
+
+
+async def test_who_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one has nothing to say the others' answers are there, after a while."""
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 0.2)
+    async with site("redis", tmp_path) as (one, other, _):
+
+        async def failing(topic: str, request: dict[str, object]) -> None:
+            raise RuntimeError("a bug")
+
+        one.respond, other.respond = answering, failing
+        await other.open("room")
+        assert await one.engine.everywhere("room", {"do": 1}) == [1]
+
+
+@pytest.mark.parametrize("question", ["", "x", "[]", "[1,2,3]", '["a",1,{"do":null}]', "{}", "[" * 5000])
+async def test_question_that_is_none(
+    tmp_path: Path, question: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else asks is told nothing, and nothing breaks."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        bus.respond = answering
+        position = await bus.publish("room", "before")
+        channel = "realtime:{room}"
+        with caplog.at_level(logging.CRITICAL):
+            assert await redis.command("PUBLISH", channel, f"?\n{question}") == "1"
+            assert (await bus.publish("room", "after")).offset == position.offset + 1
+
+
+@pytest.mark.parametrize("answer", ["x", "[]", "[1,2,3]", "{}", "1", "[[1],2]", "[99,1]"])
+async def test_answer_that_is_none(tmp_path: Path, answer: str) -> None:
+    """Whatever else comes to a process's own channel is ignored, and nothing breaks."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.publish("room", "before")
+        engine = bus.engine
+        assert isinstance(engine, Redis)
+        assert await redis.command("PUBLISH", engine.inbox(engine.node), answer) == "1"
+        await bus.publish("room", "after")
+        await until(lambda: answer == "[99,1]" or engine.counters["ignored"])
+        assert engine.counters["reconnects"] == 0

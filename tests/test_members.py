@@ -1,0 +1,134 @@
+"""Who is here by which process: what cannot be said is said later, and nobody is here for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redises import RedisServer, redis_server
+from sites import bus_on, until
+
+from realtime.bus import Bus
+from realtime.engines import redis as engine
+from realtime.topic import Topic
+
+ALICE = {"client": "alice"}
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is looked at more often than it is elsewhere, and a process is given up sooner."""
+    for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 1.0, "TOLERATED": 0.2, "LEASE": 1.0}.items():
+        monkeypatch.setattr(engine, name, seconds)
+
+
+@asynccontextmanager
+async def two(directory: Path) -> AsyncIterator[tuple[Bus, Topic, Bus, Topic, RedisServer]]:
+    """Two processes that have the topic ``room``."""
+    async with redis_server(directory) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        yield one, await one.open("room"), other, await other.open("room"), redis
+
+
+def node(bus: Bus) -> str:
+    """The id of a client of a process."""
+    return f"{bus.engine.node}.c1"
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_process_that_is_gone(tmp_path: Path, aloud: bool) -> None:
+    """Who was here by a process that has ended without a word is gone, and is told of once."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        async with bus_on(redis) as third:
+            await third.arrive(await third.open("room"), node(third), ALICE, aloud=aloud)
+            await until(lambda: topic.here and there.here)
+            third.engine.node = "0"  # it says no more that it is there
+        await until(lambda: not topic.here and not there.here)
+        assert (await one.publish("room", "next")).offset == (3 if aloud else 1)
+
+
+async def test_nobody_is_gone_who_is_there(tmp_path: Path) -> None:
+    """A process that is there keeps its people, however long that takes."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        over = one.now() + 2.0
+        await until(lambda: one.now() > over)
+        assert list(there.here.values()) == [ALICE]
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_comes_while_redis_is_away(tmp_path: Path, aloud: bool) -> None:
+    """Who comes while nothing can be said is here for all when it can be."""
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        await redis.stop()
+        await until(lambda: one.engine.trouble)
+        await one.arrive(topic, node(one), ALICE, aloud=aloud)
+        assert not there.here
+        await redis.start()
+        await until(lambda: list(there.here.values()) == [ALICE])
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_goes_while_redis_is_away(tmp_path: Path, aloud: bool) -> None:
+    """Who goes while nothing can be said is gone for all when it can be."""
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        await one.arrive(topic, node(one), ALICE, aloud=aloud)
+        await until(lambda: there.here)
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        await one.depart(topic, node(one), ALICE, aloud=aloud)
+        redis.resume()
+        await until(lambda: not there.here)
+
+
+async def test_redis_that_has_lost_everything(tmp_path: Path) -> None:
+    """Who is here is here again when Redis has forgotten everybody."""
+    async with two(tmp_path) as (one, topic, other, there, redis):
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await other.arrive(there, node(other), {"client": "bob"}, aloud=False)
+        await redis.kill()
+        await redis.start()
+        for one_of in (topic, there):
+            await until(lambda one_of=one_of: len(one_of.here) == 2)  # type: ignore[misc]
+
+
+async def test_who_never_was_here(tmp_path: Path) -> None:
+    """What Redis has of somebody who is not here by the process that it names is taken back."""
+    async with two(tmp_path) as (one, _, _, there, redis):
+        await redis.command("HSET", "realtime:{room}:here", node(one), '[false,{"client":"ghost"}]')
+        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: one.engine.counters["reconnects"])  # type: ignore[attr-defined]
+        await until(lambda: not there.here)
+        assert await redis.command("HLEN", "realtime:{room}:here") == "0"
+
+
+@pytest.mark.parametrize("value", ["x", "[]", "{}", "[true]", "[true,1]", "[1,2,3]"])
+async def test_what_is_no_member(tmp_path: Path, value: str) -> None:
+    """What else is in the hash of those who are here is nobody."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await redis.command("HSET", "realtime:{room}:here", "x.c1", value)
+        assert (await bus.open("room")).here == {}
+
+
+async def test_name_that_is_given_back_while_redis_is_away(tmp_path: Path) -> None:
+    """What is released while nothing can be said can be had when it can be."""
+    async with two(tmp_path) as (one, _, other, _, redis):
+        await one.claim("room", "alice", "1.a")
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        await one.release("room", "alice", "1.a")
+        redis.resume()
+        await until(lambda: not other.engine.trouble)
+        async with asyncio.timeout(20):
+            while await other.holder("room", "alice") is not None:  # noqa: ASYNC110  # nobody tells us
+                await asyncio.sleep(0)
+
+
+async def test_value_that_is_no_holder(tmp_path: Path) -> None:
+    """What else stands where a holder would is nobody."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await redis.command("HSET", "realtime:{room}:names", "alice", "x")
+        assert await bus.holder("room", "alice") is None
