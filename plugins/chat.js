@@ -271,6 +271,7 @@ class Roster {
   #beyond = 0; // of whom only the number is known
   #opened = false;
   #asked = false;
+  #heard; // since it was asked for anew
   known = false;
 
   constructor(pick) {
@@ -308,13 +309,26 @@ class Roster {
     this.#members = new Map(named.map(({ client, name }) => [client, name]));
     this.#beyond = all - members.length;
     this.known = true;
+    this.#heard = undefined;
+  }
+
+  /** Ask who is here: some of who came and went were missed. */
+  async ask(snapshot) {
+    const heard = (this.#heard = []);
+    const facts = await snapshot().catch(() => null);
+    if (!this.known || this.#heard !== heard || !facts?.members) return;
+    this.reset(facts);
+    for (const change of heard) change(); // as it may not be in what was asked for
+    this.draw(this.me);
   }
 
   join({ client, name }) {
+    this.#heard?.push(() => this.#members.set(client, name));
     this.#members.set(client, name);
   }
 
   leave({ client }) {
+    this.#heard?.push(() => this.#members.delete(client));
     if (!this.#members.delete(client) && this.#beyond > 0) this.#beyond -= 1;
   }
 
@@ -382,7 +396,7 @@ class Outbox {
   }
 
   #show(item) {
-    item.state = make("span", { className: "chat-state", textContent: "Waiting for the connection…" });
+    item.state = make("span", { className: "chat-state", textContent: "Waiting to be sent…" });
     const bubble = make("div", { className: "chat-bubble", dir: "auto", textContent: item.text });
     item.line = make("div", { className: "chat-line mine pending" }, bubble, make("div", { className: "chat-fate" }, item.state));
     if (item.to !== undefined) {
@@ -443,7 +457,7 @@ class Outbox {
     this.connection = connection;
     if (this.#going) return;
     this.#going = true;
-    while (this.connection?.transport && this.#waiting.length) {
+    while (this.connection?.transport && this.connection.degraded === null && this.#waiting.length) {
       const item = this.#waiting.shift();
       ({ connection } = this);
       item.sent = true;
@@ -517,13 +531,13 @@ export default function chat(page) {
   const text = make("textarea", { rows: 1, "aria-label": "Message", dir: "auto", enterKeyHint: "send" });
   const send = make("button", { className: "primary" }, "Send");
   const whom = make("p", { className: "chat-whom", hidden: true });
-  const cut = make("p", { className: "chat-hint", hidden: true }, "Cut off. What you write now is sent when the connection is back.");
+  const hint = make("p", { className: "chat-hint", hidden: true });
   const compose = make(
     "form",
     { className: "chat-compose", hidden: true },
     whom,
     make("div", { className: "chat-row" }, text, send),
-    cut,
+    hint,
   );
   let to; // whom alone what is written is for
 
@@ -593,13 +607,24 @@ export default function chat(page) {
     };
     listen("open", opened);
     listen("message", hear);
+    listen("degraded", ({ data }) => advise(`${sentence(data.reason)} What you write now is sent when it takes them again.`));
+    listen("restored", () => {
+      advise("");
+      outbox.go();
+    });
     listen("down", down);
     listen("close", ended);
   }
 
+  /** Say what becomes of what is written now. */
+  function advise(words) {
+    hint.textContent = words;
+    hint.hidden = !words;
+  }
+
   function opened({ outcome }) {
     roster.known = false;
-    cut.hidden = true;
+    advise("");
     if (stood && away !== null) back = { line: null, messages: 0, lossy: outcome !== "recovered", time: Date.now() - away };
     away = null;
     stood = true;
@@ -665,9 +690,11 @@ export default function chat(page) {
         return;
       case "realtime:gap":
         if (!known) log.divider(lost(data.missed), "chat-mark lost");
+        if (roster.known) roster.ask(page.snapshot);
         return;
       case "realtime:reset":
         log.divider("The room began anew: what was said before is no longer kept", "chat-mark lost");
+        if (roster.known) roster.ask(page.snapshot);
         return;
       case "message":
       case "direct":
@@ -706,7 +733,7 @@ export default function chat(page) {
     away ??= Date.now();
     if (back) settle();
     outbox.connection = null;
-    cut.hidden = false;
+    advise("Cut off. What you write now is sent when the connection is back.");
     // It comes back from these by itself, but somebody else has the name.
     if (wanted && (code === 4509 || code === 409)) refuse(reason);
   }

@@ -76,6 +76,15 @@ const page = {
     return id;
   },
 
+  /** Where the channel stands and who is here now, as its URL says it to a script; null if that cannot be had. */
+  async snapshot() {
+    const url = new URL(location.href);
+    url.searchParams.set("since", page.connection?.position ?? ""); // and not all that is kept
+    const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const response = await fetch(url, { headers, cache: "no-store" });
+    return response.ok ? response.json() : null;
+  },
+
   /** Announce a short notice, politely; it is seen for some seconds. */
   say(text) {
     notice.textContent = text;
@@ -102,7 +111,7 @@ function tell(kind, text, more = "") {
   state.replaceChildren(make("span", "", text), rest);
   // Whoever pressed the one button can press the other.
   const pressed = [cut, back].includes(document.activeElement);
-  cut.disabled = kind !== "live";
+  cut.disabled = !["live", "held"].includes(kind);
   cut.hidden = kind === "down";
   back.hidden = !cut.hidden;
   if (pressed) (cut.hidden ? back : cut).focus();
@@ -121,6 +130,27 @@ function follow(connection) {
     if (resumed.returns) remark("Back again; what was said meanwhile is coming.");
     conclude();
   });
+  connection.addEventListener("degraded", ({ detail }) => {
+    if (!now()) return;
+    tell("held", "Live, read only");
+    const why = sentence(detail.data.reason);
+    page.say(why);
+    remark(`${why} You stay connected, and what is said when it takes them again comes by itself.`, "warn");
+  });
+  connection.addEventListener("restored", () => {
+    if (!now()) return;
+    tell("live", `Live over ${OVER[connection.transport]}`);
+    page.say("The server takes messages again.");
+    remark("The server takes messages again.", "good");
+  });
+  for (const type of ["gap", "reset"]) {
+    connection.addEventListener(type, ({ detail: { data } }) => {
+      if (!now()) return;
+      // The first one is what the welcome has told already.
+      if (resumed.outcome !== type || resumed.told) remark(LOST[type](data), "warn");
+      resumed.told = true;
+    });
+  }
   connection.addEventListener("message", ({ detail: { event, data, id, time } }) => {
     if (!now()) return;
     const own = event.startsWith("realtime:");
@@ -194,8 +224,15 @@ function conclude() {
   if (resumed.returns) concluding = setTimeout(summarise, 300, resumed);
 }
 
+const many = (number) => `${number} message${number === 1 ? "" : "s"}`;
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, "")}.`;
+/** What is said of a loss in the middle of a connection. */
+const LOST = {
+  gap: ({ missed }) => `${many(missed)} missed, which the server has lost.`,
+  reset: () => "The server has lost what was said before, and has begun anew.",
+};
+
 function summarise({ outcome: how, missed, count }) {
-  const many = (number) => `${number} message${number === 1 ? "" : "s"}`;
   const text = {
     recovered: count ? `Recovered ${many(count)}. Nothing was missed.` : "Nothing was said meanwhile, so nothing was missed.",
     gap: `${many(missed)} missed, which the server no longer keeps; then ${many(count)} recovered.`,

@@ -120,6 +120,24 @@ function showTiles({ now, process, bus, channels, started, time, ready, reasons,
 
 const total = (channels, key) => Object.values(channels).reduce((all, one) => all + one[key], 0);
 
+/** What the counters of an engine mean; others are told by their own names, as are those of a plugin's. */
+const ENGINE = {
+  reconnects: "connections to it lost",
+  lost: "messages lost",
+  resets: "topics begun anew",
+  ignored: "not understood",
+  late: "refused, for it was late",
+  unanswered: "not answered in time",
+};
+
+/** What keeps the messages, if that is not this process itself. */
+function showEngine({ engine: { name, up, reason, counters } }) {
+  const shown = make("b", up ? "good" : "bad", up ? "up" : "away");
+  by("engine").hidden = name === "memory";
+  const more = up ? ` · ${plural(counters.filled ?? 0, "message")} fetched from its log` : ` · ${reason}`;
+  by("engine").replaceChildren(`Engine ${name}: `, shown, more);
+}
+
 /** What each channel did in a second, from two sums; nothing where the server has begun anew. */
 function ratePer(name, key) {
   const past = before?.started === stats.started && before.channels[name];
@@ -127,7 +145,7 @@ function ratePer(name, key) {
   return passed > 0 ? (stats.channels[name][key] - past[key]) / passed : NaN;
 }
 
-function showZeros({ bus, connections: { ended = {}, refused = {} }, process }) {
+function showZeros({ bus, engine, connections: { ended = {}, refused = {} }, process }) {
   const where = (all, wanted) => Object.entries(all).filter(([key]) => wanted(key));
   const faults = where(ended, (code) => code in FAULTS);
   const limits = where(refused, (key) => key.includes("."));
@@ -140,6 +158,9 @@ function showZeros({ bus, connections: { ended = {}, refused = {} }, process }) 
     ["shed for want of memory", bus.shed_bytes, bytes],
     ["refused by the bus", bus.refused],
     [`loop held${longest}`, process.loop_holds],
+    ...Object.entries(engine.counters)
+      .filter(([key]) => key !== "filled") // which is how it should be
+      .map(([key, number]) => [`engine: ${ENGINE[key] ?? key}`, number]),
     ...limits.map(([limit, number]) => [`refused by ${limit}`, number]),
     ...faults.map(([code, number]) => [`ended with ${code}: ${FAULTS[code]}`, number]),
   ];
@@ -225,6 +246,7 @@ function show() {
   by("numbers").hidden = false;
   if (document.hidden) return;
   showTiles(stats);
+  showEngine(stats);
   showZeros(stats);
   showChannels(stats);
   showTopics(stats.topics, stats);

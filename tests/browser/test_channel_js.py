@@ -20,6 +20,7 @@ from tokenmaker import AUTH, token
 from wire import ask, soon
 
 import realtime
+from realtime.message import Message, Position
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
@@ -509,3 +510,54 @@ async def test_loss_is_remarked(serve: Serve, browser: Browser) -> None:
         for connection in serving.server.connections:
             connection.cut()
         await expect(page.locator("#outcome")).to_contain_text("The connection is lost")
+
+
+# An engine that is away
+
+
+def away(reason: str = "nothing is kept now") -> Message:
+    """What everybody is told while the engine is away."""
+    return Message.of({"reason": reason}, event="realtime:degraded", time=1.0)
+
+
+async def test_engine_that_is_away(serve: Serve, browser: Browser) -> None:
+    """Who is connected stays so, and is told that nothing is taken, and why; then that it is again."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        bus = serving.server.bus
+        await bus.tell(away(), lasting=True)
+        await expect(page.get_by_role("status")).to_have_text("Live, read only")
+        await expect(page.locator("#notice")).to_have_text("Nothing is kept now.")
+        await expect(page.locator("#outcome")).to_contain_text("Nothing is kept now. You stay connected")
+        assert await button(page, "Cut my connection").is_enabled()
+        await bus.tell(Message.of({}, event="realtime:restored", time=2.0))
+        await expect(page.get_by_role("status")).to_have_text("Live over WebSocket")
+        await expect(page.locator("#outcome")).to_have_text("The server takes messages again.")
+
+
+async def test_page_that_is_opened_while_the_engine_is_away(serve: Serve, browser: Browser) -> None:
+    """Who comes meanwhile is told, too."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving:
+        await serving.server.bus.tell(away(), lasting=True)
+        async with chromium.tab(browser, serving.http("/room")) as page:
+            await expect(page.get_by_role("status")).to_have_text("Live, read only")
+
+
+async def test_loss_while_it_is_live(serve: Serve, browser: Browser) -> None:
+    """What an engine has lost is said while the connection stands, and not again when it comes back."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/room")) as page:
+        await live(page)
+        topic, outcome = serving.server.bus.topic("room"), page.locator("#outcome")
+        topic.skip(topic.head + 7)
+        await expect(outcome).to_have_text("7 messages missed, which the server has lost.")
+        topic.restore(Position("0ff0ff00", 3), [])
+        await expect(outcome).to_contain_text("The server has lost what was said before")
+        await button(page, "Cut my connection").click()
+        await button(page, "Come back now").click()
+        await expect(outcome).to_have_text("Nothing was said meanwhile, so nothing was missed.")

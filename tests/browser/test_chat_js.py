@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve, Serving
+from redises import redis_server
 from servers import way
 from tokenmaker import AUTH, token
 from wire import PATIENCE, soon
+
+from realtime.engines import redis as engine
+from realtime.message import Message, Position
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
@@ -371,7 +376,7 @@ async def test_what_was_missed_is_marked(serve: Serve, browser: Browser) -> None
         await cut(page)
         await said(serving, "one", "two", "three")
         await say(page, "written while away")
-        await has(page.locator(".chat-state"), ["Waiting for the connection…"])
+        await has(page.locator(".chat-state"), ["Waiting to be sent…"])
         await back(page)
         await has(bubbles(page), ["before", "one", "two", "three", "written while away"])
         await page.get_by_text("3 messages caught up").wait_for()
@@ -421,6 +426,47 @@ async def test_new_beginning_is_told(serve: Serve, browser: Browser) -> None:
         await back(page)
         await has(bubbles(page), ["old", "new"])
         await page.get_by_text("The room began anew").wait_for()
+
+
+async def test_who_is_here_after_a_loss(serve: Serve, browser: Browser) -> None:
+    """When the engine has lost some of what was said while the page was connected, it asks who is here."""
+    async with (
+        serve(CHAT) as serving,
+        guest(browser, serving, "ann") as ann,
+        guest(browser, serving, "bob"),
+    ):
+        await has(people(ann), ["Aannyou", "Bbob"])
+        topic = serving.server.bus.topic("lobby")
+        carl = Message.of({"client": "c9", "name": "carl"}, event="realtime:join", time=1.0)
+        topic.here["c9"] = carl.data
+        topic.skip(topic.head + 1)
+        await ann.get_by_text("1 message was missed and is no longer kept").wait_for()
+        await has(people(ann), ["Aannyou", "Bbob", "Ccarl"])
+        del topic.here["c9"]
+        topic.restore(Position("0ff0ff00", 3), [])
+        await ann.get_by_text("The room began anew").wait_for()
+        await has(people(ann), ["Aannyou", "Bbob"])
+
+
+async def test_other_log_while_it_is_live(serve: Serve, browser: Browser, tmp_path: Path) -> None:
+    """When Redis has lost everything the room begins anew, with who is here, and goes on."""
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,
+        guest(browser, serving, "ann") as ann,
+        guest(browser, serving, "bob") as bob,
+    ):
+        await say(ann, "old")
+        await has(bubbles(bob), ["old"])
+        await redis.command("FLUSHALL")
+        await say(bob, "new")
+        await ann.get_by_text("The room began anew").wait_for()
+        await has(bubbles(ann), ["old", "new"])
+        await say(ann, "newer")
+        await has(bubbles(bob), ["old", "new", "newer"])
+        for page in (ann, bob):
+            await until(page, "document.querySelectorAll('.chat-people li').length === 2")
+            assert await page.locator(".pending").count() == 0
 
 
 async def test_resumed_from_further_back_shows_nothing_twice(serve: Serve, browser: Browser) -> None:
@@ -493,6 +539,30 @@ async def test_what_is_not_sent_can_be_sent_again(serve: Serve, browser: Browser
             await ann.get_by_role("button", name="Try again").click()
             await has(bubbles(bob), ["are you there?"])
             await ann.locator(".pending").wait_for(state="detached")
+
+
+async def test_engine_that_is_away_loses_no_text(
+    serve: Serve, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written while nothing is taken is refused with the reason, or waits, and goes when it can."""
+    for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.5}.items():
+        monkeypatch.setattr(engine, name, seconds)
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,
+        guest(browser, serving, "ann") as page,
+    ):
+        redis.pause()
+        await say(page, "too early")
+        await page.get_by_text("What you write now is sent when it takes them again.").wait_for()
+        await say(page, "late")
+        await page.get_by_text("Not sent: Redis does not answer").wait_for()
+        await has(page.locator(".pending .chat-bubble"), ["too early", "late"])
+        redis.resume()
+        await has(page.locator(".mine:not(.pending) .chat-bubble"), ["late"])
+        await page.get_by_role("button", name="Try again").click()
+        await has(page.locator(".mine:not(.pending) .chat-bubble"), ["late", "too early"])
+        assert await page.locator(".pending, .chat-hint:visible").count() == 0
 
 
 async def test_too_long_a_message_is_given_back(serve: Serve, browser: Browser) -> None:

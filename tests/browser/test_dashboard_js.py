@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ import chromium
 import pytest
 import pytest_asyncio
 from conftest import Serve, Serving, make
+from redises import redis_server
 from servers import closed_port
 from tabs import tab
 from tokenmaker import AUTH, token
@@ -327,6 +329,32 @@ async def test_server_that_is_not_ready(serve: Serve, browser: Browser) -> None:
         told = "The server is not ready: the lifespan of channel 'mayfly' has ended."
         await page.get_by_role("alert").filter(has_text=told).wait_for()
         assert await tile(page, "Server").inner_text() == "Not ready"
+
+
+async def test_engine(serve: Serve, browser: Browser, tmp_path: Path) -> None:
+    """What keeps the messages is named, and whether it is there, and what has gone wrong with it."""
+    from playwright.async_api import expect
+
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{textwrap.dedent(CONFIG)}", FILES) as serving,
+        chromium.tab(browser, serving.http("/-/dashboard")) as page,
+    ):
+        await expect(page.locator("#engine")).to_have_text(
+            "Engine redis: up · 0 messages fetched from its log"
+        )
+        await redis.kill()
+        await expect(page.locator("#engine")).to_contain_text("Engine redis: away · Redis is away: ")
+        await expect(page.get_by_role("alert")).to_contain_text(
+            "The server is not ready: the engine redis: "
+        )
+        await page.get_by_role("listitem").filter(has_text="engine: connections to it lost").wait_for()
+        assert await tile(page, "Server").inner_text() == "Not ready"
+
+
+async def test_memory_is_no_news(watched: Watched) -> None:
+    """Where the process itself keeps the messages there is nothing to be said of it."""
+    assert not await watched.page.locator("#engine").is_visible()
 
 
 # Whom it shows nothing
