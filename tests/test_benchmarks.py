@@ -128,6 +128,22 @@ def test_readme_has_a_place_for_the_table() -> None:
         assert 0 < text.find(f"<!-- {place} -->") < text.find(f"<!-- the end of {place} -->")
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="it needs Linux and two cores"
+)
+def test_table_across(work: Path, tmp_path: Path) -> None:
+    """Two processes that Redis joins are measured beside one with its memory."""
+    needs.redis()
+    options = ("--quick", "--workload", "few", "--with", "memory", "--work", work, "--out", tmp_path)
+    told = bench(*options, script="across.py")
+    assert told.returncode == 0, told.stderr
+    few = json.loads((tmp_path / "across.json").read_text())["workloads"]["few"]
+    assert few["pairs"] == [["memory", 0, 0]]
+    (joined,), (alone,) = few["servers"]["realtime"], few["servers"]["memory"]
+    assert joined["steady"]["other_p50_ms"] > 0
+    assert joined["during"]["redis"] > 0 == alone["during"]["redis"]
+
+
 # The load client
 
 
