@@ -66,7 +66,7 @@ def tables(title: str) -> tuple[Table, ...]:
 
 
 OPTIONS = {"size": 128, "cpu": 3, "secs": 6, "warm": 0.5, "window": 256}
-QUICK = {"cpu": 1, "secs": 2, "warm": 0.2}
+QUICK = {"cpu": 0.5, "secs": 1, "warm": 0.1}
 WORKLOADS = (
     Workload(
         "room",
