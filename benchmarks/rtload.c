@@ -66,7 +66,7 @@ typedef struct { uint64_t seq, at; int reached; } text;
 
 typedef struct { uint64_t count, cells[64 * 128]; } histogram;
 
-typedef struct { double secs, cpu, own, redis; uint64_t deliveries; histogram each, other, all; } phase;
+typedef struct { double secs, cpu, own, redis, there; uint64_t deliveries; histogram each, other, all; } phase;
 
 static const char *host, *path;
 static int port, epoll, size, window, talkers, everybody, echo;
@@ -79,7 +79,7 @@ static uint64_t sent, completed, deliveries, received_at, received;
 static phase *now_measured;
 static uint64_t from, until; /* texts that were sent between these count for the latency */
 static char buffer[1 << 18];
-static int pids[64], npids;
+static int pids[64], npids, nhere; /* the first nhere are those at PORT */
 
 static void fail(int code, const char *format, ...) {
   va_list a;
@@ -114,11 +114,12 @@ static double cpu_of(int pid) {
   if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t)) fail(1, "the server's process %d has ended", pid);
   return t.tv_sec + t.tv_nsec / 1e9;
 }
-static double server_cpu(void) {
+static double cpu_from(int first) {
   double sum = 0;
-  for (int i = 0; i < npids; i++) sum += cpu_of(pids[i]);
+  for (int i = first; i < npids; i++) sum += cpu_of(pids[i]);
   return sum;
 }
+static double server_cpu(void) { return cpu_from(0); }
 static double server_kib(void) {
   double sum = 0;
   for (int i = 0; i < npids; i++) {
@@ -426,7 +427,7 @@ static phase *measure(double cpu, double secs, double warm) {
     flush(&conns[i]);
   }
   while (now() - began < warm * SECOND) { talk(began, first); pump(rate ? until_due(began, first) : 20); patience("warming up"); }
-  double cpu0 = server_cpu(), own0 = own_cpu(), redis0 = redis ? cpu_of(redis) : 0;
+  double cpu0 = server_cpu(), own0 = own_cpu(), redis0 = redis ? cpu_of(redis) : 0, there0 = cpu_from(nhere);
   uint64_t d0 = deliveries;
   from = now();
   until = UINT64_MAX;
@@ -441,6 +442,7 @@ static phase *measure(double cpu, double secs, double warm) {
   p->cpu = server_cpu() - cpu0;
   p->own = own_cpu() - own0;
   p->redis = redis ? cpu_of(redis) - redis0 : 0;
+  p->there = cpu_from(nhere) - there0;
   p->deliveries = deliveries - d0;
   if (echo) now_measured = 0; /* the texts that are out come back, and bring no others */
   drain();
@@ -453,7 +455,8 @@ static void print(const char *name, const phase *p) {
   printf(", \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"p999_ms\": %.4f, \"max_ms\": %.4f", quantile(&p->each, .5), quantile(&p->each, .99),
          quantile(&p->each, .999), quantile(&p->each, 1));
   if (p->other.count) printf(", \"other_p50_ms\": %.4f, \"other_p99_ms\": %.4f", quantile(&p->other, .5), quantile(&p->other, .99));
-  printf(", \"redis\": %.4f, \"texts_per_s\": %.1f", p->redis / p->secs, p->deliveries / p->secs / everybody);
+  printf(", \"here\": %.4f, \"there\": %.4f, \"redis\": %.4f, \"texts_per_s\": %.1f", (p->cpu - p->there) / p->secs, p->there / p->secs,
+         p->redis / p->secs, p->deliveries / p->secs / everybody);
   printf(", \"texts\": %llu, \"all_p50_ms\": %.4f, \"all_p99_ms\": %.4f, \"all_max_ms\": %.4f}", (unsigned long long)p->all.count, quantile(&p->all, .5),
          quantile(&p->all, .99), quantile(&p->all, 1));
 }
@@ -543,6 +546,7 @@ int main(int argc, char **argv) {
   most_silence = atof(option(argv, "patience", "5"));
   double cpu = atof(option(argv, "cpu", "2")), secs = atof(option(argv, "secs", "10")), warm = atof(option(argv, "warm", "0"));
   find_processes(atoi(option(argv, "pid", "0")));
+  nhere = npids;
   int also = atoi(option(argv, "also", "0"));
   if (also) find_processes(also);
   redis = atoi(option(argv, "redis", "0"));
