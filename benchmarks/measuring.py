@@ -20,6 +20,10 @@ from workloads import Workload
 
 #: How long a server may take until it listens, and a run of the load client, in seconds.
 START, RUN = 30.0, 180.0
+#: From which share of the two cores on others are said to have disturbed.
+DISTURBED = 0.1
+#: How long to wait for a machine that does nothing else, in seconds, and how often to do a run again.
+CALM_WITHIN, ATTEMPTS = 300.0, 3
 
 
 class Lost(Exception):
@@ -173,3 +177,23 @@ def measure(
 
 #: What measures: :func:`measure`, with some of the arguments behind the first two given.
 Measure = Callable[..., dict[str, Any]]
+
+
+def calm(measure_one: Measure) -> Measure:
+    """The same, when others leave the machine alone; and again when they did not meanwhile, a few times."""
+    cores = Cores.chosen()
+
+    def measured(*arguments: Any, **options: Any) -> dict[str, Any]:
+        for _ in range(ATTEMPTS):
+            until = time.monotonic() + CALM_WITHIN
+            while time.monotonic() < until:
+                before = busy(cores)
+                time.sleep(1)
+                if busy(cores) - before < 2 * DISTURBED:
+                    break
+            said = measure_one(*arguments, **options)
+            if said["others"] < DISTURBED:
+                break
+        return said
+
+    return measured

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from contenders import OURS
+from measuring import DISTURBED
 from workloads import WORKLOADS, Figure, Table, Workload, at_its_limit, value
 
 #: Between which comments of the README the table is.
 PLACE = "the last table"
-#: From which share of the two cores on others are said to have disturbed.
-DISTURBED = 0.1
 
 
 def machine() -> dict[str, str]:

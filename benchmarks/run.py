@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import contenders
 import report
 from contenders import CONFIG, HERE, Contender, Missing, tell
-from measuring import Cores, Lost, Measure, many_files, measure
+from measuring import Cores, Lost, Measure, calm, many_files, measure
 from workloads import WORKLOADS, Workload, value
 
 EXAMPLES = """\
@@ -88,6 +88,11 @@ def common(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     )
     add("--pairs", type=int, metavar="N", help="how often each is measured (default: 5, quick: 1)")
     add("--quick", action="store_true", help="shorter runs, smaller crowds, one pair")
+    add(
+        "--calm",
+        action="store_true",
+        help="begin no run before others leave the machine alone, and do one again that they disturbed",
+    )
     add(
         "--server",
         default=sys.executable,
@@ -232,6 +237,8 @@ def run_all(
     many_files()
     rtload = contenders.compiled(options.work, HERE / "rtload.c")
     measure_one = functools.partial(measure_one, quick=options.quick, rtload=rtload, work=options.work)
+    if options.calm:
+        measure_one = calm(measure_one)
     names = [one.name for one in servers]
     groups = [group for one in chosen for group in schedule(one, names, options.pairs)]
     progress = Progress(sum(map(len, groups)))
