@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,10 @@ from workloads import Workload
 
 #: How long a server may take until it listens, and a run of the load client, in seconds.
 START, RUN = 30.0, 180.0
+#: From which share of the two cores on others are said to have disturbed.
+DISTURBED = 0.1
+#: How long to wait for a machine that does nothing else, in seconds, and how often to do a run again.
+CALM_WITHIN, ATTEMPTS = 300.0, 3
 
 
 class Lost(Exception):
@@ -60,9 +64,9 @@ def free_port() -> int:
 
 @contextmanager
 def child(
-    command: Sequence[str], core: int, log: Path, environment: Mapping[str, str]
+    command: Sequence[str], cores: Collection[int], log: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process on one core, in a group of its own, which is killed with all that it started.
+    """A process on these cores, in a group of its own, which is killed with all that it started.
 
     What it says goes into a file, ``log`` with the ending ``.out``, and its errors into ``log``.
     """
@@ -76,7 +80,7 @@ def child(
             stderr=errors,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:
         yield process
@@ -94,11 +98,11 @@ def last_lines(log: Path) -> str:
 
 
 @contextmanager
-def serving(contender: Contender, core: int, work: Path) -> Iterator[tuple[int, int]]:
+def serving(contender: Contender, cores: Collection[int], log: Path) -> Iterator[tuple[int, int]]:
     """A server that listens; gives its port and the id of its process."""
-    port, log = free_port(), work / "server.log"
+    port = free_port()
     command = [part.replace("{port}", str(port)) for part in contender.command]
-    with child(command, core, log, contender.environment) as process:
+    with child(command, cores, log, contender.environment) as process:
         until = time.monotonic() + START
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=START):
@@ -130,8 +134,39 @@ def own() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def measure(
+def driven(command: Sequence[str], cores: Collection[int], work: Path) -> dict[str, Any]:
+    """What the load client says in the end."""
+    log = work / "load.log"
+    with child(command, cores, log, {}) as process:
+        try:
+            process.wait(RUN)
+        except subprocess.TimeoutExpired:
+            raise Lost(f"it has not come to an end in {RUN:g} s") from None
+        if process.returncode == 0:
+            found: dict[str, Any] = json.loads(log.with_suffix(".out").read_text())
+            return found
+        why = last_lines(log) or f"the load client ended with {process.returncode}"
+    raise (Lost if process.returncode == 1 else Missing)(why.removeprefix("rtload: "))
+
+
+def load(
     contender: Contender, workload: Workload, quick: bool, rtload: Path, cores: Cores, work: Path
+) -> dict[str, Any]:
+    """Start the server and put the load on it."""
+    with serving(contender, {cores.server}, work / "server.log") as (port, pid):
+        where = (str(rtload), workload.mode, "127.0.0.1", str(port), workload.path)
+        options = workload.arguments(quick, contender.streams)
+        return driven([*where, *options, f"pid={pid}"], {cores.load}, work)
+
+
+def measure(
+    contender: Contender,
+    workload: Workload,
+    quick: bool,
+    rtload: Path,
+    cores: Cores,
+    work: Path,
+    load: Callable[[Contender, Workload, bool, Path, Cores, Path], dict[str, Any]] = load,
 ) -> dict[str, Any]:
     """What the load client says of one run; ``others`` is the share of the cores that others took."""
     before, began = busy(cores) - own(), time.monotonic()
@@ -140,25 +175,25 @@ def measure(
     return {**said, "others": round(max(others, 0.0), 3)}
 
 
-def load(
-    contender: Contender, workload: Workload, quick: bool, rtload: Path, cores: Cores, work: Path
-) -> dict[str, Any]:
-    """Start the server and put the load on it."""
-    log = work / "load.log"
-    with serving(contender, cores.server, work) as (port, pid):
-        where = (str(rtload), workload.mode, "127.0.0.1", str(port), workload.path)
-        options = workload.arguments(quick, contender.streams)
-        with child([*where, *options, f"pid={pid}"], cores.load, log, {}) as process:
-            try:
-                process.wait(RUN)
-            except subprocess.TimeoutExpired:
-                raise Lost(f"it has not come to an end in {RUN:g} s") from None
-            if process.returncode == 0:
-                found: dict[str, Any] = json.loads(log.with_suffix(".out").read_text())
-                return found
-            why = last_lines(log) or f"the load client ended with {process.returncode}"
-    raise (Lost if process.returncode == 1 else Missing)(why.removeprefix("rtload: "))
+#: What measures: :func:`measure`, with some of the arguments behind the first two given.
+Measure = Callable[..., dict[str, Any]]
 
 
-#: What measures: :func:`measure` with all but the first two arguments given.
-Measure = Callable[[Contender, Workload], dict[str, Any]]
+def calm(measure_one: Measure) -> Measure:
+    """The same, when others leave the machine alone; and again when they did not meanwhile, a few times."""
+    cores = Cores.chosen()
+
+    def measured(*arguments: Any, **options: Any) -> dict[str, Any]:
+        for _ in range(ATTEMPTS):
+            until = time.monotonic() + CALM_WITHIN
+            while time.monotonic() < until:
+                before = busy(cores)
+                time.sleep(1)
+                if busy(cores) - before < 2 * DISTURBED:
+                    break
+            said = measure_one(*arguments, **options)
+            if said["others"] < DISTURBED:
+                break
+        return said
+
+    return measured

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from contenders import OURS
+from measuring import DISTURBED
 from workloads import WORKLOADS, Figure, Table, Workload, at_its_limit, value
 
-BEGIN, END = "<!-- the last table -->", "<!-- the end of the last table -->"
-#: From which share of the two cores on others are said to have disturbed.
-DISTURBED = 0.1
+#: Between which comments of the README the table is.
+PLACE = "the last table"
 
 
 def machine() -> dict[str, str]:
@@ -146,10 +146,10 @@ def disturbance(results: Mapping[str, Any]) -> str:
     )
 
 
-def report(results: Mapping[str, Any]) -> str:
+def report(results: Mapping[str, Any], workloads: Sequence[Workload] = WORKLOADS) -> str:
     """All that was measured, with what it was measured on, what with, and how Realtime was set up."""
     titles = results["titles"]
-    by_name = {workload.name: workload for workload in WORKLOADS}
+    by_name = {workload.name: workload for workload in workloads}
     lines = [
         f"`{results['command']}`, {results['when']}, on {', '.join(results['machine'].values())}."
         f" {disturbance(results)}",
@@ -168,11 +168,11 @@ def report(results: Mapping[str, Any]) -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
-def write_into(page: Path, text: str) -> None:
-    """Put a report where the page has its place for one."""
+def write_into(page: Path, text: str, place: str = PLACE) -> None:
+    """Put a report where the page has its place for one, between two comments of that name."""
     source = page.read_text()
-    before, begin, rest = source.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = source.partition(f"<!-- {place} -->")
+    _, end, after = rest.partition(f"<!-- the end of {place} -->")
     if not begin or not end:
-        raise ValueError(f"{page} has no place for a table: {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
+        raise ValueError(f"{page} has no place for a table: <!-- {place} --> … <!-- the end of {place} -->")
+    page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")

@@ -3,6 +3,7 @@
  *   rtload echo HOST PORT PATH  conns= size= window= cpu= secs= warm=
  *   rtload room HOST PORT PATH  conns= size= window= cpu= secs= warm= talkers= [rate=] [streams= streams_path=] [stalled= settle=]
  *   rtload idle HOST PORT PATH  conns=
+ *   rtload across HOST PORT PATH  conns= size= window= cpu= secs= warm= talkers= rate= second= [also=] [redis=] [socketio=1]
  *
  * Each takes pid=, the server's process, whose descendants are counted with it; and patience=, after how many seconds in
  * which nothing comes it gives up on what is missing, by default 5.
@@ -14,6 +15,11 @@
  *       `streams` more clients read the same room as server-sent events. With stalled= it measures three times: without,
  *       with, and again without so many clients that never read; first the room talks for `settle` seconds.
  * idle  opens WebSockets to an echo, at most 50 handshakes at a time, has each answered once, and lets them be.
+ * across  half of the clients are at PORT, and half at the port `second`, which is another process of the same server (pid
+ *       `also`) or the same one. The first `talkers` of those at PORT talk, and each text must reach everybody at both. It
+ *       measures twice: first with `rate` texts a second, then with `window` texts on their way. With redis=, the process
+ *       that the servers are joined by, it says how long that has worked, too. Nobody says a name; with socketio=1
+ *       the clients speak Socket.IO, and a text is an event `m`.
  *
  * It measures, after `warm` seconds, until the server has used `cpu` seconds of processor time, at most `secs` seconds.
  * What was on its way then must still arrive, or it fails. One line of JSON comes out. Exit 0 when everything that was
@@ -39,7 +45,7 @@ enum { HANDSHAKES = 50, BLOCK = 500, STAMP = 24, FLIGHT = 1 << 16, HEAD = 1024, 
 static const uint64_t SECOND = 1000000000ull, SILENCE = SECOND * 2 / 5;
 
 typedef struct {
-  int fd, id, open, stream, never_reads;
+  int fd, id, open, stream, never_reads, joined;
   char head[HEAD];          /* the answer to the handshake */
   int nhead;
   unsigned char header[14]; /* of a frame */
@@ -60,11 +66,12 @@ typedef struct { uint64_t seq, at; int reached; } text;
 
 typedef struct { uint64_t count, cells[64 * 128]; } histogram;
 
-typedef struct { double secs, cpu, own; uint64_t deliveries; histogram each, all; } phase;
+typedef struct { double secs, cpu, own, redis, there; uint64_t deliveries; histogram each, other, all; } phase;
 
 static const char *host, *path;
 static int port, epoll, size, window, talkers, everybody, echo;
 static double rate, most_silence;
+static int socketio, redis, elsewhere = 1 << 30; /* the first client that is at another process */
 static conn *conns;
 static int nconns, opening;
 static text flight[FLIGHT];
@@ -72,7 +79,7 @@ static uint64_t sent, completed, deliveries, received_at, received;
 static phase *now_measured;
 static uint64_t from, until; /* texts that were sent between these count for the latency */
 static char buffer[1 << 18];
-static int pids[64], npids;
+static int pids[64], npids, nhere; /* the first nhere are those at PORT */
 
 static void fail(int code, const char *format, ...) {
   va_list a;
@@ -101,16 +108,18 @@ static void find_processes(int pid) {
   while (fscanf(f, "%d", &child) == 1) find_processes(child);
   fclose(f);
 }
-static double server_cpu(void) {
+static double cpu_of(int pid) {
+  clockid_t clock;
+  struct timespec t;
+  if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t)) fail(1, "the server's process %d has ended", pid);
+  return t.tv_sec + t.tv_nsec / 1e9;
+}
+static double cpu_from(int first) {
   double sum = 0;
-  for (int i = 0; i < npids; i++) {
-    clockid_t clock;
-    struct timespec t;
-    if (clock_getcpuclockid(pids[i], &clock) || clock_gettime(clock, &t)) fail(1, "the server's process %d has ended", pids[i]);
-    sum += t.tv_sec + t.tv_nsec / 1e9;
-  }
+  for (int i = first; i < npids; i++) sum += cpu_of(pids[i]);
   return sum;
 }
+static double server_cpu(void) { return cpu_from(0); }
 static double server_kib(void) {
   double sum = 0;
   for (int i = 0; i < npids; i++) {
@@ -187,9 +196,10 @@ static void say(conn *c, uint64_t at) {
   text *f = &flight[sent % FLIGHT];
   if (sent >= FLIGHT && f->reached < everybody) fail(1, "%d texts are on their way", FLIGHT);
   *f = (text){sent, at, 0};
-  sprintf(t, "@%016llx%08x", (unsigned long long)at, (unsigned)sent++);
-  memset(t + 1 + STAMP, 'x', size > 1 + STAMP ? size - 1 - STAMP : 0);
-  queue(c, 1, t, size > 1 + STAMP ? size : 1 + STAMP);
+  int before = socketio ? sprintf(t, "42[\"m\",\"") : 0, n = size > 1 + STAMP ? size : 1 + STAMP;
+  sprintf(t + before, "@%016llx%08x", (unsigned long long)at, (unsigned)sent++);
+  memset(t + before + 1 + STAMP, 'x', n - 1 - STAMP);
+  queue(c, 1, t, before + n + (socketio ? sprintf(t + before + n, "\"]") : 0));
 }
 
 /* In */
@@ -205,7 +215,7 @@ static void arrived(conn *c) {
   if (f->seq != seq || f->at != at || f->reached >= everybody) fail(1, "text %llu came to client %d once too often", (unsigned long long)seq, c->id);
   c->texts++;
   deliveries++;
-  if (now_measured && at >= from && at <= until) add(&now_measured->each, received_at - at);
+  if (now_measured && at >= from && at <= until) add(c->id < elsewhere ? &now_measured->each : &now_measured->other, received_at - at);
   if (++f->reached == everybody) {
     completed++;
     if (now_measured && at >= from && at <= until) add(&now_measured->all, received_at - at);
@@ -224,7 +234,15 @@ static void scan(conn *c, const char *p, size_t n) {
     if (c->nstamp > STAMP) { c->nstamp = 0; arrived(c); }
   }
 }
+/* What Socket.IO says of its own: it opens, takes us in, and pings. */
+static void speak(conn *c) {
+  if (c->control[0] == '0') { queue(c, 1, "40", 2); flush(c); }
+  else if (c->control[0] == '2') { queue(c, 1, "3", 1); flush(c); }
+  else if (c->control[0] == '4' && c->control[1] == '0') c->joined = 1;
+  else if (c->control[0] != '4' || c->control[1] != '2') fail(1, "client %d was told %.2s", c->id, c->control);
+}
 static void frame_ends(conn *c) {
+  if (socketio && c->opcode == 1) speak(c);
   if (c->opcode == 9) { queue(c, 10, (char *)c->control, c->ncontrol); flush(c); }
   if (c->opcode == 8)
     fail(1, "the server closed client %d: %d %.*s", c->id, c->ncontrol > 1 ? c->control[0] << 8 | c->control[1] : 0,
@@ -235,6 +253,7 @@ static void frames(conn *c, const char *p, size_t n) {
   while (n) {
     if (c->left) {
       size_t k = n < c->left ? n : c->left;
+      if (socketio && c->opcode == 1) for (size_t i = 0; i < k && c->ncontrol < 2; i++) c->control[c->ncontrol++] = p[i];
       if (c->opcode < 8) scan(c, p, k);
       else { memcpy(c->control + c->ncontrol, p, k); c->ncontrol += k; }
       p += k;
@@ -273,9 +292,10 @@ static void handshake(conn *c, const char *p, size_t n) {
   else if (c->stream) scan(c, p, n);
   else frames(c, p, n);
 }
-static int pump(int ms) {
+static int pump(double ms) {
   struct epoll_event events[512];
-  int n = epoll_wait(epoll, events, 512, ms);
+  struct timespec wait = {.tv_nsec = ms * 1e6};
+  int n = epoll_pwait2(epoll, events, 512, &wait, 0);
   for (int i = 0; i < n; i++) {
     conn *c = events[i].data.ptr;
     if (events[i].events & EPOLLOUT) flush(c);
@@ -361,8 +381,24 @@ static void join(int first, int n, int never_reads) {
   wait_for_silence();
 }
 
+/* Half of them there; all at once, because none is told of another. */
+static void join_both(int n, int second) {
+  int here = port;
+  open_conns(0, elsewhere = n / 2, path, 0, 0);
+  port = second;
+  open_conns(n / 2, n - n / 2, path, 0, 0);
+  port = here;
+  for (int i = 0; i < n && socketio; i++)
+    while (!conns[i].joined) { pump(20); patience("joining"); }
+  wait_for_silence();
+}
+
 /* Measuring */
 
+static double until_due(uint64_t began, uint64_t first) { /* in milliseconds */
+  double ms = (began + (sent - first) * (SECOND / rate) - now()) / 1e6;
+  return ms < 0 ? 0 : ms < 20 ? ms : 20;
+}
 static void talk(uint64_t began, uint64_t first) {
   static int next;
   if (echo) return; /* every answer brings the next */
@@ -390,21 +426,23 @@ static phase *measure(double cpu, double secs, double warm) {
     for (int k = 0; k < window; k++) say(&conns[i], now());
     flush(&conns[i]);
   }
-  while (now() - began < warm * SECOND) { talk(began, first); pump(rate ? 1 : 20); patience("warming up"); }
-  double cpu0 = server_cpu(), own0 = own_cpu();
+  while (now() - began < warm * SECOND) { talk(began, first); pump(rate ? until_due(began, first) : 20); patience("warming up"); }
+  double cpu0 = server_cpu(), own0 = own_cpu(), redis0 = redis ? cpu_of(redis) : 0, there0 = cpu_from(nhere);
   uint64_t d0 = deliveries;
   from = now();
   until = UINT64_MAX;
   for (uint64_t t = from; t - from < secs * SECOND; t = now()) {
     if (t - looked > SECOND / 500) { if (server_cpu() - cpu0 >= cpu) break; looked = t; }
     talk(began, first);
-    pump(rate ? 1 : 20);
+    pump(rate ? until_due(began, first) : 20);
     patience("measuring");
   }
   until = now();
   p->secs = (until - from) / 1e9;
   p->cpu = server_cpu() - cpu0;
   p->own = own_cpu() - own0;
+  p->redis = redis ? cpu_of(redis) - redis0 : 0;
+  p->there = cpu_from(nhere) - there0;
   p->deliveries = deliveries - d0;
   if (echo) now_measured = 0; /* the texts that are out come back, and bring no others */
   drain();
@@ -416,6 +454,9 @@ static void print(const char *name, const phase *p) {
          p->own / p->secs, (unsigned long long)p->deliveries, p->deliveries / p->secs, p->cpu > 0 ? p->deliveries / p->cpu : 0);
   printf(", \"p50_ms\": %.4f, \"p99_ms\": %.4f, \"p999_ms\": %.4f, \"max_ms\": %.4f", quantile(&p->each, .5), quantile(&p->each, .99),
          quantile(&p->each, .999), quantile(&p->each, 1));
+  if (p->other.count) printf(", \"other_p50_ms\": %.4f, \"other_p99_ms\": %.4f", quantile(&p->other, .5), quantile(&p->other, .99));
+  printf(", \"here\": %.4f, \"there\": %.4f, \"redis\": %.4f, \"texts_per_s\": %.1f", (p->cpu - p->there) / p->secs, p->there / p->secs,
+         p->redis / p->secs, p->deliveries / p->secs / everybody);
   printf(", \"texts\": %llu, \"all_p50_ms\": %.4f, \"all_p99_ms\": %.4f, \"all_max_ms\": %.4f}", (unsigned long long)p->all.count, quantile(&p->all, .5),
          quantile(&p->all, .99), quantile(&p->all, 1));
 }
@@ -478,13 +519,20 @@ static void idle(int n) {
          (server_kib() - kib) / (n - few));
 }
 
+static void across(double cpu, double secs, double warm) {
+  print("steady", measure(1e9, secs, warm));
+  printf(", ");
+  rate = 0;
+  print("during", measure(cpu, secs, warm));
+}
+
 static const char *option(char **argv, const char *name, const char *otherwise) {
   size_t n = strlen(name);
   for (; *argv; argv++) if (!strncmp(*argv, name, n) && (*argv)[n] == '=') return *argv + n + 1;
   return otherwise;
 }
 int main(int argc, char **argv) {
-  if (argc < 5) fail(2, "usage: rtload echo|room|idle HOST PORT PATH name=value...");
+  if (argc < 5) fail(2, "usage: rtload echo|room|idle|across HOST PORT PATH name=value...");
   const char *mode = argv[1];
   host = argv[2];
   port = atoi(argv[3]);
@@ -498,6 +546,11 @@ int main(int argc, char **argv) {
   most_silence = atof(option(argv, "patience", "5"));
   double cpu = atof(option(argv, "cpu", "2")), secs = atof(option(argv, "secs", "10")), warm = atof(option(argv, "warm", "0"));
   find_processes(atoi(option(argv, "pid", "0")));
+  nhere = npids;
+  int also = atoi(option(argv, "also", "0"));
+  if (also) find_processes(also);
+  redis = atoi(option(argv, "redis", "0"));
+  socketio = atoi(option(argv, "socketio", "0"));
   nconns = n + streams + stalled;
   if (n < 1 || streams < 0 || stalled < 0 || talkers > n || size > 60000 || window < 1) fail(2, "these numbers make no sense");
   struct rlimit limit = {1 << 20, 1 << 20};
@@ -523,6 +576,11 @@ int main(int argc, char **argv) {
     join(0, n, 0);
     if (stalled) with_stalled(stalled, cpu, secs, warm, atof(option(argv, "settle", "0")));
     else print("during", measure(cpu, secs, warm));
+  } else if (!strcmp(mode, "across")) {
+    everybody = n;
+    if (n < 2 || talkers > n / 2 || rate <= 0) fail(2, "these numbers make no sense");
+    join_both(n, atoi(option(argv, "second", "0")));
+    across(cpu, secs, warm);
   } else fail(2, "%s is no workload", mode);
   printf(", \"rss_mib\": %.1f, \"clients\": %d}\n", server_kib() / 1024, nconns);
   return 0;

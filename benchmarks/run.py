@@ -14,15 +14,15 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import contenders
 import report
 from contenders import CONFIG, HERE, Contender, Missing, tell
-from measuring import Cores, Lost, Measure, many_files, measure
+from measuring import Cores, Lost, Measure, calm, many_files, measure
 from workloads import WORKLOADS, Workload, value
 
 EXAMPLES = """\
@@ -65,6 +65,20 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         help="compare with this one; may be repeated",
     )
     add(
+        "--config",
+        type=Path,
+        default=CONFIG,
+        metavar="FILE",
+        help="its config (default: the one beside this)",
+    )
+    add("--no-plots", action="store_true", help="draw nothing")
+    return common(parser, arguments)
+
+
+def common(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, with the options that all have who measure Realtime beside others."""
+    add = parser.add_argument
+    add(
         "--against",
         action="append",
         default=[],
@@ -74,6 +88,11 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--pairs", type=int, metavar="N", help="how often each is measured (default: 5, quick: 1)")
     add("--quick", action="store_true", help="shorter runs, smaller crowds, one pair")
+    add(
+        "--calm",
+        action="store_true",
+        help="begin no run before others leave the machine alone, and do one again that they disturbed",
+    )
     add(
         "--server",
         default=sys.executable,
@@ -87,16 +106,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="a variable of the environment of Realtime; may be repeated",
     )
-    add(
-        "--config",
-        type=Path,
-        default=CONFIG,
-        metavar="FILE",
-        help="its config (default: the one beside this)",
-    )
-    add("--no-plots", action="store_true", help="draw nothing")
     add("--write-readme", action="store_true", help="put the table into benchmarks/README.md, too")
-    add("--out", type=Path, default=HERE, metavar="DIR", help="where results.json and plots/ go")
+    add("--out", type=Path, default=HERE, metavar="DIR", help="where the results go")
     add("--work", type=Path, default=HERE / ".bench", metavar="DIR", help="where peers are built and kept")
     found = parser.parse_args(arguments)
     if found.pairs is None:
@@ -106,6 +117,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     wrong = [word for word in found.env if "=" not in word]
     if wrong:
         parser.error(f"--env: NAME=VALUE, not {wrong[0]}")
+    found.work, found.out = found.work.resolve(), found.out.resolve()
+    found.work.mkdir(parents=True, exist_ok=True)
+    found.out.mkdir(parents=True, exist_ok=True)
     return found
 
 
@@ -209,25 +223,28 @@ def draw(results: Path, plots: Path, work: Path) -> None:
     tell(f"the plots are in {plots}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    options = parsed(arguments)
-    cores = Cores.chosen()
+def run_all(
+    options: argparse.Namespace,
+    command: Sequence[str],
+    chosen: Sequence[Workload],
+    servers: Sequence[Contender],
+    missing: Mapping[str, str],
+    measure_one: Measure,
+    file: Path,
+    place: str = report.PLACE,
+) -> int:
+    """Measure all of them, write and print what came out; gives the exit code."""
     many_files()
-    options.work, options.out = options.work.resolve(), options.out.resolve()
-    options.work.mkdir(parents=True, exist_ok=True)
-    options.out.mkdir(parents=True, exist_ok=True)
     rtload = contenders.compiled(options.work, HERE / "rtload.c")
-    servers, missing = set_up(options)
-    chosen = [one for one in WORKLOADS if (one.name in options.workload if options.workload else one.usual)]
-    measure_one = functools.partial(
-        measure, quick=options.quick, rtload=rtload, cores=cores, work=options.work
-    )
+    measure_one = functools.partial(measure_one, quick=options.quick, rtload=rtload, work=options.work)
+    if options.calm:
+        measure_one = calm(measure_one)
     names = [one.name for one in servers]
     groups = [group for one in chosen for group in schedule(one, names, options.pairs)]
     progress = Progress(sum(map(len, groups)))
     results: dict[str, Any] = {
         "when": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "command": shlex.join(["benchmarks/run.py", *without_places(arguments)]),
+        "command": shlex.join(without_places(command)),
         "quick": options.quick,
         "pairs": options.pairs,
         "machine": report.machine(),
@@ -237,28 +254,39 @@ def main(arguments: Sequence[str]) -> int:
         "config": contenders.whole_config(servers[0]),
         "workloads": {},
     }
-    file = options.out / "results.json"
     for workload in chosen:
         measured = run_workload(workload, servers, options.pairs, measure_one, progress)
         load = " ".join([workload.mode, *workload.arguments(options.quick, servers[0].streams)])
         results["workloads"][workload.name] = {"load": load, **measured}
         file.write_text(json.dumps(results, indent=1) + "\n")
-    text = report.report(results)
+    text = report.report(results, chosen)
     print(text)
     if options.write_readme:
-        report.write_into(HERE / "README.md", text)
+        report.write_into(HERE / "README.md", text, place)
     tell(f"the results are in {file}")
-    if not options.no_plots:
-        draw(file, options.out / "plots", options.work)
+    must = ("realtime", "one", "memory", "floor", *options.against)
     broken = [
         f"{one.name} {name}: {why}"
         for one in chosen
         for name, why in results["workloads"][one.name]["left_out"].items()
-        if name in ("realtime", "floor", *options.against)
+        if name in must
     ]
     for text in broken:
         tell(f"this must not be: {text}")
     return 1 if broken else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parsed(arguments)
+    measure_one = functools.partial(measure, cores=Cores.chosen())
+    servers, missing = set_up(options)
+    chosen = [one for one in WORKLOADS if (one.name in options.workload if options.workload else one.usual)]
+    file = options.out / "results.json"
+    command = ["benchmarks/run.py", *arguments]
+    code = run_all(options, command, chosen, servers, missing, measure_one, file)
+    if not options.no_plots:
+        draw(file, options.out / "plots", options.work)
+    return code
 
 
 def terminated(*_: object) -> None:
@@ -266,13 +294,18 @@ def terminated(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
+def ended(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a command, and exit with its code."""
     signal.signal(signal.SIGTERM, terminated)
     try:
         sys.exit(main(sys.argv[1:]))
     except Missing as error:
-        tell(f"run.py: {error}")
+        tell(f"{Path(sys.argv[0]).name}: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         tell("stopped; no server is left running")
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    ended(main)
