@@ -135,7 +135,8 @@ PUBLISH = Script(b"""
 local now = redis.call('TIME')
 if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[6]) then return {'', 0, 'late'} end
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
-local epoch, offset = kept[1], tonumber(kept[2] or 0)
+local epoch, offset = kept[1], tonumber(kept[2])
+if not offset then epoch, offset = false, 0 end
 local how = ARGV[8]
 if how == 'once' then
   local known = redis.call('HMGET', KEYS[3], 'epoch', 'offset', 'said')
@@ -191,8 +192,11 @@ return {epoch or '', offset, 'quiet'}
 #: The answer is the epoch, the offset, the entries (id and fields) and the members (id, what is told, …).
 SYNC = Script(b"""
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
-local epoch, offset = kept[1], tonumber(kept[2] or 0)
+local epoch, offset = kept[1], tonumber(kept[2])
+if not offset then epoch, offset = false, 0 end
 local known = tonumber(ARGV[3])
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 local same = epoch and epoch == ARGV[2]
 if same then
   local other = offset < known

@@ -46,6 +46,8 @@ class Feed:
         self.aloud: set[str] = set()
         #: Whether it is to be looked at what the stream has, and whether at who is here, too.
         self.due = False
+        #: Why Redis did not let it be looked at, in its words.
+        self.refusal = ""
         self._whole = True
         self._engine = engine
         self._token = b""  # how the entry at the head of the topic begins
@@ -78,10 +80,12 @@ class Feed:
                 self._change(entry.change, entry.message, 0)
             return
         if where == entries.REQUEST:
-            self._engine.background(self._engine.inquiries.answer(self.topic, rest))
+            self._engine.inquiries.asked(self.topic, rest)
             return
         epoch, offset = entries.place(where)
         topic = self.topic
+        if self.due:
+            return  # whether it is the next one is seen from the stream, where it is, too
         if not self.opened.done() or epoch != topic.epoch or offset > topic.head + 1:
             self.check(whole=epoch != topic.epoch)
         elif offset == topic.head + 1:
@@ -148,12 +152,12 @@ class Feed:
     async def _look(self) -> None:
         try:
             while self.due:
-                self.due = False
                 async with self._engine.lookers:
                     await self._sync()
         except (Lost, RedisError) as error:
             self.due = True  # until there is a connection
             if not isinstance(error, Lost):
+                self.refusal = f": {error}"
                 self._engine.refused(error)
         finally:
             self._task = None
@@ -161,6 +165,7 @@ class Feed:
     async def _sync(self) -> None:
         topic, engine, whole = self.topic, self._engine, self._whole
         epoch, known, token = topic.epoch, topic.head, self._token
+        self.due = False
         if not self.opened.done():
             epoch, known, token = "", 0, b""
         anew: list[Entry] | None = None  # the entries of another log, while they are read
@@ -177,6 +182,8 @@ class Feed:
             for name, fields in found:
                 offset, entry = _entry(name, fields)
                 if anew is not None:
+                    if offset == known:
+                        continue  # somebody has put it beside ours
                     if offset != known + 1 or entry is None:
                         anew.clear()  # what is before a hole is of no use
                     if entry is not None:

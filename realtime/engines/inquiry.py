@@ -53,10 +53,17 @@ class Inquiries:
             del self._answers[number]
         return answers
 
-    async def answer(self, topic: Topic, question: bytes) -> None:
+    def asked(self, topic: Topic, question: bytes) -> None:
+        """A question has come. Raises :exc:`ValueError` for what is none."""
+        match orjson.loads(question):
+            case [str(node), int(number), dict(request)]:
+                self._engine.background(self._answer(topic, node, number, request))
+            case _:
+                raise ValueError(f"{question[:60]!r} is no question")
+
+    async def _answer(self, topic: Topic, node: str, number: int, request: dict[str, Any]) -> None:
         """Do what a process wants of all, and say what came of it."""
         try:
-            node, number, request = orjson.loads(question)
             answer = orjson.dumps([number, await self._engine.bus.respond(topic.name, request)])
             await self._engine.ask((b"PUBLISH", self._engine.inbox(node), answer))
         except Exception:  # a plugin's, or of whoever else publishes here, or nobody is there any more

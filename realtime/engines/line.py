@@ -16,6 +16,8 @@ CONNECT_WITHIN = 2.0
 SOONEST = 0.05
 #: … up to this.
 LATEST = 2.0
+#: The least that a line is away, in seconds.
+MOMENT = 1e-6
 #: What trying again does not mend, by the first word of Redis.
 HOPELESS = ("WRONGPASS", "NOAUTH", "NOPERM")
 
@@ -48,7 +50,8 @@ class Line:
     @property
     def away(self) -> float:
         """For how long there has been no connection that works, in seconds; 0: there is one."""
-        return 0.0 if self._since is None else self._now() - self._since
+        # Within a turn the clock of an event loop may stand still.
+        return 0.0 if self._since is None else max(self._now() - self._since, MOMENT)
 
     def works(self) -> None:
         """The connection is of use."""

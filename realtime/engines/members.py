@@ -123,8 +123,12 @@ class Members:
         """Who has it: this one from now on, unless another has."""
         value = orjson.dumps([*holder])
         names = feed.keys.names
-        _, kept = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key))
-        return _holder(kept) or holder
+        stays = b"PEXPIRE", names, self._engine.stays(feed.topic)
+        _, kept, _ = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key), stays)
+        found = _holder(kept)
+        if found is None:  # what was there is nobody's
+            await self._ask((b"HSET", names, key, value))
+        return found or holder
 
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""

@@ -164,6 +164,7 @@ class Redis(Engine):
             seconds, micros = await connection.ask(b"TIME")
             self._skew = int(seconds) + int(micros) / 1e6 - self._loop.time()
             await connection.ask(b"ZADD", self._nodes, b"%d" % self._clock(LEASE), self.node)
+            forget(connection.ask(b"PEXPIRE", self._nodes, b"%d" % (STAYS * 1000)))
             forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", b"%d" % self._clock(-STAYS)))
 
     def _clock(self, later: float = 0.0) -> int:
@@ -189,8 +190,9 @@ class Redis(Engine):
         self._heard.clear()
         forget(asking.ask(b"PUBLISH", self._inbox, b""))
         try:
-            await self._synchronize(asking)
-            alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await self._synchronize(asking)
+                alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
         except TimeoutError:
             asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
             return
@@ -301,7 +303,8 @@ class Redis(Engine):
             async with asyncio.timeout(PUBLISH_WITHIN):
                 await asyncio.shield(feed.opened)
         except TimeoutError:
-            raise Unavailable(f"Redis does not answer{self.reason}") from None
+            wrong = self.reason or feed.refusal
+            raise Unavailable(f"Redis does not say what it has of the topic{wrong}") from None
 
     async def catch_up(self, topic: Topic) -> None:
         feed = self.feed(topic)
@@ -381,7 +384,7 @@ class Redis(Engine):
                     topic.epoch if topic.opened else "",
                     topic.head,
                     min(topic.base, topic.head),
-                    self._stays(topic),
+                    self.stays(topic),
                     self._clock(until - MARGIN - self._loop.time()),
                     entry,
                     *how,
@@ -406,7 +409,7 @@ class Redis(Engine):
             asking = await self._asking.working()
             return await asyncio.gather(*(asking.ask(*command) for command in commands))
 
-    def _stays(self, topic: Topic) -> int:
+    def stays(self, topic: Topic) -> int:
         options = topic.options
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
@@ -422,7 +425,7 @@ class Redis(Engine):
         words = (
             *(b"4", feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
             *(self._fresh(next(self._numbers)), epoch, known, token, int(moved), most),
-            *(self._stays(topic), oldest, int(whole)),
+            *(self.stays(topic), oldest, int(whole)),
         )
         asking = await self._asking.working()
         try:
