@@ -736,6 +736,11 @@ export default function chat(page) {
     advise("Cut off. What you write now is sent when the connection is back.");
     // It comes back from these by itself, but somebody else has the name.
     if (wanted && (code === 4509 || code === 409)) refuse(reason);
+    // A name cannot be had just now: it is asked for again.
+    else if (wanted && me === null && code === 1013 && reason) {
+      failure = sentence(reason);
+      draw();
+    }
   }
 
   /** It has ended for good: say why, and read on without a name if that can be. */

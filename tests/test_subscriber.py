@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from busdrive import Bed, lagging
 
-from realtime.message import Position
+from realtime.bus import TOLD
+from realtime.message import Message, Position
 from realtime.subscriber import MAX_OUTBOX
 from realtime.topic import TopicOptions
 
@@ -168,3 +171,33 @@ def test_detach_in_the_middle_of_the_first_write() -> None:
     wire.subscriber.start()
     bed.idle()
     assert wire.texts == ["reset"]
+
+
+def telling(bed: Bed) -> Iterator[None]:
+    """Tell everybody, and whoever comes, that the engine is away, turn by turn."""
+    notice = Message.of("away", event="realtime:degraded", time=0.0)
+    return bed.bus.tell(notice, lasting=True).__await__()
+
+
+def test_who_comes_while_others_are_told_is_told_once() -> None:
+    """A newcomer is told as it begins, and not again by whoever was telling everybody then."""
+    bed = Bed()
+    there = [bed.join() for _ in range(TOLD)]
+    turns = telling(bed)
+    next(turns)
+    came = [bed.join(), bed.join(topic="t/2")]
+    assert list(turns) == []
+    assert [wire.texts for wire in there + came] == [["away"]] * (TOLD + 2)
+
+
+def test_who_cannot_be_written_to_is_told_later() -> None:
+    """A newcomer whose transport is full at its start is told once it has drained, before all else."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("kept")
+    wire = bed.join(since="earliest", start=False)
+    assert list(telling(bed)) == []
+    wire.pause()
+    wire.subscriber.start()
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["away", "kept"]

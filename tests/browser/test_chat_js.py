@@ -15,7 +15,7 @@ from conftest import Serve, Serving
 from redises import redis_server
 from servers import way
 from tokenmaker import AUTH, token
-from wire import PATIENCE, soon
+from wire import PATIENCE, eventually, soon
 
 from realtime.engines import redis as engine
 from realtime.message import Message, Position
@@ -563,6 +563,29 @@ async def test_engine_that_is_away_loses_no_text(
         await page.get_by_role("button", name="Try again").click()
         await has(page.locator(".mine:not(.pending) .chat-bubble"), ["late", "too early"])
         assert await page.locator(".pending, .chat-hint:visible").count() == 0
+
+
+async def test_joining_while_the_engine_is_away(
+    serve: Serve, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while no name can be had is told why, and is in when one can."""
+    for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.1}.items():
+        monkeypatch.setattr(engine, name, seconds)
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,
+    ):
+        bus = serving.server.bus
+        await bus.open("lobby")
+        redis.pause()
+        await eventually(lambda: bus.notice is not None)
+        async with chromium.tab(browser, serving.http("/chat?name=ann")) as page:
+            await page.get_by_role("alert").filter(has_text="Redis is away: ").wait_for()
+            redis.resume()
+            await eventually(lambda: bus.notice is None)
+            await page.evaluate("dispatchEvent(new Event('online'))")
+            await box(page).wait_for()
+            assert await page.get_by_role("alert").filter(has_text="Redis").count() == 0
 
 
 async def test_too_long_a_message_is_given_back(serve: Serve, browser: Browser) -> None:
