@@ -5,6 +5,7 @@ Its language and an HTML comment right above it say how; a reader of the page se
 
 ``<!-- file: PATH -->``      The block is this file.
 ``<!-- same: FILE -->``      The block is a copy of this file beside the page.
+``<!-- part: FILE -->``      The block stands in this file of the repository, indented or not.
 ``sh``, ``python``          These commands run and succeed; ``cd`` lasts.
 ``<!-- fails: CODE -->``     These commands end with this exit code.
 ``<!-- terminal: NAME -->``  These commands go on running in a terminal of this name. What ran in it
@@ -19,8 +20,8 @@ In expected output a number stands for any number, a position such as ``3f9a01c2
 position, and ``…`` for anything. What a terminal shows may have other lines in between; a browser's
 console shows its lines in any order.
 
-A server listens on a port of its own: each ``8080`` is replaced by it, and each ``8000`` by another for
-what stands beside it.
+A server listens on a port of its own: each ``8080`` is replaced by it, each ``8000`` by another for
+what stands beside it, and each ``6379`` by one for a Redis.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ import public
 import pytest
 from chromium import browser, tab
 from command import PLAIN
-from needs import curl
+from needs import curl, redis
 from reference import API, WATCH, api, generated, metered, tables
 from servers import closed_port
 
@@ -74,7 +76,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _LANGUAGES = {"sh", "text", "python", "yaml", "toml", "js", "ini", "nginx", "dockerfile", "caddyfile"}
-_WAYS = {"file", "fails", "terminal", "type", "browser", "shows", "same", "not run"}
+_WAYS = {"file", "fails", "terminal", "type", "browser", "shows", "same", "part", "not run"}
 
 
 def name_of(page: Path) -> str:
@@ -196,8 +198,8 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "reader"
         self.directory.mkdir()
-        #: Of the server, and of what the reader runs beside it.
-        self.port, self.beside = str(closed_port()), str(closed_port())
+        #: Of the server, of what the reader runs beside it, and of a Redis.
+        self.port, self.beside, self.redis = (str(closed_port()) for _ in range(3))
         self._terminals: dict[str, Terminal] = {}
         self._open_terminals = AsyncExitStack()
         installed = directory / "installed"
@@ -235,14 +237,21 @@ class Reader:
         assert block.language in _LANGUAGES, f"{block.place}: a block of {block.language!r}"
         assert block.how in _WAYS or not block.how, f"{block.place}: <!-- {block.how} --> is not known"
         text = block.text.replace("8080", self.port).replace("8000", self.beside)
-        if block.language == "sh" and "curl" in text:
-            curl()  # without it the test is skipped
+        text = text.replace("6379", self.redis)
+        if block.language == "sh" and block.how != "not run":
+            for program, needed in (("curl", curl), ("redis-server", redis)):
+                if program in text:
+                    needed()  # without it the test is skipped
         match block.how, block.language:
             case "not run", _:
                 pass
             case "same", _:
                 page, _, _ = block.place.rpartition(":")
                 assert block.text == ((ROOT / page).parent / block.what).read_text(), block.place
+            case "part", _:
+                whole = (ROOT / block.what).read_text()
+                indented = {textwrap.indent(block.text, " " * columns) for columns in (0, 4)}
+                assert any(part in whole for part in indented), f"{block.place}: not in {block.what}"
             case "file", _:
                 file = self.directory / block.what
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +298,7 @@ class Reader:
         self._shown_by, self._console = terminal, None
         if serves:
             self.port = await terminal.ready()
-        elif self.beside in command:
+        elif self.beside in command and " connect " not in command:
             await terminal.says(self.beside)
         else:  # who reads the page sees what it shows before going on
             with contextlib.suppress(TimeoutError):
@@ -400,7 +409,7 @@ def test_python_is_typed(tmp_path: Path) -> None:
     places: dict[str, str] = {}
     for page in PAGES:
         for block in blocks(page):
-            if block.language == "python" and block.how != "not run":
+            if block.language == "python" and block.how not in ("not run", "part"):
                 file = tmp_path / f"block_{len(places)}.py"
                 file.write_text(block.text)
                 places[file.name] = block.place
@@ -488,6 +497,7 @@ def test_bus_is_documented() -> None:
     used = {"publish", "publish_threadsafe", "subscribe", "observe", "topic", "topics", "size", "counters"}
     used |= {"position", "history", "members", "subscribers", "epoch", "offset", "parse"}
     used |= {"event", "kind", "data", "payload", "time", "id", "exclude"}
+    used |= {"open", "once", "shared", "claim", "holder", "release", "here", "opened", "about"}
     assert used <= words_in((REFERENCE / "bus.md").read_text())
 
 
