@@ -319,7 +319,11 @@ class Channel:
         to say.
         """
         why = {"code": int(code), "reason": reason or "you were removed from the channel"}
-        return await self._have("kick", topic, id, name, **why)
+        removed = await self._have("kick", topic, id, name, **why)
+        if not removed and id in (here := self.bus.topic(topic).here):  # by a process that is gone
+            aloud = self.settings.presence == "announce"
+            await self.bus.depart(self.bus.topic(topic), id, here[id], aloud=aloud)
+        return removed
 
     async def send(
         self,

@@ -111,6 +111,8 @@ class Feed:
         if sign == "-":
             self.topic.here.pop(who, None)
             self.aloud.discard(who)
+            if who in self.own:  # somebody has thought that we are gone
+                self._engine.members.come_back(self, who)
             return
         self.topic.here.pop(who, None)
         self.topic.here[who] = message.data

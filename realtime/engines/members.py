@@ -83,10 +83,14 @@ class Members:
         """What Redis has of those who are here by this process is to be what is true."""
         here, name = feed.topic.here, feed.topic.name
         for id in feed.own.keys() - here.keys():
-            self._engine.background(self._arrive_again(feed, id))
+            self.come_back(feed, id)
         for id in here.keys() - feed.own.keys():
             if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:
                 self._gone(feed, id)
+
+    def come_back(self, feed: Feed, id: str) -> None:
+        """Somebody is still here of whom it was said that it is not."""
+        self._engine.background(self._arrive_again(feed, id))
 
     async def _arrive_again(self, feed: Feed, id: str) -> None:
         try:

@@ -149,3 +149,14 @@ async def test_clock_ticks_once(serve: Serve, tmp_path: Path) -> None:
         both = here.keys() & there.keys()
         assert both
         assert {key: here[key] for key in both} == {key: there[key] for key in both}
+
+
+async def test_who_comes_back_from_a_process_that_is_gone(serve: Serve, tmp_path: Path) -> None:
+    """Who was on a process that has died has its name at another; that it left is told before it joins."""
+    async with two(serve, tmp_path) as (one, other, redis):
+        ghost, zoe = "0123.c1", '[true,{"client":"0123.c1","name":"zoe"}]'
+        await redis.command("HSET", "realtime:{lobby}:here", ghost, zoe)
+        await redis.command("HSET", "realtime:{lobby}:names", "zoe", f'["{ghost}",""]')
+        async with joined(one, "alice") as alice, other.ws("/chat") as newcomer:
+            await newcomer.send("zoe")
+            await alice.expect("zoe left the chat", "zoe joined the chat")
