@@ -187,9 +187,11 @@ return {epoch or '', offset, 'quiet'}
 #:
 #: ``KEYS``: head, log, here, names. ``ARGV``: as above an epoch, then the epoch and offset that the process
 #: knows, the beginning of its entry there, whether one that is gone means another log (``1``), how many
-#: entries at most, for how long the log stays, the oldest offset that is wanted, whether members are.
+#: bytes of entries at most (one always goes), for how long the log stays, the oldest offset that is wanted,
+#: whether members are.
 #:
-#: The answer is the epoch, the offset, the entries (id and fields) and the members (id, what is told, …).
+#: The answer is the epoch, the offset, the entries (id and fields), whether there are more of them (``1``),
+#: and the members (id, what is told, …).
 SYNC = Script(b"""
 local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
 local epoch, offset = kept[1], tonumber(kept[2])
@@ -215,16 +217,20 @@ if not epoch then
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
   redis.call('DEL', KEYS[2])
 end
-local entries
+local entries, more, size, from = {}, 0, 0, '-'
 if same then
-  if known < offset then
-    entries = redis.call('XRANGE', KEYS[2], '(' .. known .. '-0', offset, 'COUNT', ARGV[6])
-  else
-    entries = {}
-  end
+  from = '(' .. known .. '-0'
   redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[8])
-else
-  entries = redis.call('XRANGE', KEYS[2], '-', offset, 'COUNT', ARGV[6])
+end
+while not same or known < offset do
+  local some = redis.call('XRANGE', KEYS[2], from, offset, 'COUNT', 4)
+  for _, entry in ipairs(some) do
+    entries[#entries + 1] = entry
+    for _, field in ipairs(entry[2]) do size = size + #field end
+    from = '(' .. entry[1]
+  end
+  if #some < 4 then break end
+  if size >= tonumber(ARGV[6]) then more = 1 break end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
@@ -234,7 +240,7 @@ if ARGV[9] == '1' then
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[7])
 redis.call('PEXPIRE', KEYS[4], ARGV[7])
-return {epoch, offset, entries, here}
+return {epoch, offset, entries, more, here}
 """)
 
 #: Give a name back, if this one has it. ``KEYS``: names. ``ARGV``: the name, the beginning of its value.

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from realtime.bus import TURN_BYTES
 from realtime.engines import entries
 from realtime.engines.entries import Change, Entry
 from realtime.engines.pending import Pending
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("realtime.engine")
 
-#: How many entries are read from a stream at once.
-PAGE = 500
+#: How many bytes of entries are read from a stream at once, more or less: what is written in one turn.
+PAGE = TURN_BYTES
 #: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.
 SOON = 0.05
 
@@ -174,9 +175,8 @@ class Feed:
         while True:
             self._changes.clear()
             moved, asked = self._seen_on not in ("", engine.run_id), whole
-            now_epoch, head, found, members = await engine.sync(
-                self, epoch, known, token, moved, PAGE, whole
-            )
+            answer = await engine.sync(self, epoch, known, token, moved, PAGE, whole)
+            now_epoch, head, found, more, members = answer
             self._seen_on = engine.run_id
             if now_epoch != epoch:
                 epoch, anew, whole = now_epoch, [], True
@@ -198,13 +198,16 @@ class Feed:
                     else:
                         engine.counters["filled"] += 1
                         self.take(entry)
-            if len(found) < PAGE and asked == whole:
+            if not more and asked == whole:
                 break
             if anew is None:
                 known, token = topic.head, self._token
             else:
                 token = b""
-            await asyncio.sleep(0)  # what was filled is written
+            while True:  # what was filled is written
+                await asyncio.sleep(0)
+                if not topic.bus.is_full(topic):
+                    break
         if anew is not None:
             self._begin_anew(Position(epoch, head), anew if known == head else [])
         else:

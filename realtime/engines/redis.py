@@ -31,7 +31,7 @@ from realtime.engines.line import Line
 from realtime.engines.members import Members
 from realtime.engines.pending import Pending
 from realtime.engines.resp import Connection, Lost, RedisError, Where
-from realtime.errors import StartError, Unavailable
+from realtime.errors import StartError, TooLarge, Unavailable
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
 from realtime.topic import Topic
@@ -44,6 +44,8 @@ START_WITHIN = 5.0
 #: How long a publish may take; when it is sent it says that Redis is not to do it later than a little less.
 PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
+#: The largest message that goes through Redis, in bytes: several of them make an answer that we still take.
+MAX_PAYLOAD = 12 * 1024 * 1024
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
@@ -363,6 +365,8 @@ class Redis(Engine):
         ``how`` says what else :data:`PUBLISH` does, and ``about`` what it tells if there is no message.
         """
         self._check_there()
+        if message is not None and len(message.payload) > MAX_PAYLOAD:
+            raise TooLarge(f"a message of {len(message.payload)} bytes is larger than Redis is to carry")
         number, until = next(self._numbers), self._loop.time() + PUBLISH_WITHIN
         entry = b"" if message is None else entries.write(self.node, number, message, change)
         if about is not None:
@@ -416,8 +420,8 @@ class Redis(Engine):
 
     async def sync(
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
-    ) -> tuple[str, int, list[Any], list[bytes]]:
-        """What a log has after an offset, at most so many entries; and who is here, if ``whole``."""
+    ) -> tuple[str, int, list[Any], bool, list[bytes]]:
+        """What a log has after an offset, at most so many bytes; and who is here, if ``whole``."""
         if self._asking.away:
             raise Lost(self._asking.why)
         topic = feed.topic
@@ -434,8 +438,8 @@ class Redis(Engine):
             if error.code != "NOSCRIPT":
                 raise
             answer = await asking.ask(b"EVAL", SYNC.text, *words)
-        now_epoch, head, found, members = answer
-        return now_epoch.decode(), head, found, members
+        now_epoch, head, found, more, members = answer
+        return now_epoch.decode(), head, found, bool(more), members
 
     # Who is here
 
