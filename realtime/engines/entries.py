@@ -218,7 +218,7 @@ end
 local entries
 if same then
   if known < offset then
-    entries = redis.call('XRANGE', KEYS[2], '(' .. known .. '-0', offset, 'COUNT', ARGV[6])
+    entries = redis.call('XRANGE', KEYS[2], known + 1, offset, 'COUNT', ARGV[6])
   else
     entries = {}
   end

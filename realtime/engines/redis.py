@@ -214,7 +214,7 @@ class Redis(Engine):
             if not self.trouble:
                 log.error("Redis at %s is away: %s", self.where, away[0].why)
             self.trouble = f"Redis is away: {away[0].why}"
-        elif self.trouble and not any(feed.due for feed in self.feeds):
+        elif self.trouble and not any(feed.due and not feed.refusal for feed in self.feeds):
             self.trouble = ""
             log.warning("Redis at %s is back", self.where)
         if bool(self.trouble) is not self._told:
