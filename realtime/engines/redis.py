@@ -47,8 +47,8 @@ MARGIN = 0.4
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
-#: So long may Redis be away before anybody is told, in seconds.
-TOLERATED = 1.0
+#: So long may Redis be away before anybody is told, in seconds: less than until the next probe.
+TOLERATED = 0.8
 #: A process that has said nothing for so long is gone, and all who were here by it, in seconds.
 LEASE = 10.0
 #: The log of a topic stays so much longer than any message of it is wanted, in seconds, …
