@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run
+from command import run, running
 from conftest import Serve
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
@@ -278,6 +279,17 @@ async def test_paused_redis_is_told_and_survived(redis: RedisServer, serve: Serv
         assert (await post(port, "/topics/a", b"after"))[0].status == 202
         heard = await reader.event()
         assert (heard["data"], heard["id"].partition("-")[2]) == ("after", "2")
+
+
+async def test_pause_is_noticed_in_time_whenever_it_comes(redis: RedisServer) -> None:
+    """It is five seconds at the most until it is known, also when a probe has just been answered."""
+    async with bus_on(redis) as one:
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks)
+        redis.pause()
+        paused = one.now()
+        await until(lambda: one.engine.trouble)
+        assert one.now() - paused < 5.0
 
 
 async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
@@ -719,6 +731,59 @@ async def test_user_that_may_not_is_told(redis: RedisServer, monkeypatch: pytest
             pass
 
 
+# Other processes
+
+
+LISTED = """
+channels:
+  topics: {plugin: topics, path: "/topics/{topic...}", presence: announce}
+"""
+
+
+async def test_server_that_is_killed_is_seen_off_once(
+    redis: RedisServer, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was here by a process that was killed outright has left for all others, who are told once."""
+    monkeypatch.setattr(redis_module, "PROBE", 0.1)
+    bus = f'bus: {{engine: redis, url: "{redis.url}"}}\n'
+    directory = tmp_path / "other"
+    directory.mkdir()
+    (directory / "config.yaml").write_text(f'{bus}server: {{listen: ["127.0.0.1:0"]}}\n{LISTED}')
+    async with (
+        serve(bus + LISTED) as serving,
+        stream(serving.port, "/topics/a") as first,
+        stream(serving.port, "/topics/a") as second,
+        running(directory) as killed,
+    ):
+        for reader, joins in ((first, 2), (second, 1)):
+            events = [(await reader.event())["event"] for _ in range(joins + 1)]
+            assert sorted(events) == ["realtime:join"] * joins + ["realtime:members"]
+        port = int((await killed.ready()).rpartition(":")[2])
+        async with stream(port, "/topics/a"):
+            gone = json.loads((await first.event())["data"])["client"]
+            await second.event()
+            killed.process.kill()
+            await killed.process.wait()
+        # Its lease is over.
+        await redis.command("ZADD", "realtime:nodes", "XX", "1", gone.partition(".")[0])
+        for reader in (first, second):
+            left = await reader.event()
+            assert (left["event"], json.loads(left["data"])["client"]) == ("realtime:leave", gone)
+        assert (await post(serving.port, "/topics/a", b"next"))[0].status == 202
+        assert ((await first.event())["data"], (await second.event())["data"]) == ("next", "next")
+
+
+async def test_clocks_of_processes_may_differ(redis: RedisServer) -> None:
+    """A message of a process whose clock is behind is there for who resumes on another."""
+    async with bus_on(redis, TopicOptions()) as one, bus_on(redis, TopicOptions()) as other:
+        one.wall_time = lambda: time.time() - 3600
+        seen = await one.publish("room", "seen")
+        for number in range(3):
+            await one.publish("room", number)
+        async with other.subscribe("room", since=seen) as messages:
+            assert await collect(messages, 3) == [0, 1, 2]
+
+
 # Garbage
 
 
@@ -834,6 +899,21 @@ async def test_key_of_another_type_spoils_its_topic_only(redis: RedisServer, key
         assert (await one.publish("room/other", 2)).offset == 2
         await redis.command("DEL", key)
         await accepts(one)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_topic_that_is_spoilt_does_not_keep_the_server_unready(redis: RedisServer) -> None:
+    """When Redis is back all is well but for the one topic whose key is somebody else's."""
+    async with bus_on(redis) as one:
+        await one.publish("room", 1)
+        await one.publish("room/spoilt", 1)
+        await redis.kill()
+        await until(lambda: one.engine.trouble)
+        await redis.start()
+        await redis.command("SET", "realtime:{room/spoilt}:head", "mine")
+        await until(lambda: not one.engine.trouble)
+        assert "WRONGTYPE" in await refused(one, topic="room/spoilt")
+        await one.publish("room", 2)
 
 
 async def test_stream_of_another_type_is_made_again(redis: RedisServer) -> None:

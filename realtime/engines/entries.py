@@ -219,7 +219,7 @@ if not epoch then
 end
 local entries, more, size, from = {}, 0, 0, '-'
 if same then
-  from = '(' .. known .. '-0'
+  from = known + 1
   redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[8])
 end
 while not same or known < offset do

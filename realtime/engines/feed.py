@@ -47,7 +47,7 @@ class Feed:
         self.aloud: set[str] = set()
         #: Whether it is to be looked at what the stream has, and whether at who is here, too.
         self.due = False
-        #: Why Redis did not let it be looked at, in its words.
+        #: Why Redis does not let it be looked at, in its words.
         self.refusal = ""
         self._whole = True
         self._engine = engine
@@ -157,6 +157,7 @@ class Feed:
             while self.due:
                 async with self._engine.lookers:
                     await self._sync()
+                self.refusal = ""
         except (Lost, RedisError) as error:
             self.due = True  # until there is a connection
             if not isinstance(error, Lost):

@@ -49,8 +49,8 @@ MAX_PAYLOAD = 12 * 1024 * 1024
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
-#: So long may Redis be away before anybody is told, in seconds.
-TOLERATED = 1.0
+#: So long may Redis be away before anybody is told, in seconds: less than until the next probe.
+TOLERATED = 0.8
 #: A process that has said nothing for so long is gone, and all who were here by it, in seconds.
 LEASE = 10.0
 #: The log of a topic stays so much longer than any message of it is wanted, in seconds, …
@@ -216,7 +216,7 @@ class Redis(Engine):
             if not self.trouble:
                 log.error("Redis at %s is away: %s", self.where, away[0].why)
             self.trouble = f"Redis is away: {away[0].why}"
-        elif self.trouble and not any(feed.due for feed in self.feeds):
+        elif self.trouble and not any(feed.due and not feed.refusal for feed in self.feeds):
             self.trouble = ""
             log.warning("Redis at %s is back", self.where)
         if bool(self.trouble) is not self._told:
