@@ -78,7 +78,7 @@ export class Connection extends EventTarget {
   welcome = {};
   closed = null; // or how it has ended, once and for all
   transport = null; // or over what it stands
-  degraded = null; // or why the server takes nothing now
+  degraded = null; // or why nothing is taken
 
   #url;
   #options;
@@ -90,7 +90,7 @@ export class Connection extends EventTarget {
   #acks = new Map();
   #ref = 0;
   #refusals = 0;
-  #servers = 0; // that remember nothing of each other, and have sent a welcome
+  #servers = 0; // that remember nothing of each other
   #cut; // ends the connection, or the attempt at one, that there is
   #goodbye;
   #stood; // since when it stands
@@ -203,13 +203,11 @@ export class Connection extends EventTarget {
       const { heartbeat, outcome } = facts;
       this.#silence = heartbeat > 0 ? heartbeat * 1000 + this.#options.slack : Infinity;
       this.#look();
-      // After a gap or a reset the marker brings the position: if it is cut before that, the next
-      // connection has to say again what was missed.
-      if (id && outcome !== "gap" && outcome !== "reset") this.#since = id;
-      if (outcome !== "gap" && outcome !== "recovered") this.#servers += 1;
+      // After a gap or a reset the marker brings the position: who is cut before has to be told again.
+      if (id && !/gap|reset/.test(outcome)) this.#since = id;
+      if (!/gap|recovered/.test(outcome)) this.#servers += 1;
       this.welcome = facts;
       this.transport = transport;
-      this.degraded = null; // if it still is, that is said again
       this.#send = send;
       this.#tell("open", facts);
     } else if (event === "realtime:bye") {
@@ -231,9 +229,8 @@ export class Connection extends EventTarget {
     const [seen, now] = [parse(this.#since), parse(id)];
     const before = now && seen?.epoch === now.epoch && seen.offset >= now.offset;
     if (before && !told) return; // it comes twice
-    if (told === "reset") this.#servers += 1; // what it knew of messages may be lost with them
-    if (told === "degraded") this.degraded = message.data?.reason ?? "";
-    else if (told === "restored") this.degraded = null;
+    if (told === "reset") this.#servers += 1; // it has forgotten
+    if (told?.endsWith("ed")) this.degraded = message.data.reason ?? null;
     const size = length + MESSAGE_COST;
     if (this.#size + size > READ_AHEAD) {
       // Nobody can stop a browser reading: an iteration that is too slow is told what it missed.
