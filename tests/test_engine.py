@@ -248,6 +248,11 @@ async def test_key_is_forgotten(sites: Sites) -> None:
 # Who is here
 
 
+def who(bus: Bus, name: str) -> str:
+    """The id of somebody who is here by a process."""
+    return f"{bus.engine.node}.{name}"
+
+
 def member(name: str) -> dict[str, object]:
     """What is told of somebody."""
     return {"client": name, "name": name}
@@ -257,8 +262,8 @@ async def test_all_know_who_is_here(sites: Sites) -> None:
     """Who arrives anywhere is here for everybody, in the order in which they came."""
     async with sites() as (one, other, _):
         here, there = await one.open("room"), await other.open("room")
-        await one.arrive(here, "1.a", member("a"), aloud=True)
-        await other.arrive(there, "2.b", member("b"), aloud=True)
+        await one.arrive(here, who(one, "a"), member("a"), aloud=True)
+        await other.arrive(there, who(other, "b"), member("b"), aloud=True)
         await until(lambda: len(here.here) == len(there.here) == 2)
         assert list(here.here.values()) == list(there.here.values()) == [member("a"), member("b")]
 
@@ -268,8 +273,8 @@ async def test_coming_and_going_is_told(sites: Sites) -> None:
     async with sites() as (one, other, _):
         topic = await one.open("room")
         async with other.subscribe("room") as messages:
-            await one.arrive(topic, "1.a", member("a"), aloud=True)
-            await one.depart(topic, "1.a", member("a"), aloud=True)
+            await one.arrive(topic, who(one, "a"), member("a"), aloud=True)
+            await one.depart(topic, who(one, "a"), member("a"), aloud=True)
             told = await read(messages, 2)
         assert [message.event for message in told] == ["realtime:join", "realtime:leave"]
         assert data(told) == [member("a"), member("a")]
@@ -279,9 +284,9 @@ async def test_who_comes_quietly_is_no_message(sites: Sites) -> None:
     """Who is only listed is here for everybody, and nothing is published."""
     async with sites() as (one, other, _):
         here, there = await one.open("room"), await other.open("room")
-        await one.arrive(here, "1.a", member("a"), aloud=False)
+        await one.arrive(here, who(one, "a"), member("a"), aloud=False)
         await until(lambda: list(there.here.values()) == [member("a")])
-        await one.depart(here, "1.a", member("a"), aloud=False)
+        await one.depart(here, who(one, "a"), member("a"), aloud=False)
         await until(lambda: not there.here)
         assert (here.head, there.head) == (0, 0)
 
@@ -289,7 +294,7 @@ async def test_who_comes_quietly_is_no_message(sites: Sites) -> None:
 async def test_newcomer_knows_who_is_here(sites: Sites) -> None:
     """A process that uses a topic for the first time knows who is here."""
     async with sites() as (one, other, _):
-        await one.arrive(await one.open("room"), "1.a", member("a"), aloud=True)
+        await one.arrive(await one.open("room"), who(one, "a"), member("a"), aloud=True)
         assert list((await other.open("room")).here.values()) == [member("a")]
 
 
@@ -297,9 +302,9 @@ async def test_who_is_gone_is_gone_once(sites: Sites) -> None:
     """A leave is told once, however often it is said."""
     async with sites() as (one, _, _):
         topic = await one.open("room")
-        await one.arrive(topic, "1.a", member("a"), aloud=True)
-        await one.depart(topic, "1.a", member("a"), aloud=True)
-        await one.depart(topic, "1.a", member("a"), aloud=True)
+        await one.arrive(topic, who(one, "a"), member("a"), aloud=True)
+        await one.depart(topic, who(one, "a"), member("a"), aloud=True)
+        await one.depart(topic, who(one, "a"), member("a"), aloud=True)
         assert (await one.publish("room", "next")).offset == 3
 
 
@@ -314,8 +319,8 @@ async def test_members_change_with_the_message(sites: Sites) -> None:
                 seen.append((there.head, len(there.here)))
 
         there.readers[Looking()] = None
-        await one.arrive(here, "1.a", member("a"), aloud=True)
-        await one.depart(here, "1.a", member("a"), aloud=True)
+        await one.arrive(here, who(one, "a"), member("a"), aloud=True)
+        await one.depart(here, who(one, "a"), member("a"), aloud=True)
         await until(lambda: there.head == 2)
         assert seen == [(1, 1), (2, 0)]
 

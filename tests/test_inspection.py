@@ -185,6 +185,7 @@ def test_plugins(tmp_path: Path) -> None:
         "echo built in - hidden by plugins/echo.py",
         "topics built in plugins "
         "Topics: publish and subscribe; whoever reads a topic gets what is published to it, as it is.",
+        "redis built in - Redis, or Valkey: every process that names the same one has the same topics.",
     ]
 
 
