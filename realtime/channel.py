@@ -58,7 +58,8 @@ class Client:
 
     _link: Link
     _: KW_ONLY
-    #: ``c1``, ``c2``, …: unique in this process, and public: to know it permits nothing.
+    #: ``c1``, ``c2``, …, or with several processes ``5f0c21aa.c1``: unique in all of them, and public: to
+    #: know it permits nothing.
     id: str
     #: The name of the topic that it is on.
     topic: str
@@ -226,12 +227,12 @@ class Channel:
 
     @property
     def clients(self) -> Collection[Client]:
-        """The clients that have joined and not left, on all topics of this channel."""
+        """The clients of this process that have joined and not left, on all topics of this channel."""
         return self._clients.values()
 
     @property
     def topics(self) -> list[str]:
-        """The names of this channel's topics that exist now."""
+        """The names of this channel's topics that exist in this process now."""
         return [topic.name for topic in self.bus.of(self.name)]
 
     # To override
@@ -313,7 +314,7 @@ class Channel:
         reason: str = "",
         code: int = CloseCode.NOT_ALLOWED,
     ) -> int:
-        """Close the clients of a topic that have this id or this name (4403); how many there were.
+        """Close the clients of a topic that have this id or this name; returns how many there were.
 
         In whatever process they are. It does not keep them from coming back: that is for ``on_connect``
         to say.

@@ -28,7 +28,7 @@ class Once(NamedTuple):
     key: str
     #: For how long it is remembered, in seconds.
     window: float
-    #: What was said: the same key with another one is a mistake, and is refused (422). ``""``: anything.
+    #: Stands for what was said: the same key with another one is a mistake, and is refused (422).
     said: str = ""
 
     def check(self, said: str) -> None:
@@ -38,7 +38,7 @@ class Once(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """Who has a name in a topic that only one can have."""
+    """Who has something in a topic that only one can have, such as a name; see :meth:`Bus.claim`."""
 
     #: The client's.
     id: str

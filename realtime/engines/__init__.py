@@ -1,1 +1,1 @@
-"""Where the bus keeps its logs, other than in the process."""
+"""Engines that keep the logs of the bus elsewhere; the contract is ``realtime/engine.py``."""

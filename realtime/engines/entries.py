@@ -1,8 +1,9 @@
 """What the Redis engine keeps, byte by byte: its keys, the entries of its streams, and its scripts.
 
 Of every topic there is a hash (its epoch, and the offset of its newest message), a stream (the entry of
-offset 7 has the id ``7-0``) and, with presence, a hash of who is here; their names have the topic as their
-hash tag, so a cluster keeps them together. What is published goes out on the channel of the topic.
+offset 7 has the id ``7-0``), with presence a hash of who is here, and one of what only one can have. Their
+names have the topic as their hash tag, so a cluster keeps them together. What is published goes out on the
+channel of the topic, as a push: its position, a line break, and its entry.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from realtime.message import Message, Position
 VERSION = 1
 #: No message is of a time so far from 1970, in seconds.
 NEVER = 1e11
-#: A position in a push that has none: it tells of somebody who is here, and no message says so.
+#: In place of the position, in a push that has none: somebody came or went of whom no message tells.
 NOWHERE = b"-"
-#: The same in one that asks every process that has the topic to do something.
+#: In place of the position, in a push that asks every process that has the topic to do something.
 REQUEST = b"?"
 
 
@@ -35,7 +36,7 @@ class Keys(NamedTuple):
 
     @classmethod
     def of(cls, prefix: str, topic: str) -> Keys:
-        """A topic begins with a channel's name, so the tag is never empty."""
+        """Those of a topic, which begins with a channel's name: so the tag is never empty."""
         channel = f"{prefix}:{{{topic}}}".encode()
         return cls(channel, *(channel + of for of in (b":head", b":log", b":here", b":names")))
 
@@ -45,7 +46,7 @@ class Keys(NamedTuple):
 
 
 class Script:
-    """A script, and the name by which Redis knows it."""
+    """A script in Lua, and the name by which Redis knows it when it was loaded."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
@@ -130,7 +131,8 @@ def told(value: bytes) -> tuple[bool, dict[str, Any]]:
 #: remembered, what was said), ``+`` (id, what is told), ``-`` (id), or nothing.
 #:
 #: A log whose head is before what somebody has seen of it has lost something: it begins anew. The answer
-#: is the epoch, the offset, and a word where nothing was put: ``late``, ``known``, ``there``, ``gone``.
+#: is the epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
+#: ``there`` and ``gone`` for one who had come or gone already; ``quiet`` where there was none to put.
 PUBLISH = Script(b"""
 local now = redis.call('TIME')
 if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[6]) then return {'', 0, 'late'} end

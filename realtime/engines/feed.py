@@ -32,7 +32,7 @@ SOON = 0.05
 
 
 class Feed:
-    """What comes into one topic."""
+    """What comes into one topic, and so keeps it a copy of what Redis has."""
 
     def __init__(self, engine: Redis, topic: Topic) -> None:
         self.topic = topic
@@ -41,11 +41,11 @@ class Feed:
         self.closed = False
         #: What this process has published, by its number.
         self.pending: dict[int, Pending] = {}
-        #: Who is here by this process: what is told of each, and the message that says so, if any does.
+        #: The clients of this process who are here: what is told of each, and the message that says so.
         self.own: dict[str, tuple[dict[str, Any], Message | None]] = {}
-        #: Of whom of those who are here by others it was told aloud.
+        #: Those who are here of whom a message told that they came, so one tells when they go.
         self.aloud: set[str] = set()
-        #: Whether it is to be looked at what the stream has, and whether at who is here, too.
+        #: Whether the stream is to be looked at, for the topic may lack something.
         self.due = False
         #: Why Redis does not let it be looked at, in its words.
         self.refusal = ""
@@ -93,7 +93,7 @@ class Feed:
             self.take(entries.read(rest))
 
     def take(self, entry: Entry) -> None:
-        """The next one."""
+        """The next entry: its message comes into the topic, and whoever published it is told."""
         node, number, message, change = entry
         pending = self.pending.pop(number, None) if node == self._engine.node else None
         if pending is not None and pending.message is not None:
@@ -139,7 +139,7 @@ class Feed:
                 return
 
     def check(self, *, whole: bool = False) -> None:
-        """Look what the stream has; ``whole``: and at who is here."""
+        """Look soon what the stream has; ``whole``: and who is here."""
         self.due = True
         self._whole = self._whole or whole
         if self._task is None and not self.closed:

@@ -1,8 +1,9 @@
 """Who is here, by all processes, and who has what only one can have.
 
 Each topic has a hash of them in Redis. Who comes and goes changes it in the very script that publishes it,
-so each process learns of it at the same place in the log. What cannot be said is said later; and who was
-here by a process that has gone is seen off by the others, once: a removal tells whether it was the first.
+so each process learns of it at the same place in the log. What cannot be said now is said when Redis is
+back; and the clients of a process that has gone are seen off by the others, once: a removal tells whether
+it was the first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """Those who are here by this process, and those who are no longer here by another."""
+    """Says of the clients of this process that they are here, and of those of a process that is gone that
+    they are not."""
 
     def __init__(self, engine: Redis) -> None:
         self._engine = engine
@@ -80,7 +82,7 @@ class Members:
             self._engine.background(self._release(what))
 
     def reconcile(self, feed: Feed) -> None:
-        """What Redis has of those who are here by this process is to be what is true."""
+        """Have Redis know of the clients of this process what is true: who is here, and who is gone."""
         here, name = feed.topic.here, feed.topic.name
         for id in feed.own.keys() - here.keys():
             self.come_back(feed, id)
@@ -109,11 +111,11 @@ class Members:
     # Processes that are gone
 
     def spare(self, seconds: float) -> None:
-        """Redis was away: others may be there, and have had no time to say so."""
+        """Take no process for gone for so long: Redis was away, and none could say that it is there."""
         self._spared_until = self._engine.bus.now() + seconds
 
     def bury(self, alive: set[str]) -> None:
-        """Those who were here by none of these processes are gone."""
+        """The clients of all processes but these are gone."""
         if self._engine.bus.now() < self._spared_until:
             return
         for feed in self._engine.feeds:

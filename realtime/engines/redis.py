@@ -91,6 +91,7 @@ class Redis(Engine):
         self.counters: Counter[str] = Counter()
         #: Which Redis it is; another one after each of its starts, and after a failover.
         self.run_id = ""
+        #: Whoever looks at a stream has one of these places.
         self.lookers = asyncio.Semaphore(LOOKERS)
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[bytes, Feed] = {}  # by their channels
@@ -243,6 +244,7 @@ class Redis(Engine):
         return f"{self.settings.prefix}:node:{node}".encode()
 
     def background(self, work: Any) -> None:
+        """Do something beside all else; it ends with the server."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -277,7 +279,7 @@ class Redis(Engine):
 
     @property
     def feeds(self) -> list[Feed]:
-        """What comes in now."""
+        """Those of all topics that this process has now."""
         return list(self._feeds.values())
 
     def begin(self, topic: Topic) -> None:
@@ -414,6 +416,7 @@ class Redis(Engine):
             return await asyncio.gather(*(asking.ask(*command) for command in commands))
 
     def stays(self, topic: Topic) -> int:
+        """How long what is kept of a topic stays when nobody says that it is used, in milliseconds."""
         options = topic.options
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
@@ -421,7 +424,11 @@ class Redis(Engine):
     async def sync(
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
     ) -> tuple[str, int, list[Any], bool, list[bytes]]:
-        """What a log has after an offset, at most so many bytes; and who is here, if ``whole``."""
+        """What a log has after an offset, at most so many bytes; and who is here, if ``whole``.
+
+        ``epoch``, ``known`` and ``token`` say what the process has of it, and ``moved`` that this was from
+        another Redis. Returns the epoch, the head, what was found, whether there is more, and the members.
+        """
         if self._asking.away:
             raise Lost(self._asking.why)
         topic = feed.topic
