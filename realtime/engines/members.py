@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """Says of the clients of this process that they are here, and of those of a process that is gone that
-    they are not."""
+    """Says who is here: the clients of this process until they leave, and nobody of one that is gone."""
 
     def __init__(self, engine: Redis) -> None:
         self._engine = engine
