@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -206,6 +206,50 @@ async def test_what_is_no_pattern(bus: Bus, pattern: str) -> None:
     with pytest.raises(ValueError, match=r"is no topic such as rooms/blue, nor a beginning"):
         async with bus.observe(pattern):
             pass
+
+
+@pytest.fixture(params=["subscribe", "observe"])
+async def reading(
+    request: pytest.FixtureRequest, bus: Bus
+) -> AsyncIterator[Callable[[], Awaitable[Message]]]:
+    """What gives the next message of a topic, after one that was said before it began."""
+    await bus.publish("small", "before")
+    if request.param == "subscribe":
+        async with bus.subscribe("small") as one:
+            yield one.__anext__
+    else:
+        async with bus.observe("small") as many:
+
+            async def read() -> Message:
+                return (await many.__anext__())[1]
+
+            yield read
+
+
+async def test_what_the_engine_has_lost_is_a_gap(
+    bus: Bus, reading: Callable[[], Awaitable[Message]]
+) -> None:
+    """Whoever reads in a plugin is told how many messages the engine has lost, and goes on after them."""
+    topic = bus.topic("small")
+    topic.skip(4)
+    await bus.publish("small", "after")
+    async with asyncio.timeout(5):
+        gap, after = await reading(), await reading()
+    assert (gap.event, gap.data, gap.id) == ("realtime:gap", {"missed": 3}, Position(topic.epoch, 4))
+    assert (after.data, after.id) == ("after", Position(topic.epoch, 5))
+
+
+async def test_another_log_of_the_engine_is_a_reset(
+    bus: Bus, reading: Callable[[], Awaitable[Message]]
+) -> None:
+    """Whoever reads in a plugin is told that there is another log, and then has what that still has."""
+    kept = [(Message.of(text, time=1.0), 0.0) for text in ("kept", "kept, too")]
+    bus.topic("small").restore(Position("0badcafe", 7), kept)
+    async with asyncio.timeout(5):
+        said = [await reading() for _ in range(3)]
+    assert [message.event for message in said] == ["realtime:reset", "message", "message"]
+    assert [message.data for message in said] == [{}, "kept", "kept, too"]
+    assert [message.id for message in said] == [Position("0badcafe", offset) for offset in (5, 6, 7)]
 
 
 def test_a_message_costs_the_same_however_many_topics() -> None:
