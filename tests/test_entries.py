@@ -134,7 +134,19 @@ def test_garbage_is_no_place(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"7", b"[]", b"[true]", b"[true,7]", b"\xff", b"[1,2,3]", b"[" * 99_999]
+    "value",
+    [
+        b"",
+        b"7",
+        b"[]",
+        b"[true]",
+        b"[true,7]",
+        b"\xff",
+        b"[1,2,3]",
+        b"[true,{}]",
+        b'[true,{},1,"2"]',
+        b"[" * 99_999,
+    ],
 )
 def test_garbage_is_no_member(value: bytes) -> None:
     """What a hash has of somebody is what is told, or is refused."""

@@ -174,6 +174,10 @@ class Redis(Engine):
         """What Redis's clock says, now or so many seconds later, in milliseconds."""
         return int((self._loop.time() + self._skew + later) * 1000)
 
+    def moment(self) -> tuple[int, int]:
+        """Which of two things was first: between processes by Redis's clock, and in this one by number."""
+        return self._clock(), next(self._numbers)
+
     # Whether it is there
 
     async def _watch(self) -> None:
