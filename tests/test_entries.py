@@ -315,6 +315,14 @@ async def test_look_makes_the_epoch(log: Log) -> None:
     assert await log.publish(b"a", fresh="e2", epoch="e1") == [b"e1", 1]
 
 
+async def test_offset_that_is_no_number_is_no_log(log: Log) -> None:
+    """A head that somebody else has written is replaced by who looks, and by who publishes."""
+    await log.ask("HSET", KEYS.head, "epoch", "e1", "offset", "many")
+    assert (await log.sync(fresh="e2"))[:2] == [b"e2", 0]
+    await log.ask("HSET", KEYS.head, "epoch", "e1", "offset", "many")
+    assert await log.publish(b"a", fresh="e3") == [b"e3", 1]
+
+
 async def test_look_has_what_came_since(log: Log) -> None:
     """Who knows an offset is given what follows it."""
     for text in (b"a", b"b", b"c"):

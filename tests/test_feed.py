@@ -103,7 +103,7 @@ async def test_push_of_another_log_is_looked_into(redis: RedisServer, one: Bus) 
     """A position of an epoch that is not the topic's has the stream read, and is not believed."""
     await say(one, 1)
     entry = entries.write("0a", 1, Message.of("forged", time=1.0))
-    await redis.command("PUBLISH", CHANNEL, b"0a-1\n" + entry)
+    await redis.command("PUBLISH", CHANNEL, b"0a-2\n" + entry)
     await redis.command("PUBLISH", CHANNEL, one.topic("room").epoch.encode() + b"-7\n" + entry)
     await say(one, 2)
     assert heard(one) == [1, 2]

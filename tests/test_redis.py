@@ -26,6 +26,7 @@ from realtime.bus import Bus
 from realtime.engine import Holder, Once
 from realtime.engines import line as line_module, redis as redis_module
 from realtime.engines.redis import Redis
+from realtime.engines.resp import Where
 from realtime.errors import StartError, Unavailable
 from realtime.message import Message
 from realtime.topic import TopicOptions
@@ -343,6 +344,26 @@ async def test_who_comes_while_redis_is_away(redis: RedisServer, serve: Serve) -
             assert (head.status, int(head.headers["retry-after"]) > 0) == (503, True)
 
 
+@pytest.mark.usefixtures("quick")
+async def test_restored_is_told_when_all_is_there(redis: RedisServer) -> None:
+    """Redis that is back is told of when what was missed has been read, and not before."""
+    async with bus_on(redis) as one:
+        await one.publish("room", "before")
+        for _ in range(redis_module.LOOKERS):
+            await engine(one).lookers.acquire()
+        await redis.kill()
+        await until(lambda: one.engine.trouble)
+        await redis.start()
+        lines = (engine(one)._asking, engine(one)._hearing)
+        await until(lambda: not any(line.away for line in lines))
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks + 2)
+        assert one.engine.trouble
+        for _ in range(redis_module.LOOKERS):
+            engine(one).lookers.release()
+        await until(lambda: not one.engine.trouble)
+
+
 # The way to it
 
 
@@ -453,6 +474,25 @@ async def test_slow_subscriber_that_redis_cuts_misses_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
+async def test_burst_pushes_nobody_off_the_log(redis: RedisServer) -> None:
+    """What comes at once by the subscription is handed on no faster than who keeps up can read."""
+    options = TopicOptions(lag_bytes=256 * 1024, lag=60)
+    async with (
+        bus_on(redis, options) as one,
+        bus_on(redis, options) as other,
+        other.subscribe("room") as messages,
+    ):
+        connection = engine(other)._hearing.connection
+        assert connection is not None
+        connection.pause()
+        said = [f"{number} {'x' * 10_000}" for number in range(150)]
+        for one_said in said:
+            await one.publish("room", one_said)
+        connection.resume()
+        assert await collect(messages, 150) == said
+        assert engine(other).counters["filled"] == 0
+
+
 async def test_password_that_is_changed_is_told_until_it_is_changed_back(redis: RedisServer) -> None:
     """Who is not let in any more says why, and goes on when it is."""
     async with bus_on(redis) as one:
@@ -496,6 +536,7 @@ async def test_read_only_redis_is_told(redis: RedisServer) -> None:
         await one.publish("room", 1)
         await redis.command("REPLICAOF", "127.0.0.1", "1")
         assert "READONLY" in await refused(one)
+        await until(lambda: engine(one)._asking.lost)
         await redis.command("REPLICAOF", "NO", "ONE")
         await accepts(one, 2)
         assert data(one.topic("room").history()) == [1, 2]
@@ -773,6 +814,35 @@ async def test_server_that_is_killed_is_seen_off_once(
         assert ((await first.event())["data"], (await second.event())["data"]) == ("next", "next")
 
 
+@pytest.mark.usefixtures("quick")
+async def test_long_outage_buries_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Redis was away for longer than a lease those who are back first wait for the others."""
+    monkeypatch.setattr(redis_module, "LEASE", 1.0)
+    keeping = ("--appendonly", "yes", "--appendfsync", "always")
+    async with (
+        redis_server(tmp_path, *keeping) as redis,
+        bus_on(redis, ALL) as one,
+        bus_on(redis, ALL) as other,
+    ):
+        client = f"{other.engine.node}.c1"
+        await other.arrive(await other.open("room"), client, {"client": "c1"}, aloud=True)
+        here = (await one.open("room")).here
+        await redis.kill()
+        late = engine(other)._asking
+        late.where, where = Where.parse("redis://127.0.0.1:1"), late.where
+        over = one.now() + 1.2
+        await until(lambda: one.now() > over)
+        await redis.start()
+        await accepts(one)
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks + 3)
+        late.where = where
+        await accepts(other)
+        assert list(here.values()) == [{"client": "c1"}]
+        heard = one.topic("room").history()
+        assert [message.event for message in heard] == ["realtime:join", "message", "message"]
+
+
 async def test_clocks_of_processes_may_differ(redis: RedisServer) -> None:
     """A message of a process whose clock is behind is there for who resumes on another."""
     async with bus_on(redis, TopicOptions()) as one, bus_on(redis, TopicOptions()) as other:
@@ -882,6 +952,7 @@ async def test_hole_in_the_stream_is_a_gap(redis: RedisServer) -> None:
         assert data(heard) == [{"missed": 2}, 4, 5]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("key", [HEAD, "realtime:{room}:here", "realtime:{room}:names"])
 async def test_key_of_another_type_spoils_its_topic_only(redis: RedisServer, key: str) -> None:
     """A topic one of whose keys is somebody else's is refused, with the reason, until it is not."""
