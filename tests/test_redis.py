@@ -308,6 +308,23 @@ async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
         assert engine(one).counters["reconnects"] == 0
 
 
+async def test_flood_while_redis_is_paused_is_bounded(redis: RedisServer) -> None:
+    """What waits to be sent has a bound: beyond it publishing is refused at once, until there is room."""
+    async with bus_on(redis) as one:
+        await one.publish("room", "before")
+        redis.pause()
+        began, said = one.now(), "x" * 200_000
+        publishing = [asyncio.create_task(one.publish("room", said)) for _ in range(500)]
+        with pytest.raises(Unavailable, match="takes less than is published"):
+            await publishing[-1]
+        assert one.now() - began < 1.0
+        redis.resume()
+        done = await asyncio.gather(*publishing, return_exceptions=True)
+        taken = [position for position in done if not isinstance(position, BaseException)]
+        assert 0 < len(taken) < 400
+        assert (await one.publish("room", "after")).offset >= len(taken) + 2
+
+
 async def test_pause_in_the_middle_of_a_probe_is_noticed(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,8 @@ PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
 #: The largest message that goes through Redis, in bytes: several of them make an answer that we still take.
 MAX_PAYLOAD = 12 * 1024 * 1024
+#: The most that may wait to be sent to Redis, in bytes: what is over is refused at once.
+MAX_BACKLOG = 64 * 1024 * 1024
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
@@ -388,6 +390,8 @@ class Redis(Engine):
                     async with asyncio.timeout_at(until):
                         asking = await self._asking.working()
             if asking is not None:
+                if asking.backlog > MAX_BACKLOG:
+                    raise Unavailable("Redis takes less than is published")
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
                     self._fresh(number),
