@@ -26,7 +26,7 @@ from wire import LINES, Wire, ask, dial, post, request, stream
 
 from realtime.bus import Bus
 from realtime.engine import Holder, Once
-from realtime.engines import line as line_module, redis as redis_module
+from realtime.engines import entries, line as line_module, redis as redis_module
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Where
 from realtime.errors import StartError, Unavailable
@@ -724,6 +724,34 @@ async def test_every_key_expires(redis: RedisServer) -> None:
         assert endless == []
 
 
+async def test_databases_share_nothing(redis: RedisServer) -> None:
+    """Two sites in two databases of one Redis hear nothing of each other, though its channels are one set."""
+    async with bus_on(redis) as one, bus_on(InAnother(redis)) as other:
+        mine, theirs = await one.open("room"), await other.open("room")
+        await one.arrive(mine, f"{one.engine.node}.c1", {"client": "c1"}, aloud=False)
+        await one.publish("room", "mine")
+        await other.publish("room", "theirs")
+        assert (data(mine.history()), data(theirs.history())) == (["mine"], ["theirs"])
+        assert (len(mine.here), len(theirs.here)) == (1, 0)
+        assert (await redis.command("PUBSUB", "NUMSUB", "realtime:{room}")).split() == [
+            "realtime:{room}",
+            "1",
+        ]
+
+
+class InAnother(RedisServer):
+    """Another database of a Redis, as somebody."""
+
+    def __init__(self, redis: RedisServer, login: str = "") -> None:
+        super().__init__(redis.directory)
+        self.port, self._login = redis.port, login
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://{self._login}127.0.0.1:{self.port}/1"
+
+
 async def test_one_node_of_a_cluster_does(tmp_path: Path) -> None:
     """All that is asked about a topic is in one slot, also of one with braces in its name."""
     async with redis_server(tmp_path, "--cluster-enabled", "yes") as redis:
@@ -752,20 +780,14 @@ async def test_user_needs_no_more_than_it_is_given(redis: RedisServer) -> None:
     (rules,) = re.findall(r"^user realtime on >SECRET (.*)$", GUIDE.read_text(), re.MULTILINE)
     await redis.command("ACL", "SETUSER", "rt", "on", ">pw", *rules.split())
 
-    class AsUser(RedisServer):
-        @property
-        def url(self) -> str:
-            return f"redis://rt:pw@127.0.0.1:{self.port}/0"
-
-    user = AsUser(redis.directory)
-    user.port = redis.port
+    user = InAnother(redis, "rt:pw@")
     async with bus_on(user) as one, bus_on(user) as other:
         topic = await one.open("room")
         await one.engine.everywhere("room", {"do": "nothing"})
         client = f"{one.engine.node}.c1"
         await one.arrive(topic, client, {"client": "c1"}, aloud=True)
         await one.publish("room", "hi", once=Once("k", 60.0))
-        await redis.command("SET", LOG, "no stream")
+        await redis.command("-n", "1", "SET", entries.Keys.of(engine(one).prefix, "room").log, "no stream")
         await one.publish("room", "ho")
         await one.claim("room", "alice", client)
         assert await other.holder("room", "alice") == Holder(client)

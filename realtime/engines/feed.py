@@ -36,7 +36,7 @@ class Feed:
 
     def __init__(self, engine: Redis, topic: Topic) -> None:
         self.topic = topic
-        self.keys = entries.Keys.of(engine.settings.prefix, topic.name)
+        self.keys = entries.Keys.of(engine.prefix, topic.name)
         self.opened = asyncio.get_running_loop().create_future()
         self.closed = False
         #: What this process has published, by its number.

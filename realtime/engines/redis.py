@@ -89,6 +89,8 @@ class Redis(Engine):
         super().__init__(settings, bus)
         self.node = secrets.token_hex(4)
         self.where = Where.parse(settings.url.get_secret_value())
+        #: What the names of keys and channels begin with; channels are the same for all databases.
+        self.prefix = f"{settings.prefix}:{self.where.db}" if self.where.db else settings.prefix
         #: Since the start: reconnects, filled, lost, resets, ignored, late, unanswered.
         self.counters: Counter[str] = Counter()
         #: Which Redis it is; another one after each of its starts, and after a failover.
@@ -103,7 +105,7 @@ class Redis(Engine):
         self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
         self._skew = 0.0  # Redis's clock less that of the loop, in seconds
         self._inbox = self.inbox(self.node)
-        self._nodes = f"{settings.prefix}:nodes".encode()
+        self._nodes = f"{self.prefix}:nodes".encode()
         self._heard = asyncio.Event()  # the probe has come back
         self._told = False
         self._looks = 0
@@ -247,7 +249,7 @@ class Redis(Engine):
 
     def inbox(self, node: str) -> bytes:
         """The channel of one process: its probe comes back on it, and what others answer."""
-        return f"{self.settings.prefix}:node:{node}".encode()
+        return f"{self.prefix}:node:{node}".encode()
 
     def background(self, work: Any) -> None:
         """Do something beside all else; it ends with the server."""
@@ -296,7 +298,7 @@ class Redis(Engine):
 
     def feed(self, topic: Topic) -> Feed:
         """What comes into a topic. Raises :exc:`Unavailable` when that has just gone."""
-        feed = self._feeds.get(entries.Keys.of(self.settings.prefix, topic.name).channel)
+        feed = self._feeds.get(entries.Keys.of(self.prefix, topic.name).channel)
         if feed is None:
             raise Unavailable("the topic has just gone")
         return feed
@@ -471,7 +473,7 @@ class Redis(Engine):
         return await self.members.holder(await self._opened(topic), key)
 
     async def release(self, topic: str, key: str, id: str) -> None:
-        await self.members.release(entries.Keys.of(self.settings.prefix, topic).names, key, id)
+        await self.members.release(entries.Keys.of(self.prefix, topic).names, key, id)
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)
