@@ -134,7 +134,19 @@ def test_garbage_is_no_place(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"7", b"[]", b"[true]", b"[true,7]", b"\xff", b"[1,2,3]", b"[" * 99_999]
+    "value",
+    [
+        b"",
+        b"7",
+        b"[]",
+        b"[true]",
+        b"[true,7]",
+        b"\xff",
+        b"[1,2,3]",
+        b"[true,{}]",
+        b'[true,{},1,"2"]',
+        b"[" * 99_999,
+    ],
 )
 def test_garbage_is_no_member(value: bytes) -> None:
     """What a hash has of somebody is what is told, or is refused."""
@@ -301,6 +313,14 @@ async def test_look_makes_the_epoch(log: Log) -> None:
     """Who reads a log before anything was said makes its epoch, so the first publish is no reset."""
     assert await log.sync(fresh="e1") == [b"e1", 0, [], 0, []]
     assert await log.publish(b"a", fresh="e2", epoch="e1") == [b"e1", 1]
+
+
+async def test_offset_that_is_no_number_is_no_log(log: Log) -> None:
+    """A head that somebody else has written is replaced by who looks, and by who publishes."""
+    await log.ask("HSET", KEYS.head, "epoch", "e1", "offset", "many")
+    assert (await log.sync(fresh="e2"))[:2] == [b"e2", 0]
+    await log.ask("HSET", KEYS.head, "epoch", "e1", "offset", "many")
+    assert await log.publish(b"a", fresh="e3") == [b"e3", 1]
 
 
 async def test_look_has_what_came_since(log: Log) -> None:

@@ -103,7 +103,7 @@ async def test_push_of_another_log_is_looked_into(redis: RedisServer, one: Bus) 
     """A position of an epoch that is not the topic's has the stream read, and is not believed."""
     await say(one, 1)
     entry = entries.write("0a", 1, Message.of("forged", time=1.0))
-    await redis.command("PUBLISH", CHANNEL, b"0a-1\n" + entry)
+    await redis.command("PUBLISH", CHANNEL, b"0a-2\n" + entry)
     await redis.command("PUBLISH", CHANNEL, one.topic("room").epoch.encode() + b"-7\n" + entry)
     await say(one, 2)
     assert heard(one) == [1, 2]
@@ -324,14 +324,16 @@ async def test_who_comes_while_it_is_looked_is_here(redis: RedisServer, one: Bus
     assert other.topic("room").here == {}
 
 
-async def test_newcomers_first_look_knows_who_is_here(redis: RedisServer, one: Bus) -> None:
-    """Who opens a topic knows those who are here in the moment in which it is open."""
-    for number in range(5):
-        client = f"{one.engine.node}.c{number}"
-        await one.arrive(one.topic("room"), client, {"client": client}, aloud=True)
+async def test_newcomers_first_look_knows_who_is_here(redis: RedisServer, one: Bus, other: Bus) -> None:
+    """Who opens a topic knows in that moment those who are here, in the order in which they came."""
+    for number in range(200):  # more than Redis keeps in order
+        bus = (one, other)[number % 2]
+        client = f"{bus.engine.node}.c{number}"
+        await bus.arrive(bus.topic("room"), client, {"client": number}, aloud=number % 3 == 0)
     async with bus_on(redis, ALL) as third:
-        topic = await third.open("room")
-        assert len(topic.here) == 5
+        here = list((await third.open("room")).here.values())
+        assert [told["client"] for told in here if told["client"] % 2 == 0] == list(range(0, 200, 2))
+        assert [told["client"] for told in here if told["client"] % 2] == list(range(1, 200, 2))
 
 
 # Much at once

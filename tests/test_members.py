@@ -98,7 +98,7 @@ async def test_redis_that_has_lost_everything(tmp_path: Path) -> None:
 async def test_who_never_was_here(tmp_path: Path) -> None:
     """What Redis has of somebody who is not here by the process that it names is taken back."""
     async with two(tmp_path) as (one, _, _, there, redis):
-        await redis.command("HSET", "realtime:{room}:here", node(one), '[false,{"client":"ghost"}]')
+        await redis.command("HSET", "realtime:{room}:here", node(one), '[false,{"client":"ghost"},1,1]')
         await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: one.engine.counters["reconnects"])  # type: ignore[attr-defined]
         await until(lambda: not there.here)

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,12 +21,14 @@ from command import run, running
 from conftest import Serve
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
+from tree import PACKAGE
 from wire import LINES, Wire, ask, dial, post, request, stream
 
 from realtime.bus import Bus
 from realtime.engine import Holder, Once
-from realtime.engines import line as line_module, redis as redis_module
+from realtime.engines import entries, line as line_module, redis as redis_module
 from realtime.engines.redis import Redis
+from realtime.engines.resp import Where
 from realtime.errors import StartError, Unavailable
 from realtime.message import Message
 from realtime.topic import TopicOptions
@@ -307,6 +310,23 @@ async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
         assert engine(one).counters["reconnects"] == 0
 
 
+async def test_flood_while_redis_is_paused_is_bounded(redis: RedisServer) -> None:
+    """What waits to be sent has a bound: beyond it publishing is refused at once, until there is room."""
+    async with bus_on(redis) as one:
+        await one.publish("room", "before")
+        redis.pause()
+        began, said = one.now(), "x" * 200_000
+        publishing = [asyncio.create_task(one.publish("room", said)) for _ in range(500)]
+        with pytest.raises(Unavailable, match="takes less than is published"):
+            await publishing[-1]
+        assert one.now() - began < 1.0
+        redis.resume()
+        done = await asyncio.gather(*publishing, return_exceptions=True)
+        taken = [position for position in done if not isinstance(position, BaseException)]
+        assert 0 < len(taken) < 400
+        assert (await one.publish("room", "after")).offset >= len(taken) + 2
+
+
 async def test_pause_in_the_middle_of_a_probe_is_noticed(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +361,26 @@ async def test_who_comes_while_redis_is_away(redis: RedisServer, serve: Serve) -
         async with dial(port, request("/topics/b", LINES)) as wire:
             head = await wire.head()
             assert (head.status, int(head.headers["retry-after"]) > 0) == (503, True)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_restored_is_told_when_all_is_there(redis: RedisServer) -> None:
+    """Redis that is back is told of when what was missed has been read, and not before."""
+    async with bus_on(redis) as one:
+        await one.publish("room", "before")
+        for _ in range(redis_module.LOOKERS):
+            await engine(one).lookers.acquire()
+        await redis.kill()
+        await until(lambda: one.engine.trouble)
+        await redis.start()
+        lines = (engine(one)._asking, engine(one)._hearing)
+        await until(lambda: not any(line.away for line in lines))
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks + 2)
+        assert one.engine.trouble
+        for _ in range(redis_module.LOOKERS):
+            engine(one).lookers.release()
+        await until(lambda: not one.engine.trouble)
 
 
 # The way to it
@@ -453,6 +493,25 @@ async def test_slow_subscriber_that_redis_cuts_misses_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
+async def test_burst_pushes_nobody_off_the_log(redis: RedisServer) -> None:
+    """What comes at once by the subscription is handed on no faster than who keeps up can read."""
+    options = TopicOptions(lag_bytes=256 * 1024, lag=60)
+    async with (
+        bus_on(redis, options) as one,
+        bus_on(redis, options) as other,
+        other.subscribe("room") as messages,
+    ):
+        connection = engine(other)._hearing.connection
+        assert connection is not None
+        connection.pause()
+        said = [f"{number} {'x' * 10_000}" for number in range(150)]
+        for one_said in said:
+            await one.publish("room", one_said)
+        connection.resume()
+        assert await collect(messages, 150) == said
+        assert engine(other).counters["filled"] == 0
+
+
 async def test_password_that_is_changed_is_told_until_it_is_changed_back(redis: RedisServer) -> None:
     """Who is not let in any more says why, and goes on when it is."""
     async with bus_on(redis) as one:
@@ -496,6 +555,7 @@ async def test_read_only_redis_is_told(redis: RedisServer) -> None:
         await one.publish("room", 1)
         await redis.command("REPLICAOF", "127.0.0.1", "1")
         assert "READONLY" in await refused(one)
+        await until(lambda: engine(one)._asking.lost)
         await redis.command("REPLICAOF", "NO", "ONE")
         await accepts(one, 2)
         assert data(one.topic("room").history()) == [1, 2]
@@ -664,6 +724,34 @@ async def test_every_key_expires(redis: RedisServer) -> None:
         assert endless == []
 
 
+async def test_databases_share_nothing(redis: RedisServer) -> None:
+    """Two sites in two databases of one Redis hear nothing of each other, though its channels are one set."""
+    async with bus_on(redis) as one, bus_on(InAnother(redis)) as other:
+        mine, theirs = await one.open("room"), await other.open("room")
+        await one.arrive(mine, f"{one.engine.node}.c1", {"client": "c1"}, aloud=False)
+        await one.publish("room", "mine")
+        await other.publish("room", "theirs")
+        assert (data(mine.history()), data(theirs.history())) == (["mine"], ["theirs"])
+        assert (len(mine.here), len(theirs.here)) == (1, 0)
+        assert (await redis.command("PUBSUB", "NUMSUB", "realtime:{room}")).split() == [
+            "realtime:{room}",
+            "1",
+        ]
+
+
+class InAnother(RedisServer):
+    """Another database of a Redis, as somebody."""
+
+    def __init__(self, redis: RedisServer, login: str = "") -> None:
+        super().__init__(redis.directory)
+        self.port, self._login = redis.port, login
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://{self._login}127.0.0.1:{self.port}/1"
+
+
 async def test_one_node_of_a_cluster_does(tmp_path: Path) -> None:
     """All that is asked about a topic is in one slot, also of one with braces in its name."""
     async with redis_server(tmp_path, "--cluster-enabled", "yes") as redis:
@@ -683,33 +771,23 @@ async def test_one_node_of_a_cluster_does(tmp_path: Path) -> None:
                 assert (await other.publish(name, "bye")).offset == 4
 
 
-#: What the engine does in Redis, and no more.
-ACL = """
-    -@all +auth +select +client|setname +info +script|load +eval +evalsha +time
-    +publish +subscribe +unsubscribe
-    +hget +hset +hsetnx +hmget +hdel +hexists +hincrby +hgetall +pexpire +del +type
-    +xadd +xrange +xtrim +zadd +zrem +zrangebyscore +zremrangebyscore
-"""
+#: What the docs say that its user in Redis needs.
+GUIDE = PACKAGE.parent / "docs" / "how-to" / "scale-out.md"
 
 
 async def test_user_needs_no_more_than_it_is_given(redis: RedisServer) -> None:
-    """A user of Redis who may do just this, to these keys and channels, does for all of the engine."""
-    await redis.command("ACL", "SETUSER", "rt", "on", ">pw", "~realtime:*", "&realtime:*", *ACL.split())
+    """A user of Redis who may do just what the docs say does for all of the engine."""
+    (rules,) = re.findall(r"^user realtime on >SECRET (.*)$", GUIDE.read_text(), re.MULTILINE)
+    await redis.command("ACL", "SETUSER", "rt", "on", ">pw", *rules.split())
 
-    class AsUser(RedisServer):
-        @property
-        def url(self) -> str:
-            return f"redis://rt:pw@127.0.0.1:{self.port}/0"
-
-    user = AsUser(redis.directory)
-    user.port = redis.port
+    user = InAnother(redis, "rt:pw@")
     async with bus_on(user) as one, bus_on(user) as other:
         topic = await one.open("room")
         await one.engine.everywhere("room", {"do": "nothing"})
         client = f"{one.engine.node}.c1"
         await one.arrive(topic, client, {"client": "c1"}, aloud=True)
         await one.publish("room", "hi", once=Once("k", 60.0))
-        await redis.command("SET", LOG, "no stream")
+        await redis.command("-n", "1", "SET", entries.Keys.of(engine(one).prefix, "room").log, "no stream")
         await one.publish("room", "ho")
         await one.claim("room", "alice", client)
         assert await other.holder("room", "alice") == Holder(client)
@@ -771,6 +849,35 @@ async def test_server_that_is_killed_is_seen_off_once(
             assert (left["event"], json.loads(left["data"])["client"]) == ("realtime:leave", gone)
         assert (await post(serving.port, "/topics/a", b"next"))[0].status == 202
         assert ((await first.event())["data"], (await second.event())["data"]) == ("next", "next")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_long_outage_buries_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Redis was away for longer than a lease those who are back first wait for the others."""
+    monkeypatch.setattr(redis_module, "LEASE", 1.0)
+    keeping = ("--appendonly", "yes", "--appendfsync", "always")
+    async with (
+        redis_server(tmp_path, *keeping) as redis,
+        bus_on(redis, ALL) as one,
+        bus_on(redis, ALL) as other,
+    ):
+        client = f"{other.engine.node}.c1"
+        await other.arrive(await other.open("room"), client, {"client": "c1"}, aloud=True)
+        here = (await one.open("room")).here
+        await redis.kill()
+        late = engine(other)._asking
+        late.where, where = Where.parse("redis://127.0.0.1:1"), late.where
+        over = one.now() + 1.2
+        await until(lambda: one.now() > over)
+        await redis.start()
+        await accepts(one)
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks + 3)
+        late.where = where
+        await accepts(other)
+        assert list(here.values()) == [{"client": "c1"}]
+        heard = one.topic("room").history()
+        assert [message.event for message in heard] == ["realtime:join", "message", "message"]
 
 
 async def test_clocks_of_processes_may_differ(redis: RedisServer) -> None:
@@ -882,6 +989,7 @@ async def test_hole_in_the_stream_is_a_gap(redis: RedisServer) -> None:
         assert data(heard) == [{"missed": 2}, 4, 5]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("key", [HEAD, "realtime:{room}:here", "realtime:{room}:names"])
 async def test_key_of_another_type_spoils_its_topic_only(redis: RedisServer, key: str) -> None:
     """A topic one of whose keys is somebody else's is refused, with the reason, until it is not."""

@@ -115,11 +115,14 @@ def place(text: bytes) -> Position:
         raise ValueError("no position") from None
 
 
-def told(value: bytes) -> tuple[bool, dict[str, Any]]:
-    """What a hash has of somebody who is here: whether it was told aloud, and what. Raises ValueError."""
+def told(value: bytes) -> tuple[bool, dict[str, Any], tuple[int, int]]:
+    """What a hash has of somebody who is here: whether it was told aloud, what, and when.
+
+    Raises :exc:`ValueError`.
+    """
     match orjson.loads(value):
-        case [bool(aloud), dict(about)]:
-            return aloud, about
+        case [bool(aloud), dict(about), int(moment), int(number)]:
+            return aloud, about, (moment, number)
     raise ValueError("no member")
 
 

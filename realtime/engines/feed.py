@@ -36,7 +36,7 @@ class Feed:
 
     def __init__(self, engine: Redis, topic: Topic) -> None:
         self.topic = topic
-        self.keys = entries.Keys.of(engine.settings.prefix, topic.name)
+        self.keys = entries.Keys.of(engine.prefix, topic.name)
         self.opened = asyncio.get_running_loop().create_future()
         self.closed = False
         #: What this process has published, by its number.
@@ -246,22 +246,21 @@ class Feed:
 
     def _set_members(self, members: list[bytes], head: int) -> None:
         """Take over who is here, as it was when the log had this head; see to one's own."""
-        found: dict[str, dict[str, Any]] = {}
+        found: list[tuple[tuple[int, int], str, dict[str, Any]]] = []
         self.aloud.clear()
         for who, value in zip(members[::2], members[1::2], strict=True):
             try:
-                aloud, told = entries.told(value)
-                found[who.decode()] = told
+                aloud, told, moment = entries.told(value)
+                found.append((moment, who.decode(), told))
             except ValueError:
                 continue  # nobody of ours
             if aloud:
                 self.aloud.add(who.decode())
         here, changes = self.topic.here, self._changes[:]
-        for gone in here.keys() - found.keys():
-            del here[gone]
-        here.update(found)
+        here.clear()
+        here.update((who, told) for _, who, told in sorted(found, key=lambda member: member[:2]))
         for offset, change, message in changes:
-            if not offset or offset > head:
+            if (not offset or offset > head) and (change.sign == "-" or change.id not in here):
                 self._change(change, message, offset)
         self._engine.members.reconcile(self)
 

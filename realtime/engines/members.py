@@ -41,7 +41,7 @@ class Members:
 
     async def _arrive(self, feed: Feed, id: str) -> None:
         told, joining = feed.own[id]
-        value = Message.of([joining is not None, told], time=0.0).payload
+        value = Message.of([joining is not None, told, *self._engine.moment()], time=0.0).payload
         how, change = (b"+", id.encode(), value), Change("+", id)
         if joining is not None:
             await self._engine.put(feed, joining, how=how, change=change)
@@ -83,7 +83,7 @@ class Members:
     def reconcile(self, feed: Feed) -> None:
         """Have Redis know of the clients of this process what is true: who is here, and who is gone."""
         here, name = feed.topic.here, feed.topic.name
-        for id in feed.own.keys() - here.keys():
+        for id in [id for id in feed.own if id not in here]:
             self.come_back(feed, id)
         for id in here.keys() - feed.own.keys():
             if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:

@@ -46,6 +46,8 @@ PUBLISH_WITHIN = 2.0
 MARGIN = 0.4
 #: The largest message that goes through Redis, in bytes: several of them make an answer that we still take.
 MAX_PAYLOAD = 12 * 1024 * 1024
+#: The most that may wait to be sent to Redis, in bytes: what is over is refused at once.
+MAX_BACKLOG = 64 * 1024 * 1024
 #: How often both connections are tried out, and how long an answer may take, in seconds.
 PROBE = 1.0
 ANSWER_WITHIN = 2.0
@@ -87,6 +89,8 @@ class Redis(Engine):
         super().__init__(settings, bus)
         self.node = secrets.token_hex(4)
         self.where = Where.parse(settings.url.get_secret_value())
+        #: What the names of keys and channels begin with; channels are the same for all databases.
+        self.prefix = f"{settings.prefix}:{self.where.db}" if self.where.db else settings.prefix
         #: Since the start: reconnects, filled, lost, resets, ignored, late, unanswered.
         self.counters: Counter[str] = Counter()
         #: Which Redis it is; another one after each of its starts, and after a failover.
@@ -101,7 +105,7 @@ class Redis(Engine):
         self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
         self._skew = 0.0  # Redis's clock less that of the loop, in seconds
         self._inbox = self.inbox(self.node)
-        self._nodes = f"{settings.prefix}:nodes".encode()
+        self._nodes = f"{self.prefix}:nodes".encode()
         self._heard = asyncio.Event()  # the probe has come back
         self._told = False
         self._looks = 0
@@ -174,6 +178,10 @@ class Redis(Engine):
         """What Redis's clock says, now or so many seconds later, in milliseconds."""
         return int((self._loop.time() + self._skew + later) * 1000)
 
+    def moment(self) -> tuple[int, int]:
+        """Which of two things was first: between processes by Redis's clock, and in this one by number."""
+        return self._clock(), next(self._numbers)
+
     # Whether it is there
 
     async def _watch(self) -> None:
@@ -241,7 +249,7 @@ class Redis(Engine):
 
     def inbox(self, node: str) -> bytes:
         """The channel of one process: its probe comes back on it, and what others answer."""
-        return f"{self.settings.prefix}:node:{node}".encode()
+        return f"{self.prefix}:node:{node}".encode()
 
     def background(self, work: Any) -> None:
         """Do something beside all else; it ends with the server."""
@@ -290,7 +298,7 @@ class Redis(Engine):
 
     def feed(self, topic: Topic) -> Feed:
         """What comes into a topic. Raises :exc:`Unavailable` when that has just gone."""
-        feed = self._feeds.get(entries.Keys.of(self.settings.prefix, topic.name).channel)
+        feed = self._feeds.get(entries.Keys.of(self.prefix, topic.name).channel)
         if feed is None:
             raise Unavailable("the topic has just gone")
         return feed
@@ -384,6 +392,8 @@ class Redis(Engine):
                     async with asyncio.timeout_at(until):
                         asking = await self._asking.working()
             if asking is not None:
+                if asking.backlog > MAX_BACKLOG:
+                    raise Unavailable("Redis takes less than is published")
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
                     self._fresh(number),
@@ -463,7 +473,7 @@ class Redis(Engine):
         return await self.members.holder(await self._opened(topic), key)
 
     async def release(self, topic: str, key: str, id: str) -> None:
-        await self.members.release(entries.Keys.of(self.settings.prefix, topic).names, key, id)
+        await self.members.release(entries.Keys.of(self.prefix, topic).names, key, id)
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)
