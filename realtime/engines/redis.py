@@ -387,7 +387,7 @@ class Redis(Engine):
                     self._fresh(number),
                     topic.epoch if topic.opened else "",
                     topic.head,
-                    min(topic.base, topic.head),
+                    self._oldest(topic),
                     self.stays(topic),
                     self._clock(until - MARGIN - self._loop.time()),
                     entry,
@@ -418,6 +418,13 @@ class Redis(Engine):
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
 
+    def _oldest(self, topic: Topic) -> int:
+        """The offset of the oldest message that anybody wants."""
+        oldest = min(topic.base, topic.head)
+        if self.bus.counters["shed"]:  # this process keeps less than is wanted: others may have room
+            oldest = max(0, min(oldest, topic.head + 1 - topic.options.history))
+        return oldest
+
     async def sync(
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
     ) -> tuple[str, int, list[Any], bool, list[bytes]]:
@@ -425,7 +432,7 @@ class Redis(Engine):
         if self._asking.away:
             raise Lost(self._asking.why)
         topic = feed.topic
-        oldest = min(topic.base, topic.head) if topic.opened else 0
+        oldest = self._oldest(topic) if topic.opened and epoch == topic.epoch else 0
         words = (
             *(b"4", feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
             *(self._fresh(next(self._numbers)), epoch, known, token, int(moved), most),
