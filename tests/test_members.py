@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redises import RedisServer, redis_server
@@ -13,6 +14,7 @@ from sites import bus_on, until
 
 from realtime.bus import Bus
 from realtime.engines import redis as engine
+from realtime.engines.members import Members
 from realtime.topic import Topic
 
 ALICE = {"client": "alice"}
@@ -30,6 +32,12 @@ async def two(directory: Path) -> AsyncIterator[tuple[Bus, Topic, Bus, Topic, Re
     """Two processes that have the topic ``room``."""
     async with redis_server(directory) as redis, bus_on(redis) as one, bus_on(redis) as other:
         yield one, await one.open("room"), other, await other.open("room"), redis
+
+
+def members_of(bus: Bus) -> Members:
+    """What a process knows of who is here."""
+    assert isinstance(bus.engine, engine.Redis)
+    return bus.engine.members
 
 
 def node(bus: Bus) -> str:
@@ -132,3 +140,26 @@ async def test_value_that_is_no_holder(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
         await redis.command("HSET", "realtime:{room}:names", "alice", "x")
         assert await bus.holder("room", "alice") is None
+
+
+async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes in the middle of a look at who is here is found, where another is wanted then."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        assert isinstance(one.engine, engine.Redis)
+        feed, sync = one.engine.feed(topic), one.engine.sync
+        looked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*words: Any) -> Any:
+            answer = await sync(*words)
+            looked.set()
+            await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(one.engine, "sync", slowly)
+        feed.check(whole=True)
+        await looked.wait()
+        await redis.command("HSET", "realtime:{room}:here", "0.c1", '[false,{"client":"alice"}]')
+        monkeypatch.setattr(members_of(one), "bury", lambda alive: None)
+        feed.check(whole=True)
+        go_on.set()
+        await until(lambda: list(topic.here.values()) == [ALICE])

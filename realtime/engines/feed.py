@@ -159,7 +159,7 @@ class Feed:
                     await self._sync()
                 self.refusal = ""
         except (Lost, RedisError) as error:
-            self.due = True  # until there is a connection
+            self.due = self._whole = True  # until there is a connection
             if not isinstance(error, Lost):
                 self.refusal = f": {error}"
                 self._engine.refused(error)
@@ -167,7 +167,7 @@ class Feed:
             self._task = None
 
     async def _sync(self) -> None:
-        topic, engine, whole = self.topic, self._engine, self._whole
+        topic, engine, whole, self._whole = self.topic, self._engine, self._whole, False
         epoch, known, token = topic.epoch, topic.head, self._token
         self.due = False
         if not self.opened.done():
@@ -214,7 +214,6 @@ class Feed:
         else:
             self._lose(head)
         if whole:
-            self._whole = False
             self._set_members(members, head)
 
     def _lose(self, offset: int) -> None:
