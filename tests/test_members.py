@@ -142,6 +142,35 @@ async def test_value_that_is_no_holder(tmp_path: Path) -> None:
         assert await bus.holder("room", "alice") is None
 
 
+async def test_who_goes_when_the_topic_goes(tmp_path: Path) -> None:
+    """Who goes while nothing can be said is gone for all, though the process has the topic no more."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room/1"), await other.open("room/1")
+        topic.members["alice"] = there.members["bob"] = None  # so it does not go
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        del topic.members["alice"]
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        one.left(topic)
+        assert one.find("room/1") is None
+        redis.resume()
+        await until(lambda: not there.here)
+
+
+async def test_who_goes_from_a_channel_that_is_no_more(tmp_path: Path) -> None:
+    """Who goes while nothing can be said, from a channel that is no more, is not spoken of for ever."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        one.forget("room")
+        redis.resume()
+        await until(lambda: not members_of(one)._leaving)
+
+
 async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes in the middle of a look at who is here is found, where another is wanted then."""
     async with two(tmp_path) as (one, topic, _, _, redis):

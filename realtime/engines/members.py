@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from realtime.engine import Holder
-from realtime.engines.entries import RELEASE, Change
+from realtime.engines.entries import CLAIM, RELEASE, Change
 from realtime.engines.resp import Lost, RedisError
-from realtime.errors import Unavailable
+from realtime.errors import TooManyTopics, Unavailable, UnknownTopic
 from realtime.message import Message
 
 if TYPE_CHECKING:
@@ -57,14 +57,16 @@ class Members:
         await self._depart(topic.name, id)
 
     async def _depart(self, name: str, id: str) -> None:
-        topic, leaving = self._engine.bus.find(name), self._leaving.get((name, id))
-        if topic is None:
-            return
+        leaving = self._leaving.get((name, id))
         how, change = (b"-", id.encode()), Change("-", id)
         about = None if leaving is not None else Message.of(None, time=0.0)
         try:
+            topic = await self._engine.bus.open(name)  # it may have gone meanwhile
             await self._engine.put(self._engine.feed(topic), leaving, how=how, change=change, about=about)
-        except Unavailable:
+        except (Unavailable, TooManyTopics):
+            return
+        except UnknownTopic:  # there is no such channel any more
+            self._leaving.pop((name, id), None)
             return
         self._leaving.pop((name, id), None)
         topic.here.pop(id, None)
@@ -72,10 +74,7 @@ class Members:
     def say_who_left(self) -> None:
         """Say what could not be said."""
         for name, id in list(self._leaving):
-            if self._engine.bus.find(name) is None:
-                del self._leaving[name, id]  # whoever has the topic next finds out
-            else:
-                self._engine.background(self._depart(name, id))
+            self._engine.background(self._depart(name, id))
         for what in list(self._releasing):
             self._engine.background(self._release(what))
 
