@@ -192,3 +192,16 @@ async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: py
         feed.check(whole=True)
         go_on.set()
         await until(lambda: list(topic.here.values()) == [ALICE])
+
+
+async def test_processes_are_spared_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is gone because Redis has begun anew, however soon, and knows of no process."""
+    async with two(tmp_path) as (one, topic, other, there, redis):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        spared: list[float] = []
+        monkeypatch.setattr(members_of(one), "spare", spared.append)
+        await redis.kill()
+        await redis.start()
+        await until(lambda: spared)
+        assert spared == [engine.LEASE]

@@ -146,7 +146,7 @@ class Redis(Engine):
         except (Lost, RedisError, TimeoutError) as error:
             connection.abort(str(error) or "no answer")
             return
-        if self._asking.away > TOLERATED:
+        if moved or self._asking.away > TOLERATED:
             self.members.spare(LEASE)
         self._asking.works()
         for feed in self.feeds:
