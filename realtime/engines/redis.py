@@ -397,7 +397,9 @@ class Redis(Engine):
             return await pending.put
         finally:
             timer.cancel()
-            feed.pending.pop(number, None)
+            given_up = feed.pending.pop(number, None)
+            if given_up is not None and message is not None and message.exclude is not None:
+                feed.give_up(number, message)
 
     def _fresh(self, number: int) -> str:
         """An epoch that no log has had."""
