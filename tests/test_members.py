@@ -194,6 +194,25 @@ async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: py
         await until(lambda: list(topic.here.values()) == [ALICE])
 
 
+async def test_name_that_redis_has_forgotten(tmp_path: Path) -> None:
+    """Who has a name has it still when Redis has forgotten everything; who has given it back has not."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await one.claim("room", "bob", node(one))
+        await one.release("room", "bob", node(one))
+        await redis.command("FLUSHALL")
+        await one.engine.catch_up(topic)
+
+        async def holder(name: str) -> str:
+            return (await other.claim("room", name, node(other))).id
+
+        async with asyncio.timeout(20):
+            while await other.holder("room", "alice") is None:  # noqa: ASYNC110  # it has no event of its own
+                await asyncio.sleep(0)
+        assert await holder("alice") == node(one)
+        assert await holder("bob") == node(other)
+
+
 async def test_processes_are_spared_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is gone because Redis has begun anew, however soon, and knows of no process."""
     async with two(tmp_path) as (one, topic, other, there, redis):

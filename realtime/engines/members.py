@@ -86,6 +86,8 @@ class Members:
         for id in here.keys() - feed.own.keys():
             if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:
                 self._gone(feed, id)
+        for key in feed.claims:
+            self._engine.background(self._claim_again(feed, key))
 
     def come_back(self, feed: Feed, id: str) -> None:
         """Somebody is still here of whom it was said that it is not."""
@@ -124,23 +126,32 @@ class Members:
 
     async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
         """Who has it: this one from now on, unless another has."""
-        value = orjson.dumps([*holder])
-        names = feed.keys.names
-        stays = b"PEXPIRE", names, self._engine.stays(feed.topic)
-        _, kept, _ = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key), stays)
-        found = _holder(kept)
-        if found is None:  # what was there is nobody's
-            await self._ask((b"HSET", names, key, value))
-        return found or holder
+        value, garbage = orjson.dumps([*holder]), b""
+        words = feed.keys.names, key, value, self._engine.stays(feed.topic)
+        while True:
+            (kept,) = await self._ask((b"EVAL", CLAIM.text, 1, *words, garbage))
+            if (found := _holder(kept)) is not None:
+                break
+            garbage = kept  # it is nobody's
+        if found.id == holder.id:
+            feed.claims[key] = value
+        return found
 
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""
         (kept,) = await self._ask((b"HGET", feed.keys.names, key))
         return _holder(kept)
 
-    async def release(self, names: bytes, key: str, id: str) -> None:
+    async def _claim_again(self, feed: Feed, key: str) -> None:
+        with contextlib.suppress(Unavailable):
+            if (value := feed.claims.get(key)) is not None:
+                await self._ask((b"HSETNX", feed.keys.names, key, value))
+
+    async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
         what = (names, key, orjson.dumps([id])[:-1] + b",")
+        if feed is not None and feed.claims.get(key, b"").startswith(what[2]):
+            del feed.claims[key]
         self._releasing.add(what)
         await self._release(what)
 

@@ -465,7 +465,8 @@ class Redis(Engine):
         return await self.members.holder(await self._opened(topic), key)
 
     async def release(self, topic: str, key: str, id: str) -> None:
-        await self.members.release(entries.Keys.of(self.settings.prefix, topic).names, key, id)
+        keys = entries.Keys.of(self.settings.prefix, topic)
+        await self.members.release(self._feeds.get(keys.channel), keys.names, key, id)
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)
