@@ -187,7 +187,7 @@ class Bus:
             await self.engine.open(topic)
         if isinstance(since, Position) and (since.epoch != topic.epoch or since.offset > topic.head):
             await self.engine.catch_up(topic)  # another process may know what this one does not yet
-        return topic
+        return topic if self.find(name) is topic else await self.open(name, since)  # it went meanwhile
 
     def opened(self, topic: Topic) -> None:
         """The topic has what the engine keeps of it: what comes from now on is new."""

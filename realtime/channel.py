@@ -321,9 +321,9 @@ class Channel:
         """
         why = {"code": int(code), "reason": reason or "you were removed from the channel"}
         removed = await self._have("kick", topic, id, name, **why)
-        if not removed and id in (here := self.bus.topic(topic).here):  # by a process that is gone
-            aloud = self.settings.presence == "announce"
-            await self.bus.depart(self.bus.topic(topic), id, here[id], aloud=aloud)
+        there = self.bus.find(topic)
+        if not removed and there and id in there.here:  # by a process that is gone
+            await self.bus.depart(there, id, there.here[id], aloud=self.settings.presence == "announce")
         return removed
 
     async def send(

@@ -7,15 +7,17 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
-from conftest import Serve, Serving
+from conftest import SERVER, Serve, Serving
 from redises import RedisServer, redis_server
 from test_frames import ASKED, Reader, reading
-from wire import TEXT, ask, dial, frame, request, soon, text, websocket
+from wire import TEXT, Wire, ask, dial, frame, request, soon, text, websocket
 
 import realtime
+from realtime.config import parse
 from realtime.engines import redis as engine
 
 CONFIG = """
@@ -198,3 +200,42 @@ async def test_python_client_in_another_log(serve: Serve, tmp_path: Path, scheme
             assert channel.position == new.id == position
             assert reset.id is not None
             assert reset.id.epoch == position.epoch
+
+
+# What changes while a topic is waited for
+
+
+async def waiting(serving: Serving, path: str, stack: AsyncExitStack) -> Wire:
+    """Somebody who has asked for a topic of which the server has nothing yet."""
+    name = f"news/{path.rpartition('/')[2]}"
+    wire = await stack.enter_async_context(dial(serving.port, request(path, ASKED["lines"])))
+    async with asyncio.timeout(20):
+        while serving.server.bus.find(name) is None:  # noqa: ASYNC110  # it has no event of its own
+            await asyncio.sleep(0)
+    return wire
+
+
+@pytest.mark.parametrize("changed", ["news", "more"], ids=["made again", "gone"])
+async def test_reload_while_a_topic_is_waited_for(serve: Serve, tmp_path: Path, changed: str) -> None:
+    """Who was let in by a config that holds no more is to come back, and not in a channel that is gone."""
+    async with site(serve, tmp_path) as (serving, redis), AsyncExitStack() as stack:
+        redis.pause()
+        wire = await waiting(serving, "/news/b", stack)
+        config = f"{SERVER}{dedent(CONFIG.format(url=redis.url))}"
+        config = config.replace("history: 100}", "history: 50}", 1).replace("news:", f"{changed}:")
+        await serving.server.reload(parse(config))
+        redis.resume()
+        head, said = await wire.response()
+        assert (head.status, "the config has just been read again" in said) == (503, True)
+
+
+async def test_limit_while_topics_are_waited_for(serve: Serve, tmp_path: Path) -> None:
+    """Of those who wait for a topic no more are let in than there is room for."""
+    limited = CONFIG.replace("history: 100}}\n", "history: 100, limits: {{max_clients: 1}}}}\n", 1)
+    async with redis_server(tmp_path) as redis, AsyncExitStack() as stack:
+        serving = await stack.enter_async_context(serve(limited.format(url=redis.url)))
+        redis.pause()
+        wires = [await waiting(serving, path, stack) for path in ("/news/b", "/news/c")]
+        redis.resume()
+        heads = [await soon(wire.head()) for wire in wires]
+        assert sorted(head.status for head in heads) == [200, 503]

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sites import Site, data, site, until
+from redises import redis_server
+from sites import Site, bus_on, data, site, until
 
 from realtime.bus import Bus
 from realtime.engine import Once
@@ -391,3 +392,17 @@ async def test_all_are_asked(sites: Sites) -> None:
         assert answers == [2] * len(buses)
         assert {id(bus) for bus, *_ in done} == buses
         assert {str(what) for _, *what in done} == {"['room', {'do': 'it'}]"}
+
+
+async def test_topic_that_goes_while_it_is_caught_up_with(tmp_path: Path) -> None:
+    """Who comes with a position to a topic that goes meanwhile is in the one that there is."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        before = await bus.open("room/1")
+        redis.pause()
+        opening = asyncio.create_task(bus.open("room/1", Position("0", 1)))
+        await asyncio.sleep(0)
+        bus.left(before)
+        assert bus.find("room/1") is None
+        redis.resume()
+        topic = await opening
+        assert bus.find("room/1") is topic is not before

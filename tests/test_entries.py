@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from redises import RedisServer, redis_server
-from sites import until
+from sites import bus_on, until
 from wire import soon
 
-from realtime.engines import entries
+from realtime.engines import entries, feed
 from realtime.engines.entries import Change, Entry, Keys
 from realtime.engines.resp import Connection, RedisError, Where
 from realtime.message import Message, Position
+from realtime.topic import TopicOptions
 
 #: As the host makes them: what is said, as text, bytes or JSON.
 data = (
@@ -421,3 +422,40 @@ async def test_publish_is_told_with_its_place(tmp_path: Path) -> None:
     where, _, entry = pushes[1][2].partition(b"\n")
     assert (pushes[1][1], entries.place(where), entry) == (KEYS.channel, Position("f1", 1), b"a")
     assert pushes[2][2] == entries.NOWHERE + b"\nabout"
+
+
+async def test_other_log_is_not_trimmed_by_what_was_known_of_this(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read in several goes of a log that is new is kept, however far the old one had come."""
+    monkeypatch.setattr(feed, "PAGE", 1000)
+    few, many = TopicOptions(lag=0, lag_bytes=0), TopicOptions(history=1000)
+    async with (
+        redis_server(tmp_path) as redis,
+        bus_on(redis, few) as one,
+        bus_on(redis, many, prefix="other") as other,
+    ):
+        for _ in range(10):
+            await asyncio.gather(*(one.publish("room", "old") for _ in range(100)))
+        await asyncio.gather(*(other.publish("room", "new") for _ in range(500)))
+        for key in (":head", ":log"):
+            await redis.command("RENAME", f"other:{{room}}{key}", f"realtime:{{room}}{key}")
+        topic = one.topic("room")
+        await one.engine.catch_up(topic)
+        assert topic.head == 500
+        assert await redis.command("XLEN", "realtime:{room}:log") == "500"
+
+
+async def test_who_has_no_room_takes_nothing_from_others(tmp_path: Path) -> None:
+    """A process that gave up messages for want of memory leaves in Redis what others may ask for."""
+    options = TopicOptions(history=400)
+    async with (
+        redis_server(tmp_path) as redis,
+        bus_on(redis, options) as one,
+        bus_on(redis, options) as other,
+    ):
+        one.limit(10, 20_000)
+        await asyncio.gather(*(one.publish("room", number) for number in range(500)))
+        assert len(one.topic("room").history()) < 100
+        await one.engine.catch_up(one.topic("room"))
+        assert len((await other.open("room")).history()) == 400

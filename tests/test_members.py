@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redises import RedisServer, redis_server
@@ -13,6 +14,7 @@ from sites import bus_on, until
 
 from realtime.bus import Bus
 from realtime.engines import redis as engine
+from realtime.engines.members import Members
 from realtime.topic import Topic
 
 ALICE = {"client": "alice"}
@@ -30,6 +32,12 @@ async def two(directory: Path) -> AsyncIterator[tuple[Bus, Topic, Bus, Topic, Re
     """Two processes that have the topic ``room``."""
     async with redis_server(directory) as redis, bus_on(redis) as one, bus_on(redis) as other:
         yield one, await one.open("room"), other, await other.open("room"), redis
+
+
+def members_of(bus: Bus) -> Members:
+    """What a process knows of who is here."""
+    assert isinstance(bus.engine, engine.Redis)
+    return bus.engine.members
 
 
 def node(bus: Bus) -> str:
@@ -132,3 +140,87 @@ async def test_value_that_is_no_holder(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
         await redis.command("HSET", "realtime:{room}:names", "alice", "x")
         assert await bus.holder("room", "alice") is None
+
+
+async def test_who_goes_when_the_topic_goes(tmp_path: Path) -> None:
+    """Who goes while nothing can be said is gone for all, though the process has the topic no more."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room/1"), await other.open("room/1")
+        topic.members["alice"] = there.members["bob"] = None  # so it does not go
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        del topic.members["alice"]
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        one.left(topic)
+        assert one.find("room/1") is None
+        redis.resume()
+        await until(lambda: not there.here)
+
+
+async def test_who_goes_from_a_channel_that_is_no_more(tmp_path: Path) -> None:
+    """Who goes while nothing can be said, from a channel that is no more, is not spoken of for ever."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        redis.pause()
+        await until(lambda: one.engine.trouble)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        one.forget("room")
+        redis.resume()
+        await until(lambda: not members_of(one)._leaving)
+
+
+async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes in the middle of a look at who is here is found, where another is wanted then."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        assert isinstance(one.engine, engine.Redis)
+        feed, sync = one.engine.feed(topic), one.engine.sync
+        looked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*words: Any) -> Any:
+            answer = await sync(*words)
+            looked.set()
+            await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(one.engine, "sync", slowly)
+        feed.check(whole=True)
+        await looked.wait()
+        await redis.command("HSET", "realtime:{room}:here", "0.c1", '[false,{"client":"alice"}]')
+        monkeypatch.setattr(members_of(one), "bury", lambda alive: None)
+        feed.check(whole=True)
+        go_on.set()
+        await until(lambda: list(topic.here.values()) == [ALICE])
+
+
+async def test_name_that_redis_has_forgotten(tmp_path: Path) -> None:
+    """Who has a name has it still when Redis has forgotten everything; who has given it back has not."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await one.claim("room", "bob", node(one))
+        await one.release("room", "bob", node(one))
+        await redis.command("FLUSHALL")
+        await one.engine.catch_up(topic)
+
+        async def holder(name: str) -> str:
+            return (await other.claim("room", name, node(other))).id
+
+        async with asyncio.timeout(20):
+            while await other.holder("room", "alice") is None:  # noqa: ASYNC110  # it has no event of its own
+                await asyncio.sleep(0)
+        assert await holder("alice") == node(one)
+        assert await holder("bob") == node(other)
+
+
+async def test_processes_are_spared_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is gone because Redis has begun anew, however soon, and knows of no process."""
+    async with two(tmp_path) as (one, topic, other, there, redis):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        spared: list[float] = []
+        monkeypatch.setattr(members_of(one), "spare", spared.append)
+        await redis.kill()
+        await redis.start()
+        await until(lambda: spared)
+        assert spared == [engine.LEASE]

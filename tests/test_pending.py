@@ -11,6 +11,7 @@ from sites import bus_on, data, site, until
 
 from realtime.engine import Once
 from realtime.engines import redis as engine
+from realtime.engines.feed import MAX_GIVEN_UP
 from realtime.errors import Rejected, Unavailable
 
 
@@ -84,3 +85,47 @@ async def test_who_gives_up_leaves_nothing(tmp_path: Path) -> None:
         await asyncio.wait([publishing])
         await other.publish("room", "next")
         await until(lambda: data(topic.history())[-1:] == ["next"])
+
+
+async def test_who_is_excluded_from_what_is_given_up(tmp_path: Path) -> None:
+    """Whom a message is not for does not get it either when nobody waits for it any more."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic, somebody = await bus.open("room"), object()
+        redis.pause()
+        publishing = asyncio.create_task(bus.publish("room", "hi", exclude=somebody))
+        assert isinstance(bus.engine, engine.Redis)
+        feed = bus.engine.feed(topic)
+        await until(lambda: feed.pending)
+        await asyncio.sleep(0)  # it is sent
+        publishing.cancel()
+        redis.resume()
+        await until(lambda: topic.head == 1)
+        assert topic.history()[0].exclude is somebody
+        assert not feed.given_up
+
+
+async def test_what_is_given_up_is_not_kept_for_ever(tmp_path: Path) -> None:
+    """Of what was never taken no more is remembered than so much."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        assert isinstance(bus.engine, engine.Redis)
+        feed = bus.engine.feed(await bus.open("room"))
+        redis.pause()
+        said = [
+            asyncio.create_task(bus.publish("room", "hi", exclude=bus)) for _ in range(2 * MAX_GIVEN_UP)
+        ]
+        await until(lambda: len(feed.pending) == len(said))
+        for publishing in said:
+            publishing.cancel()
+        await asyncio.wait(said)
+        assert len(feed.given_up) == MAX_GIVEN_UP
+
+
+async def test_who_is_excluded_when_the_log_begins_anew(tmp_path: Path) -> None:
+    """Whom the first message of another log is not for is known, too."""
+    async with site("redis", tmp_path) as (one, _, redis):
+        await one.publish("room", "before")
+        assert redis is not None
+        await redis.command("FLUSHALL")
+        position = await one.publish("room", "hi", exclude=one)
+        (message,) = one.topic("room").history()
+        assert (message.id, message.exclude) == (position, one)

@@ -248,6 +248,18 @@ redis.call('PEXPIRE', KEYS[4], ARGV[7])
 return {epoch, offset, entries, more, here}
 """)
 
+#: Have a name, unless somebody has it. ``KEYS``: names. ``ARGV``: the name, its value, for how long the
+#: names stay, and a value that is nobody's. The answer is the value that it has.
+CLAIM = Script(b"""
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if not kept or kept == ARGV[4] then
+  kept = ARGV[2]
+  redis.call('HSET', KEYS[1], ARGV[1], kept)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return kept
+""")
+
 #: Give a name back, if this one has it. ``KEYS``: names. ``ARGV``: the name, the beginning of its value.
 RELEASE = Script(b"""
 local holder = redis.call('HGET', KEYS[1], ARGV[1])

@@ -29,6 +29,8 @@ log = logging.getLogger("realtime.engine")
 PAGE = TURN_BYTES
 #: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.
 SOON = 0.05
+#: Of so many messages that were given up it is known whom they are not for.
+MAX_GIVEN_UP = 64
 
 
 class Feed:
@@ -41,8 +43,12 @@ class Feed:
         self.closed = False
         #: What this process has published, by its number.
         self.pending: dict[int, Pending] = {}
+        #: What it has not waited for any longer, which may come all the same, and whom it is not for.
+        self.given_up: dict[int, Message] = {}
         #: The clients of this process who are here: what is told of each, and the message that says so.
         self.own: dict[str, tuple[dict[str, Any], Message | None]] = {}
+        #: What those have, by this process, that only one can have.
+        self.claims: dict[str, bytes] = {}
         #: Those who are here of whom a message told that they came, so one tells when they go.
         self.aloud: set[str] = set()
         #: Whether the stream is to be looked at, for the topic may lack something.
@@ -94,16 +100,29 @@ class Feed:
 
     def take(self, entry: Entry) -> None:
         """The next entry: its message comes into the topic, and whoever published it is told."""
-        node, number, message, change = entry
-        pending = self.pending.pop(number, None) if node == self._engine.node else None
-        if pending is not None and pending.message is not None:
-            message = pending.message  # it knows whom it is not for
+        node, number, _, change = entry
+        message, pending = self._as_published(entry)
         self._token = entries.token(node, number)
         if change is not None:  # in the same turn as the event that says so
             self._change(change, message, self.topic.head + 1)
         position = self.topic.append(message)
         if pending is not None and not pending.put.done():
             pending.put.set_result(position)
+
+    def _as_published(self, entry: Entry) -> tuple[Message, Pending | None]:
+        """The message of an entry, which knows whom it is not for, and who waits for it here."""
+        if entry.node != self._engine.node:
+            return entry.message, None
+        pending = self.pending.pop(entry.number, None)
+        if pending is not None and pending.message is not None:
+            return pending.message, pending
+        return self.given_up.pop(entry.number, entry.message), pending
+
+    def give_up(self, number: int, message: Message) -> None:
+        """A message is not waited for any more."""
+        self.given_up[number] = message
+        if len(self.given_up) > MAX_GIVEN_UP:
+            del self.given_up[next(iter(self.given_up))]
 
     def _change(self, change: Change, message: Message, offset: int) -> None:
         sign, who = change
@@ -159,7 +178,7 @@ class Feed:
                     await self._sync()
                 self.refusal = ""
         except (Lost, RedisError) as error:
-            self.due = True  # until there is a connection
+            self.due = self._whole = True  # until there is a connection
             if not isinstance(error, Lost):
                 self.refusal = f": {error}"
                 self._engine.refused(error)
@@ -167,7 +186,7 @@ class Feed:
             self._task = None
 
     async def _sync(self) -> None:
-        topic, engine, whole = self.topic, self._engine, self._whole
+        topic, engine, whole, self._whole = self.topic, self._engine, self._whole, False
         epoch, known, token = topic.epoch, topic.head, self._token
         self.due = False
         if not self.opened.done():
@@ -214,7 +233,6 @@ class Feed:
         else:
             self._lose(head)
         if whole:
-            self._whole = False
             self._set_members(members, head)
 
     def _lose(self, offset: int) -> None:
@@ -229,7 +247,8 @@ class Feed:
     def _begin_anew(self, head: Position, kept: list[Entry]) -> None:
         now = self.topic.bus.wall_time()
         first = not self.opened.done()
-        self.topic.restore(head, [(entry.message, max(0.0, now - entry.message.time)) for entry in kept])
+        found = [self._as_published(entry) for entry in kept]
+        self.topic.restore(head, [(message, max(0.0, now - message.time)) for message, _ in found])
         self._token = entries.token(kept[-1].node, kept[-1].number) if kept else b""
         if first:
             self.opened.set_result(None)
@@ -237,8 +256,7 @@ class Feed:
         else:
             self._engine.counters["resets"] += 1
             log.warning("%r is another log in Redis now: it begins anew", self.topic.name)
-        for offset, entry in enumerate(kept, head.offset - len(kept) + 1):
-            pending = self.pending.get(entry.number) if entry.node == self._engine.node else None
+        for offset, (_, pending) in enumerate(found, head.offset - len(kept) + 1):
             if pending is not None and not pending.put.done():
                 pending.put.set_result(Position(head.epoch, offset))
 

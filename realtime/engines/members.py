@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from realtime.engine import Holder
-from realtime.engines.entries import RELEASE, Change
+from realtime.engines.entries import CLAIM, RELEASE, Change
 from realtime.engines.resp import Lost, RedisError
-from realtime.errors import Unavailable
+from realtime.errors import TooManyTopics, Unavailable, UnknownTopic
 from realtime.message import Message
 
 if TYPE_CHECKING:
@@ -58,14 +58,16 @@ class Members:
         await self._depart(topic.name, id)
 
     async def _depart(self, name: str, id: str) -> None:
-        topic, leaving = self._engine.bus.find(name), self._leaving.get((name, id))
-        if topic is None:
-            return
+        leaving = self._leaving.get((name, id))
         how, change = (b"-", id.encode()), Change("-", id)
         about = None if leaving is not None else Message.of(None, time=0.0)
         try:
+            topic = await self._engine.bus.open(name)  # it may have gone meanwhile
             await self._engine.put(self._engine.feed(topic), leaving, how=how, change=change, about=about)
-        except Unavailable:
+        except (Unavailable, TooManyTopics):
+            return
+        except UnknownTopic:  # there is no such channel any more
+            self._leaving.pop((name, id), None)
             return
         self._leaving.pop((name, id), None)
         topic.here.pop(id, None)
@@ -73,10 +75,7 @@ class Members:
     def say_who_left(self) -> None:
         """Say what could not be said."""
         for name, id in list(self._leaving):
-            if self._engine.bus.find(name) is None:
-                del self._leaving[name, id]  # whoever has the topic next finds out
-            else:
-                self._engine.background(self._depart(name, id))
+            self._engine.background(self._depart(name, id))
         for what in list(self._releasing):
             self._engine.background(self._release(what))
 
@@ -88,6 +87,8 @@ class Members:
         for id in here.keys() - feed.own.keys():
             if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:
                 self._gone(feed, id)
+        for key in feed.claims:
+            self._engine.background(self._claim_again(feed, key))
 
     def come_back(self, feed: Feed, id: str) -> None:
         """Somebody is still here of whom it was said that it is not."""
@@ -126,23 +127,32 @@ class Members:
 
     async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
         """Who has it: this one from now on, unless another has."""
-        value = orjson.dumps([*holder])
-        names = feed.keys.names
-        stays = b"PEXPIRE", names, self._engine.stays(feed.topic)
-        _, kept, _ = await self._ask((b"HSETNX", names, key, value), (b"HGET", names, key), stays)
-        found = _holder(kept)
-        if found is None:  # what was there is nobody's
-            await self._ask((b"HSET", names, key, value))
-        return found or holder
+        value, garbage = orjson.dumps([*holder]), b""
+        words = feed.keys.names, key, value, self._engine.stays(feed.topic)
+        while True:
+            (kept,) = await self._ask((b"EVAL", CLAIM.text, 1, *words, garbage))
+            if (found := _holder(kept)) is not None:
+                break
+            garbage = kept  # it is nobody's
+        if found.id == holder.id:
+            feed.claims[key] = value
+        return found
 
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""
         (kept,) = await self._ask((b"HGET", feed.keys.names, key))
         return _holder(kept)
 
-    async def release(self, names: bytes, key: str, id: str) -> None:
+    async def _claim_again(self, feed: Feed, key: str) -> None:
+        with contextlib.suppress(Unavailable):
+            if (value := feed.claims.get(key)) is not None:
+                await self._ask((b"HSETNX", feed.keys.names, key, value))
+
+    async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
         what = (names, key, orjson.dumps([id])[:-1] + b",")
+        if feed is not None and feed.claims.get(key, b"").startswith(what[2]):
+            del feed.claims[key]
         self._releasing.add(what)
         await self._release(what)
 

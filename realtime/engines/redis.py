@@ -151,7 +151,7 @@ class Redis(Engine):
         except (Lost, RedisError, TimeoutError) as error:
             connection.abort(str(error) or "no answer")
             return
-        if self._asking.away > TOLERATED:
+        if moved or self._asking.away > TOLERATED:
             self.members.spare(LEASE)
         self._asking.works()
         for feed in self.feeds:
@@ -399,7 +399,7 @@ class Redis(Engine):
                     self._fresh(number),
                     topic.epoch if topic.opened else "",
                     topic.head,
-                    min(topic.base, topic.head),
+                    self._oldest(topic),
                     self.stays(topic),
                     self._clock(until - MARGIN - self._loop.time()),
                     entry,
@@ -409,7 +409,9 @@ class Redis(Engine):
             return await pending.put
         finally:
             timer.cancel()
-            feed.pending.pop(number, None)
+            given_up = feed.pending.pop(number, None)
+            if given_up is not None and message is not None and message.exclude is not None:
+                feed.give_up(number, message)
 
     def _fresh(self, number: int) -> str:
         """An epoch that no log has had."""
@@ -431,6 +433,13 @@ class Redis(Engine):
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
 
+    def _oldest(self, topic: Topic) -> int:
+        """The offset of the oldest message that anybody wants."""
+        oldest = min(topic.base, topic.head)
+        if self.bus.counters["shed"]:  # this process keeps less than is wanted: others may have room
+            oldest = max(0, min(oldest, topic.head + 1 - topic.options.history))
+        return oldest
+
     async def sync(
         self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
     ) -> tuple[str, int, list[Any], bool, list[bytes]]:
@@ -442,7 +451,7 @@ class Redis(Engine):
         if self._asking.away:
             raise Lost(self._asking.why)
         topic = feed.topic
-        oldest = min(topic.base, topic.head) if topic.opened else 0
+        oldest = self._oldest(topic) if topic.opened and epoch == topic.epoch else 0
         words = (
             *(b"4", feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
             *(self._fresh(next(self._numbers)), epoch, known, token, int(moved), most),
@@ -473,7 +482,8 @@ class Redis(Engine):
         return await self.members.holder(await self._opened(topic), key)
 
     async def release(self, topic: str, key: str, id: str) -> None:
-        await self.members.release(entries.Keys.of(self.prefix, topic).names, key, id)
+        keys = entries.Keys.of(self.prefix, topic)
+        await self.members.release(self._feeds.get(keys.channel), keys.names, key, id)
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)

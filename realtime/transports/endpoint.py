@@ -16,7 +16,7 @@ from realtime.channel import Channel, Client, Link, Transport
 from realtime.close_codes import retry_after
 from realtime.encodings import TEXT, DeflatedFrames, Form, PlainFrames, frame
 from realtime.envelope import V1_JSON
-from realtime.errors import Rejected, TooManyTopics, Unavailable
+from realtime.errors import Rejected, TooManyTopics, Unavailable, UnknownTopic
 from realtime.message import Message, Position, Since, parse_since
 from realtime.origins import sharing
 from realtime.paths import topic_name, variables
@@ -40,6 +40,8 @@ SNAPSHOT_WITHIN = 30.0
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 #: For what somebody must have permission; for all else it is to read.
 _ACTIONS: dict[str, Action] = {"post": "publish", "kick": "kick"}
+
+_RELOADED = Full("reloaded", "the config has just been read again, come back")
 
 
 class Endpoint:
@@ -140,7 +142,10 @@ class Endpoint:
             if request.method == hdrs.METH_HEAD:
                 return web.Response(headers=headers)
             response = Opening(headers=headers | common)
-        connection = self._connection(request, await self._open(topic, since), wanted, response)
+        gate, opened = self._gate, await self._open(topic, since)
+        self._check_retired(gate)
+        self._check_full(identity, request.remote or "")  # others may have come meanwhile
+        connection = self._connection(request, opened, wanted, response)
         connection.client = self._client(request, connection, topic, wanted, identity)
         if wanted == "websocket":
             refusal = self._gate.refusal(request, allow, "publish", identity, topic)
@@ -161,11 +166,13 @@ class Endpoint:
     def _check_retired(self, gate: Gate | None = None) -> None:
         """Raises 503 if what the request was let in by holds no more."""
         if self.retired or gate not in (None, self._gate):
-            raise _Overloaded(Full("reloaded", "the config has just been read again, come back"), 1)
+            raise _Overloaded(_RELOADED, 1)
 
     async def _open(self, name: str, since: Since) -> Topic:
         try:
             return await self._channel.bus.open(name, since)
+        except UnknownTopic:  # the channel has gone meanwhile
+            raise _Overloaded(_RELOADED, 1) from None
         except TooManyTopics as error:
             raise _Overloaded(Full("server.limits.topics", str(error))) from None
         except Unavailable as error:
@@ -262,11 +269,13 @@ class Endpoint:
 
         return on_message
 
-    def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
-        """Raises the HTTP error (429, 503) of a limit that another client would break."""
-        address = request.remote or ""
+    def _check_full(self, identity: Identity | None, address: str) -> None:
         if full := self._connections.no_room(self._channel, identity, address):
             raise _Overloaded(full)
+
+    def _check_room(self, request: web.Request, wanted: str, identity: Identity | None) -> None:
+        """Raises the HTTP error (429, 503) of a limit that another client would break."""
+        self._check_full(identity, address := request.remote or "")
         if wanted == "post":
             if wait := self._posting.take(identity.name if identity else (address,), self._now()):
                 rate = f"you may send {self._inbound.per_second} messages a second"
