@@ -173,9 +173,16 @@ class Tormentor:
         """How often one of these has been."""
         return sum(each.kind in kinds for each in self.suffered)
 
-    def around(self, begun: float, ended: float) -> set[str]:
-        """What befell them between two times."""
-        return {each.kind for each in self.suffered if each.begun < ended and begun < each.ended}
+    def around(self, begun: float, ended: float, server: str) -> list[Suffered]:
+        """What befell Redis, and this server, between two times."""
+        others = {each.name for each in self.servers} - {server}
+        return [
+            each
+            for each in self.suffered
+            if each.begun < ended
+            and begun < each.ended
+            and not any(f"server {name} " in each.kind for name in others)
+        ]
 
     async def ready(self) -> None:
         """Returns when all servers are ready."""
