@@ -256,7 +256,7 @@ class Publisher:
                 raise Violation(f"{what}: {status} after {took:.1f}s")
             if status == 202:
                 return said
-            if status is not None:  # else it was not even sent
+            if status is not None:
                 said.refused.append((begun, self.world.now(), status, server.name))
                 if not key:
                     return said
@@ -265,7 +265,7 @@ class Publisher:
     async def _post(
         self, server: Server, topic: str, text: str, key: dict[str, str], said: Said
     ) -> int | None:
-        """The status; 0 if there was no answer, None if there was no connection."""
+        """The status; 0 if there was no answer, None if it was certainly not heard."""
         try:
             async with self.world.session.post(
                 f"{server.url}{TOPICS[topic]}",
@@ -281,6 +281,8 @@ class Publisher:
             return 0
         if response.status == 202:
             said.acknowledged = Position.parse(json.loads(answer)["id"])
+        elif response.status == 408:  # by a server that is being ended, of what it does not read any more
+            return None
         elif response.status != 503 or "Retry-After" not in response.headers:
             what = f"{text[:40]} to {topic} is answered"
             raise Violation(f"{what} {response.status} {answer} {response.headers}")
