@@ -194,8 +194,8 @@ class Said:
     wave: int  # what the publisher says at once; the next wave is said when it knows of all of these
     value: str  # as a witness sees it
     acknowledged: Position | None = None
-    #: When it was said in vain, from when to when, and the answer: 503, or 0 if there was none.
-    refused: list[tuple[float, float, int]] = field(default_factory=list)
+    #: When it was said in vain, from when to when, the answer (503, or 0 if there was none), and by whom.
+    refused: list[tuple[float, float, int, str]] = field(default_factory=list)
 
 
 class Ledger:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -59,7 +60,7 @@ class Torment(NamedTuple):
 
 
 class Suffered(NamedTuple):
-    """One that has been: what, from when until when, by the clock of the test."""
+    """What has befallen them: from when until when, by the clock of the test."""
 
     kind: str
     begun: float
@@ -163,8 +164,10 @@ class Tormentor:
         self.redis = redis
         self.servers = servers
         self.session = session
+        #: What has befallen them; what is still going on has no end yet.
         self.suffered: list[Suffered] = []
-        self._dice = dice
+        # Each for one who throws them, so that the order in which both do is of no consequence.
+        self._dice, self._dice_of_garbage = random.Random(dice.random()), random.Random(dice.random())
         self._now = now
         # While data go back there must be somebody who knows what they were.
         self._turn = asyncio.Lock()
@@ -173,9 +176,24 @@ class Tormentor:
         """How often one of these has been."""
         return sum(each.kind in kinds for each in self.suffered)
 
-    def around(self, begun: float, ended: float) -> set[str]:
-        """What befell them between two times."""
-        return {each.kind for each in self.suffered if each.begun < ended and begun < each.ended}
+    def around(self, begun: float, ended: float, server: str) -> list[Suffered]:
+        """What befell Redis, and this server, between two times."""
+        others = {each.name for each in self.servers} - {server}
+        return [
+            each
+            for each in self.suffered
+            if each.begun < ended
+            and begun < each.ended
+            and not any(f"server {name} " in each.kind for name in others)
+        ]
+
+    @contextmanager
+    def _suffering(self, kind: str) -> Iterator[None]:
+        """It befalls them meanwhile."""
+        going_on = Suffered(kind, self._now(), math.inf)
+        self.suffered.append(going_on)
+        yield
+        self.suffered[self.suffered.index(going_on)] = going_on._replace(ended=self._now())
 
     async def ready(self) -> None:
         """Returns when all servers are ready."""
@@ -197,11 +215,10 @@ class Tormentor:
             await a_while(min(self._dice.uniform(0.5, 4.0), until - now))
             server, kind = self._dice.choice(self.servers), self._dice.choice(("killed", "ended"))
             async with self._turn:
-                begun = self._now()
-                await (server.kill() if kind == "killed" else server.end())
-                await a_while(self._dice.uniform(0.0, 0.3))
-                await server.start()
-                self.suffered.append(Suffered(f"server {server.name} is {kind}", begun, self._now()))
+                with self._suffering(f"server {server.name} is {kind}"):
+                    await (server.kill() if kind == "killed" else server.end())
+                    await a_while(self._dice.uniform(0.0, 0.3))
+                    await server.start()
 
     # Redis
 
@@ -223,9 +240,8 @@ class Tormentor:
         }
         for torment in plan:
             await a_while(torment.peace)
-            begun = self._now()
-            await ways[torment.kind](torment.lasts)
-            self.suffered.append(Suffered(torment.kind, begun, self._now()))
+            with self._suffering(torment.kind):
+                await ways[torment.kind](torment.lasts)
 
     async def _killed(self, lasts: float) -> None:
         await self.redis.kill()
@@ -298,7 +314,7 @@ class Tormentor:
             await a_while(lasts)
         for publish, channel in channels:
             pieces = [b"", b"\0", b"garbage", b"{}", b"[]", b"null", b"-1", b"\xff" * 50, b"x" * 1_000_000]
-            pieces += [self._dice.randbytes(self._dice.randrange(200)) for _ in range(20)]
+            pieces += [self._dice_of_garbage.randbytes(size * 10) for size in range(1, 20)]
             pieces += [b'{"epoch":"00000000","offset":1}', b"00000000-1", b"1 1 1 1 1"]
             pieces += [what for where, what in published if where == channel][-200:]
             for piece in pieces:
