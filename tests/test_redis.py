@@ -725,7 +725,7 @@ async def test_every_key_expires(redis: RedisServer) -> None:
 
 
 async def test_databases_share_nothing(redis: RedisServer) -> None:
-    """Two sites in two databases of one Redis hear nothing of each other, though its channels are one set."""
+    """Two sites in two databases of one Redis hear nothing of each other, though channels are of all."""
     async with bus_on(redis) as one, bus_on(InAnother(redis)) as other:
         mine, theirs = await one.open("room"), await other.open("room")
         await one.arrive(mine, f"{one.engine.node}.c1", {"client": "c1"}, aloud=False)
