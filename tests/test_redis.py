@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from command import run, running
 from conftest import Serve
+from pydantic import SecretStr, ValidationError
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
 from tree import PACKAGE
@@ -29,7 +30,7 @@ from realtime.engine import Holder, Once
 from realtime.engines import entries, line as line_module, redis as redis_module
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Where
-from realtime.errors import StartError, Unavailable
+from realtime.errors import ConfigError, StartError, Unavailable
 from realtime.message import Message
 from realtime.topic import TopicOptions
 
@@ -186,6 +187,21 @@ async def test_redis_that_is_paused_at_the_start_ends_it(
     with pytest.raises(StartError, match=r"the engine redis at redis://.*: no answer for 0\.1s"):
         async with bus_on(redis):
             pass
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "a\n", "é", "x" * 65])
+def test_prefix_that_would_spoil_the_keys_is_a_mistake(prefix: str) -> None:
+    """What all keys begin with has no brace, which would be their hash tag, and nothing of the kind."""
+    with pytest.raises(ValidationError, match="prefix"):
+        Redis.Settings(url=SecretStr("redis://127.0.0.1"), prefix=prefix)
+
+
+async def test_wrong_url_is_a_mistake_without_its_password(serve: Serve) -> None:
+    """It is told where in the config, and the password is not shown."""
+    with pytest.raises(ConfigError, match=r"bus\.url") as caught:
+        async with serve(config("redis://:s3cret@cache:port/0")):
+            pass
+    assert "s3cret" not in str(caught.value)
 
 
 # Killed, restarted, paused
@@ -633,6 +649,36 @@ async def test_what_comes_with_the_subscription_hides_no_loss(redis: RedisServer
             await other.publish("room", "other 2")
             again.resume()
             assert await collect(messages, 1) == ["realtime:reset"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("behind", [False, True], ids=["whole", "behind"])
+async def test_failover_to_a_replica(tmp_path: Path, behind: bool) -> None:
+    """A replica that has all of it goes on with it; one that was behind is told as another log."""
+    for name in ("master", "replica"):
+        (tmp_path / name).mkdir()
+    async with (
+        redis_server(tmp_path / "master", "--repl-diskless-sync-delay", "0") as master,
+        redis_server(tmp_path / "replica") as replica,
+        bus_on(master) as one,
+        one.subscribe("room") as messages,
+    ):
+        await replica.command("REPLICAOF", "127.0.0.1", str(master.port))
+        for number in range(3):
+            await one.publish("room", number)
+        while await replica.command("HGET", HEAD, "offset") != "3":
+            pass
+        if behind:
+            await replica.command("REPLICAOF", "NO", "ONE")
+            await one.publish("room", 3)
+        assert await collect(messages, 3 + behind) == list(range(3 + behind))
+        for line in (engine(one)._asking, engine(one)._hearing):
+            line.where = Where.parse(replica.url)  # as a name says after a failover
+        await master.kill()
+        await replica.command("REPLICAOF", "NO", "ONE")
+        await accepts(one, "next")
+        assert await collect(messages, 1 + behind) == [*["realtime:reset"] * behind, "next"]
+        assert resets(one) == [int(behind)]
 
 
 async def test_head_that_is_lost_is_a_reset(redis: RedisServer) -> None:
