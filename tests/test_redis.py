@@ -278,14 +278,16 @@ async def test_paused_redis_is_told_and_survived(redis: RedisServer, serve: Serv
         head, _ = await post(port, "/topics/a", b"before")
         assert head.status == 202
         assert (await reader.event())["data"] == "before"
+        bus = serving.server.bus
+        looks = engine(bus)._looks
+        await until(lambda: engine(bus)._looks > looks)  # a probe has just been answered
         redis.pause()
         paused = loop.time()
         head, answer = await post(port, "/topics/a", b"refused")
         assert (head.status, int(head.headers["retry-after"]) > 0) == (503, True), answer
         assert loop.time() - paused < 2.2
-        while (await ask(port, "/-/ready"))[0].status == 200:
-            assert loop.time() - paused < 5.2
-        assert loop.time() - paused < 5.2
+        await ready(port, False)
+        assert loop.time() - paused < 5.0
         assert "Redis is away" in (await ask(port, "/-/ready"))[1]
         assert (await ask(port, "/-/live"))[0].status == 200
         assert "reason" in (await told(reader, "realtime:degraded"))["data"]
@@ -298,17 +300,6 @@ async def test_paused_redis_is_told_and_survived(redis: RedisServer, serve: Serv
         assert (await post(port, "/topics/a", b"after"))[0].status == 202
         heard = await reader.event()
         assert (heard["data"], heard["id"].partition("-")[2]) == ("after", "2")
-
-
-async def test_pause_is_noticed_in_time_whenever_it_comes(redis: RedisServer) -> None:
-    """It is five seconds at the most until it is known, also when a probe has just been answered."""
-    async with bus_on(redis) as one:
-        looks = engine(one)._looks
-        await until(lambda: engine(one)._looks > looks)
-        redis.pause()
-        paused = one.now()
-        await until(lambda: one.engine.trouble)
-        assert one.now() - paused < 5.0
 
 
 async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
@@ -423,7 +414,7 @@ async def test_publisher_that_is_killed_all_the_time_says_it_once(redis: RedisSe
         async with other.subscribe("room") as messages:
             taken: list[int] = []
             async with tormented(0.02, lambda: redis.command("CLIENT", "KILL", "TYPE", "normal")):
-                for number in range(300):
+                for number in range(150):
                     with contextlib.suppress(Unavailable):
                         await one.publish("room", number)
                         taken.append(number)
@@ -869,6 +860,7 @@ async def test_server_that_is_killed_is_seen_off_once(
 ) -> None:
     """Who was here by a process that was killed outright has left for all others, who are told once."""
     monkeypatch.setattr(redis_module, "PROBE", 0.1)
+    monkeypatch.setattr(redis_module, "LEASE", 1.0)  # for so long nobody is taken for gone at the start
     bus = f'bus: {{engine: redis, url: "{redis.url}"}}\n'
     directory = tmp_path / "other"
     directory.mkdir()
@@ -879,20 +871,27 @@ async def test_server_that_is_killed_is_seen_off_once(
         stream(serving.port, "/topics/a") as second,
         running(directory) as killed,
     ):
-        for reader, joins in ((first, 2), (second, 1)):
-            events = [(await reader.event())["event"] for _ in range(joins + 1)]
-            assert sorted(events) == ["realtime:join"] * joins + ["realtime:members"]
+        node = serving.server.bus.engine.node
+
+        async def of_another(reader: Wire, event: str) -> str:
+            """The client of another process of whom this event tells."""
+            while True:
+                heard = await reader.event()
+                if heard.get("event") == event and not (
+                    who := json.loads(heard["data"])["client"]
+                ).startswith(node):
+                    return str(who)
+
         port = int((await killed.ready()).rpartition(":")[2])
         async with stream(port, "/topics/a"):
-            gone = json.loads((await first.event())["data"])["client"]
-            await second.event()
+            gone = await of_another(first, "realtime:join")
+            assert await of_another(second, "realtime:join") == gone
             killed.process.kill()
             await killed.process.wait()
         # Its lease is over.
         await redis.command("ZADD", "realtime:nodes", "XX", "1", gone.partition(".")[0])
         for reader in (first, second):
-            left = await reader.event()
-            assert (left["event"], json.loads(left["data"])["client"]) == ("realtime:leave", gone)
+            assert await of_another(reader, "realtime:leave") == gone
         assert (await post(serving.port, "/topics/a", b"next"))[0].status == 202
         assert ((await first.event())["data"], (await second.event())["data"]) == ("next", "next")
 
