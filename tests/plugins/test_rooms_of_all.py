@@ -156,7 +156,7 @@ async def test_clock_ticks_once(serve: Serve, tmp_path: Path) -> None:
 async def test_who_comes_back_from_a_process_that_is_gone(serve: Serve, tmp_path: Path) -> None:
     """Who was on a process that has died has its name at another; that it left is told before it joins."""
     async with two(serve, tmp_path) as (one, other, redis):
-        ghost, zoe = "0123.c1", '[true,{"client":"0123.c1","name":"zoe"}]'
+        ghost, zoe = "0123.c1", '[true,{"client":"0123.c1","name":"zoe"},1,1]'
         await redis.command("HSET", "realtime:{lobby}:here", ghost, zoe)
         await redis.command("HSET", "realtime:{lobby}:names", "zoe", f'["{ghost}",""]')
         async with joined(one, "alice") as alice, other.ws("/chat") as newcomer:
