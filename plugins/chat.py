@@ -8,6 +8,7 @@ Who can send JSON may say `{"text": "hi"}`, too, and `{"text": "psst", "to": "bo
 """
 
 import asyncio
+from collections import Counter
 from typing import Any, Literal
 from unicodedata import normalize
 
@@ -27,6 +28,9 @@ from realtime import (
 
 #: How long whoever loses a name may take to leave, before it is asked for again, in seconds.
 LEAVING = 0.05
+#: So often a holder that no process knows is asked for: it may be about to join, or its process is out of
+#: reach for a moment.
+ASKED = 20
 
 
 class Chat(Channel):
@@ -101,7 +105,7 @@ class Chat(Channel):
 
         The holder gives the name back when its leaving has been announced, in whatever process it is.
         """
-        topic, person, nobody = client.topic, self.person(client), ""
+        topic, person, asked = client.topic, self.person(client), Counter[str]()
         while (holder := await self.bus.claim(topic, name, client.id, person)).id != client.id:
             if person and person == holder.about:
                 code, reason = CloseCode.TAKEN_OVER, "your newer connection has taken your name"
@@ -110,9 +114,9 @@ class Chat(Channel):
             else:
                 code, reason = CloseCode.TRY_AGAIN, "you did not answer, and your name was wanted"
             if not await self.kick(topic, id=holder.id, code=code, reason=reason):
-                if nobody == holder.id:  # not the first time, when it may have been about to join
+                asked[holder.id] += 1
+                if asked[holder.id] == ASKED:
                     await self.bus.release(topic, name, holder.id)
-                nobody = holder.id
             await asyncio.sleep(LEAVING)
         return True
 

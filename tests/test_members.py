@@ -187,7 +187,7 @@ async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(one.engine, "sync", slowly)
         feed.check(whole=True)
         await looked.wait()
-        await redis.command("HSET", "realtime:{room}:here", "0.c1", '[false,{"client":"alice"}]')
+        await redis.command("HSET", "realtime:{room}:here", "0.c1", '[false,{"client":"alice"},1,1]')
         monkeypatch.setattr(members_of(one), "bury", lambda alive: None)
         feed.check(whole=True)
         go_on.set()

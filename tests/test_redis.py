@@ -619,6 +619,32 @@ async def test_offset_that_was_given_again_meanwhile_is_a_reset(redis: RedisServ
                 pass
 
 
+@pytest.mark.parametrize("first", ["_asking", "_hearing"])
+async def test_both_connections_are_to_one_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Where one connection ends at another Redis, behind the same address, so does the other, at once."""
+    monkeypatch.setattr(redis_module, "PROBE", 60.0)
+    places = tmp_path / "before", tmp_path / "after"
+    for place in places:
+        place.mkdir()
+    async with redis_server(places[0]) as before, redis_server(places[1]) as after, bus_on(before) as one:
+        position = await one.publish("room", "lost")
+        lines = engine(one)._asking, engine(one)._hearing
+        for line in lines:
+            line.where = Where.parse(after.url)
+        getattr(engine(one), first).abort("the address is another's")
+        run_id = dict(line.split(":", 1) for line in (await after.command("INFO")).split() if ":" in line)[
+            "run_id"
+        ]
+        await until(
+            lambda: all(
+                line.connection and line.connection.run_id == run_id and not line.away for line in lines
+            )
+        )
+        await until(lambda: one.topic("room").epoch != position.epoch)
+
+
 async def test_what_comes_with_the_subscription_hides_no_loss(redis: RedisServer) -> None:
     """Between a new subscription and the look at the stream nothing is taken for the next message."""
     async with bus_on(redis) as one, one.subscribe("room") as messages:

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redises import RedisServer, redis_server
 
+from realtime.engines.redis import Redis
 from realtime.testing import Harness, Peer, Serve
 
 CONFIG = """
@@ -154,9 +156,27 @@ async def test_clock_ticks_once(serve: Serve, tmp_path: Path) -> None:
 async def test_who_comes_back_from_a_process_that_is_gone(serve: Serve, tmp_path: Path) -> None:
     """Who was on a process that has died has its name at another; that it left is told before it joins."""
     async with two(serve, tmp_path) as (one, other, redis):
-        ghost, zoe = "0123.c1", '[true,{"client":"0123.c1","name":"zoe"}]'
+        ghost, zoe = "0123.c1", '[true,{"client":"0123.c1","name":"zoe"},1,1]'
         await redis.command("HSET", "realtime:{lobby}:here", ghost, zoe)
         await redis.command("HSET", "realtime:{lobby}:names", "zoe", f'["{ghost}",""]')
         async with joined(one, "alice") as alice, other.ws("/chat") as newcomer:
             await newcomer.send("zoe")
             await alice.expect("zoe left the chat", "zoe joined the chat")
+
+
+async def test_name_of_who_cannot_be_asked_just_now(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hears nothing for a moment, as it connects anew, costs nobody there its name."""
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.3)
+    async with two(serve, tmp_path) as (one, other, _), joined(one, "alice"):
+        engine = one.server.bus.engine
+        assert isinstance(engine, Redis)
+        engine._hearing.abort("so it is here")
+        await asyncio.sleep(0)
+        async with other.ws("/chat") as second:
+            await second.send("alice")
+            assert (await second.closed())[0] == 4509
+        holder = await other.server.bus.holder("lobby", "alice")
+        assert holder is not None
+        assert holder.id.startswith(engine.node)
