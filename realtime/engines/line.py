@@ -64,6 +64,11 @@ class Line:
             await self._working.wait()
         return self.connection
 
+    def be_where(self, connection: Connection) -> None:
+        """End at the Redis of another line's: during a failover it may still have the one before."""
+        if self.connection is not None and self.connection.run_id != connection.run_id:
+            self.abort("another Redis is in its place")
+
     def abort(self, why: str) -> None:
         """Do without this connection; the next is on its way."""
         if self.connection is not None:

@@ -143,7 +143,7 @@ class Redis(Engine):
         moved, self.run_id = connection.run_id != self.run_id, connection.run_id
         for script in (PUBLISH, SYNC):
             forget(connection.ask(b"SCRIPT", b"LOAD", script.text))
-        _leave_other(self._hearing, connection)
+        self._hearing.be_where(connection)
         self.background(self._begin_asking(connection, moved))
 
     async def _begin_asking(self, connection: Connection, moved: bool) -> None:
@@ -161,7 +161,7 @@ class Redis(Engine):
         self.members.say_who_left()
 
     def _hear_on(self, connection: Connection) -> None:
-        _leave_other(self._asking, connection)
+        self._asking.be_where(connection)
         connection.tell(b"SUBSCRIBE", self._inbox)
         channels = list(self._feeds)
         for start in range(0, len(channels), 1000):
@@ -489,12 +489,6 @@ class Redis(Engine):
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)
-
-
-def _leave_other(line: Line, connection: Connection) -> None:
-    """Both lines are to end at one Redis: during a failover one may still have the one before."""
-    if line.connection is not None and line.connection.run_id != connection.run_id:
-        line.abort("another Redis is in its place")
 
 
 def forget(answer: asyncio.Future[Any]) -> None:
