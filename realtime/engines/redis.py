@@ -30,7 +30,7 @@ from realtime.engines.inquiry import Inquiries
 from realtime.engines.line import Line
 from realtime.engines.members import Members
 from realtime.engines.pending import Pending
-from realtime.engines.resp import Connection, Lost, RedisError, Where
+from realtime.engines.resp import Connection, Lost, RedisError, Where, forget
 from realtime.errors import StartError, TooLarge, Unavailable
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
@@ -489,11 +489,6 @@ class Redis(Engine):
 
     async def everywhere(self, topic: str, request: dict[str, Any]) -> list[Any]:
         return await self.inquiries.ask(await self._opened(topic), request)
-
-
-def forget(answer: asyncio.Future[Any]) -> None:
-    """Nobody waits for this answer."""
-    answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
 
 @hookimpl

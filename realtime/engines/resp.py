@@ -360,3 +360,8 @@ def _sentence(error: OSError | UnicodeError, where: Where) -> str:
     if isinstance(error, ConnectionRefusedError) or f"Errno {errno.ECONNREFUSED}]" in str(error):
         return "nothing listens there: the connection was refused"
     return f"it cannot be reached: {_strerror(error)}"
+
+
+def forget(answer: asyncio.Future[Any]) -> None:
+    """Nobody waits for this answer."""
+    answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
