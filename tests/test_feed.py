@@ -338,6 +338,7 @@ async def test_garbage_among_the_members_hides_nobody(redis: RedisServer, one: B
 
 async def test_newcomers_first_look_knows_who_is_here(redis: RedisServer, one: Bus, other: Bus) -> None:
     """Who opens a topic knows in that moment those who are here, in the order in which they came."""
+    await redis.command("CONFIG", "SET", "hash-max-listpack-entries", "16")
     for number in range(200):  # more than Redis keeps in order
         bus = (one, other)[number % 2]
         client = f"{bus.engine.node}.c{number}"
