@@ -209,7 +209,7 @@ class Redis(Engine):
         except TimeoutError:
             asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
             return
-        self.members.bury({node.decode() for node in alive})
+        self.members.bury({node.decode(errors="replace") for node in alive})
         if hearing is None:
             return
         try:
