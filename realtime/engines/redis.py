@@ -129,10 +129,10 @@ class Redis(Engine):
             keepers.append(asyncio.create_task(self._watch(), name="redis: probing"))
             yield
         finally:
-            tasks = [*keepers, *self._tasks]
             if self._asking.connection is not None and not self.trouble:
                 forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
                 await asyncio.sleep(0)
+            tasks = [*keepers, *self._tasks]  # what has begun in that turn, too
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
