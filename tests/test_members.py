@@ -128,7 +128,7 @@ async def test_name_that_is_given_back_while_redis_is_away(tmp_path: Path) -> No
     async with two(tmp_path) as (one, _, other, _, redis):
         await one.claim("room", "alice", "1.a")
         redis.pause()
-        await until(lambda: one.engine.trouble)
+        await until(lambda: one.engine.trouble and other.engine.trouble)
         await one.release("room", "alice", "1.a")
         redis.resume()
         await until(lambda: not other.engine.trouble)

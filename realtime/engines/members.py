@@ -16,7 +16,6 @@ import orjson
 
 from realtime.engine import Holder
 from realtime.engines.entries import CLAIM, RELEASE, Change
-from realtime.engines.resp import Lost, RedisError
 from realtime.errors import TooManyTopics, Unavailable, UnknownTopic
 from realtime.message import Message
 
@@ -134,7 +133,7 @@ class Members:
         self._releasing.discard(release)
         try:
             while True:
-                (kept,) = await self._ask((b"EVAL", CLAIM.text, 1, *words, garbage))
+                (kept,) = await self._engine.ask((b"EVAL", CLAIM.text, 1, *words, garbage))
                 if (found := _holder(kept)) is not None:
                     break
                 garbage = kept  # it is nobody's
@@ -148,13 +147,13 @@ class Members:
 
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""
-        (kept,) = await self._ask((b"HGET", feed.keys.names, key))
+        (kept,) = await self._engine.ask((b"HGET", feed.keys.names, key))
         return _holder(kept)
 
     async def _claim_again(self, feed: Feed, key: str) -> None:
         with contextlib.suppress(Unavailable):
             if (value := feed.claims.get(key)) is not None:
-                await self._ask((b"HSETNX", feed.keys.names, key, value))
+                await self._engine.ask((b"HSETNX", feed.keys.names, key, value))
 
     async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
@@ -168,14 +167,8 @@ class Members:
         if what not in self._releasing:
             return  # it is claimed again
         with contextlib.suppress(Unavailable):
-            await self._ask((b"EVAL", RELEASE.text, 1, *what))
+            await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
             self._releasing.discard(what)
-
-    async def _ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
-        try:
-            return await self._engine.ask(*commands)
-        except (Lost, RedisError, TimeoutError) as error:
-            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
 
 
 def _beginning(id: str) -> bytes:

@@ -420,14 +420,14 @@ class Redis(Engine):
         return f"{self.node}{number:x}"
 
     async def ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
-        """What Redis answers to some commands.
-
-        Raises :exc:`Unavailable`, :exc:`Lost`, :exc:`RedisError` or :exc:`TimeoutError`.
-        """
+        """What Redis answers to some commands; raises :exc:`Unavailable`."""
         self._check_there()
-        async with asyncio.timeout(PUBLISH_WITHIN):
-            asking = await self._asking.working()
-            return await asyncio.gather(*(asking.ask(*command) for command in commands))
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                asking = await self._asking.working()
+                return await asyncio.gather(*(asking.ask(*command) for command in commands))
+        except (Lost, RedisError, TimeoutError) as error:
+            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
 
     def stays(self, topic: Topic) -> int:
         """How long what is kept of a topic stays when nobody says that it is used, in milliseconds."""
