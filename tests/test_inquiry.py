@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sites import bus_on, site, until
 
 from realtime.engines import inquiry
 from realtime.engines.redis import Redis
+from realtime.errors import Unavailable
 
 
 async def answering(topic: str, request: dict[str, object]) -> object:
@@ -67,3 +69,18 @@ async def test_answer_that_is_none(tmp_path: Path, answer: str) -> None:
         await bus.publish("room", "after")
         await until(lambda: answer == "[99,1]" or engine.counters["ignored"])
         assert engine.counters["reconnects"] == 0
+
+
+async def test_question_that_is_lost(tmp_path: Path) -> None:
+    """Where nobody was asked it is not said that there is nobody."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.open("room")
+        assert isinstance(bus.engine, Redis)
+        redis.pause()
+        asking = asyncio.create_task(bus.engine.everywhere("room", {"do": 1}))
+        await until(lambda: bus.engine.inquiries._answers)  # type: ignore[attr-defined]
+        bus.engine._asking.abort("cut")
+        with pytest.raises(Unavailable, match="cut"):
+            await asking
+        assert not bus.engine.inquiries._answers
+        redis.resume()

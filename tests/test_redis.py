@@ -1004,6 +1004,14 @@ async def test_garbage_on_our_channels_is_ignored(
     assert not any(record.exc_info for record in caplog.records)
 
 
+async def test_garbage_among_the_processes_is_none(redis: RedisServer, quick: None) -> None:
+    """What is no process, where these say that they are there, keeps nobody from saying so."""
+    await redis.command("ZADD", "realtime:nodes", "+inf", b"\xff")
+    async with bus_on(redis) as one:
+        looks = engine(one)._looks
+        await until(lambda: engine(one)._looks > looks + 3, within=5.0)
+
+
 async def test_place_without_an_entry_hides_no_message(redis: RedisServer) -> None:
     """Garbage in the very place of the next message is not that message."""
     async with bus_on(redis) as one, bus_on(redis) as other, other.subscribe("room") as messages:

@@ -7,6 +7,7 @@ Nothing of it is kept: a process that is not there has nothing to say.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from realtime.engines.entries import REQUEST
-from realtime.engines.resp import Lost, RedisError
 
 if TYPE_CHECKING:
     from realtime.engines.feed import Feed
@@ -42,13 +42,12 @@ class Inquiries:
         question = REQUEST + b"\n" + orjson.dumps([self._engine.node, number, request])
         answers = self._answers[number] = []
         try:
-            async with asyncio.timeout(ANSWERED_WITHIN):
-                (wanted,) = await self._engine.ask((b"PUBLISH", feed.keys.channel, question))
-                while len(answers) < wanted:
-                    self._news.clear()
-                    await self._news.wait()
-        except (TimeoutError, Lost, RedisError) as error:
-            log.debug("not all processes have answered: %s", error)
+            (wanted,) = await self._engine.ask((b"PUBLISH", feed.keys.channel, question))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERED_WITHIN):
+                    while len(answers) < wanted:
+                        self._news.clear()
+                        await self._news.wait()
         finally:
             del self._answers[number]
         return answers

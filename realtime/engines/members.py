@@ -8,6 +8,7 @@ it was the first.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ import orjson
 
 from realtime.engine import Holder
 from realtime.engines.entries import CLAIM, RELEASE, Change
-from realtime.engines.resp import Lost, RedisError
 from realtime.errors import TooManyTopics, Unavailable, UnknownTopic
 from realtime.message import Message
 
@@ -129,43 +129,51 @@ class Members:
         """Who has it: this one from now on, unless another has."""
         value, garbage = orjson.dumps([*holder]), b""
         words = feed.keys.names, key, value, self._engine.stays(feed.topic)
-        while True:
-            (kept,) = await self._ask((b"EVAL", CLAIM.text, 1, *words, garbage))
-            if (found := _holder(kept)) is not None:
-                break
-            garbage = kept  # it is nobody's
+        release = feed.keys.names, key, _beginning(holder.id)
+        self._releasing.discard(release)
+        try:
+            while True:
+                (kept,) = await self._engine.ask((b"EVAL", CLAIM.text, 1, *words, garbage))
+                if (found := _holder(kept)) is not None:
+                    break
+                garbage = kept  # it is nobody's
+        except (Unavailable, asyncio.CancelledError):
+            if key not in feed.claims:
+                self._releasing.add(release)  # Redis may have taken it all the same
+            raise
         if found.id == holder.id:
             feed.claims[key] = value
         return found
 
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""
-        (kept,) = await self._ask((b"HGET", feed.keys.names, key))
+        (kept,) = await self._engine.ask((b"HGET", feed.keys.names, key))
         return _holder(kept)
 
     async def _claim_again(self, feed: Feed, key: str) -> None:
         with contextlib.suppress(Unavailable):
             if (value := feed.claims.get(key)) is not None:
-                await self._ask((b"HSETNX", feed.keys.names, key, value))
+                await self._engine.ask((b"HSETNX", feed.keys.names, key, value))
 
     async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
-        what = (names, key, orjson.dumps([id])[:-1] + b",")
+        what = names, key, _beginning(id)
         if feed is not None and feed.claims.get(key, b"").startswith(what[2]):
             del feed.claims[key]
         self._releasing.add(what)
         await self._release(what)
 
     async def _release(self, what: tuple[bytes, str, bytes]) -> None:
+        if what not in self._releasing:
+            return  # it is claimed again
         with contextlib.suppress(Unavailable):
-            await self._ask((b"EVAL", RELEASE.text, 1, *what))
+            await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
             self._releasing.discard(what)
 
-    async def _ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
-        try:
-            return await self._engine.ask(*commands)
-        except (Lost, RedisError, TimeoutError) as error:
-            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
+
+def _beginning(id: str) -> bytes:
+    """How the value of a name begins that the client of this id has."""
+    return orjson.dumps([id])[:-1] + b","
 
 
 def _holder(value: bytes | None) -> Holder | None:

@@ -129,10 +129,10 @@ class Redis(Engine):
             keepers.append(asyncio.create_task(self._watch(), name="redis: probing"))
             yield
         finally:
-            tasks = [*keepers, *self._tasks]
             if self._asking.connection is not None and not self.trouble:
                 forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
                 await asyncio.sleep(0)
+            tasks = [*keepers, *self._tasks]  # what has begun in that turn, too
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -209,7 +209,7 @@ class Redis(Engine):
         except TimeoutError:
             asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
             return
-        self.members.bury({node.decode() for node in alive})
+        self.members.bury({node.decode(errors="replace") for node in alive})
         if hearing is None:
             return
         try:
@@ -420,14 +420,14 @@ class Redis(Engine):
         return f"{self.node}{number:x}"
 
     async def ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
-        """What Redis answers to some commands.
-
-        Raises :exc:`Unavailable`, :exc:`Lost`, :exc:`RedisError` or :exc:`TimeoutError`.
-        """
+        """What Redis answers to some commands; raises :exc:`Unavailable`."""
         self._check_there()
-        async with asyncio.timeout(PUBLISH_WITHIN):
-            asking = await self._asking.working()
-            return await asyncio.gather(*(asking.ask(*command) for command in commands))
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN):
+                asking = await self._asking.working()
+                return await asyncio.gather(*(asking.ask(*command) for command in commands))
+        except (Lost, RedisError, TimeoutError) as error:
+            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
 
     def stays(self, topic: Topic) -> int:
         """How long what is kept of a topic stays when nobody says that it is used, in milliseconds."""
