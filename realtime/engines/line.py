@@ -91,7 +91,7 @@ class Line:
                 self.why, self.hopeless = str(error), str(error).partition(" ")[0] in HOPELESS
                 wait = min(wait * 2, LATEST)
             else:
-                wait, self.hopeless = SOONEST, False
+                self.hopeless = False
                 try:
                     self._use(self.connection)
                     self.why = str(await asyncio.shield(gone))
@@ -99,6 +99,7 @@ class Line:
                     self.connection.abort("the server ends")
                     await asyncio.wait([gone], timeout=1.0)
                     raise
+                wait = SOONEST if self._since is None else min(wait * 2, LATEST)
                 self.lost += 1
                 self.connection = None
                 self._working.clear()

@@ -56,7 +56,7 @@ class Pending:
             self._engine.refused(error)
             self.put.set_exception(Unavailable(f"Redis does not take it: {error}"))
         else:
-            self._told(Position(epoch.decode(), offset), *word)
+            self._told(Position(epoch.decode(errors="replace"), offset), *word)
 
     def _told(self, position: Position, word: bytes = b"", said: bytes = b"") -> None:
         if word == b"late":

@@ -189,10 +189,13 @@ class Redis(Engine):
     async def _watch(self) -> None:
         while True:
             try:
-                await self._probe()
-            except (Lost, RedisError, TimeoutError) as error:
-                log.debug("the probe of Redis: %s", error)
-            self._look()
+                try:
+                    await self._probe()
+                except (Lost, RedisError, TimeoutError) as error:
+                    log.debug("the probe of Redis: %s", error)
+                self._look()
+            except Exception:  # whatever it is, this process is still to say that it is there
+                log.exception("a look at Redis has failed")
             await asyncio.sleep(PROBE)
 
     async def _probe(self) -> None:
@@ -467,7 +470,7 @@ class Redis(Engine):
                 raise
             answer = await asking.ask(b"EVAL", SYNC.text, *words)
         now_epoch, head, found, more, members = answer
-        return now_epoch.decode(), head, found, bool(more), members
+        return now_epoch.decode(errors="replace"), head, found, bool(more), members
 
     # Who is here
 
