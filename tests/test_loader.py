@@ -205,7 +205,7 @@ def test_unknown_plugin_says_where_it_was_searched(write: Write, install: Instal
         "there is no plugin 'zebra'",
         "    searched: plugins (none)",
         f"    searched: {first_party()} (api_keys, chat, clock, echo, topics)",
-        "    searched: entry points of group 'realtime' of installed packages (poker)",
+        "    searched: entry points of group 'realtime' of installed packages (poker, redis)",
     ]
 
 
