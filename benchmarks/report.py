@@ -141,7 +141,7 @@ def disturbance(results: Mapping[str, Any]) -> str:
         return ""
     disturbed = sum(share > DISTURBED for share in shares)
     taken = statistics.median(shares)
-    crowded = " **So what is said of times, and of a second that is no CPU second, is of a crowded machine.**"
+    crowded = " **So times, and what is said of seconds that are no CPU seconds, are of a crowded machine.**"
     return (
         f"{len(shares)} runs. Others took {taken:.0%} of the two cores (the median),"
         f" and more than {DISTURBED:.0%} in {disturbed} runs.{crowded if taken > DISTURBED else ''}"
