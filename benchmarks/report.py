@@ -141,10 +141,13 @@ def disturbance(results: Mapping[str, Any]) -> str:
         return ""
     disturbed = sum(share > DISTURBED for share in shares)
     taken = statistics.median(shares)
-    crowded = " **So times, and what is said of seconds that are no CPU seconds, are of a crowded machine.**"
+    crowded = ""
+    if taken > DISTURBED:
+        what = "times, and what is said of a second and not of a CPU second"
+        crowded = f" **So {what}, are of a crowded machine.**"
     return (
         f"{len(shares)} runs. Others took {taken:.0%} of the two cores (the median),"
-        f" and more than {DISTURBED:.0%} in {disturbed} runs.{crowded if taken > DISTURBED else ''}"
+        f" and more than {DISTURBED:.0%} in {disturbed} runs.{crowded}"
     )
 
 
