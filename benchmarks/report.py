@@ -140,9 +140,14 @@ def disturbance(results: Mapping[str, Any]) -> str:
     if not shares:
         return ""
     disturbed = sum(share > DISTURBED for share in shares)
+    taken = statistics.median(shares)
+    crowded = ""
+    if taken > DISTURBED:
+        what = "times, and what is said of a second and not of a CPU second"
+        crowded = f" **So {what}, are of a crowded machine.**"
     return (
-        f"{len(shares)} runs. Others took {statistics.median(shares):.0%} of the two cores (the median),"
-        f" and more than {DISTURBED:.0%} in {disturbed} runs."
+        f"{len(shares)} runs. Others took {taken:.0%} of the two cores (the median),"
+        f" and more than {DISTURBED:.0%} in {disturbed} runs.{crowded}"
     )
 
 
