@@ -638,7 +638,7 @@ async def test_status_that_is_no_error(serve: Serve, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, 4401), (403, 4403), (400, 1008), (404, 1008), (503, 1008)]
+    ("status", "code"), [(401, 4401), (403, 4403), (400, 1008), (404, 1008), (503, 1013)]
 )
 async def test_rejection_closes_plain_frames(
     serve: Serve, status: int, code: int, caplog: pytest.LogCaptureFixture

@@ -466,7 +466,7 @@ async def test_other_log_while_it_is_live(serve: Serve, browser: Browser, tmp_pa
         await has(bubbles(bob), ["old", "new", "newer"])
         for page in (ann, bob):
             await until(page, "document.querySelectorAll('.chat-people li').length === 2")
-            assert await page.locator(".pending").count() == 0
+            await until(page, "!document.querySelector('.pending')")
 
 
 async def test_resumed_from_further_back_shows_nothing_twice(serve: Serve, browser: Browser) -> None:
