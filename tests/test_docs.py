@@ -48,6 +48,7 @@ from command import PLAIN
 from needs import curl, redis
 from reference import API, WATCH, api, generated, metered, tables
 from servers import closed_port
+from tree import PLUGINS
 
 import realtime
 from realtime import Backoff, Connection
@@ -249,7 +250,9 @@ class Reader:
                 page, _, _ = block.place.rpartition(":")
                 assert block.text == ((ROOT / page).parent / block.what).read_text(), block.place
             case "part", _:
-                whole = (ROOT / block.what).read_text()
+                folder, _, name = block.what.partition("/")  # a wheel has its plugins elsewhere
+                file = PLUGINS / name if folder == "plugins" else ROOT / block.what
+                whole = file.read_text()
                 indented = {textwrap.indent(block.text, " " * columns) for columns in (0, 4)}
                 assert any(part in whole for part in indented), f"{block.place}: not in {block.what}"
             case "file", _:
