@@ -22,7 +22,7 @@ from conftest import Serve
 from pydantic import SecretStr, ValidationError
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
-from tree import PACKAGE
+from tree import ROOT
 from wire import LINES, Wire, ask, dial, post, request, stream
 
 from realtime.bus import Bus
@@ -835,7 +835,7 @@ async def test_one_node_of_a_cluster_does(tmp_path: Path) -> None:
 
 
 #: What the docs say that its user in Redis needs.
-GUIDE = PACKAGE.parent / "docs" / "how-to" / "scale-out.md"
+GUIDE = ROOT / "docs" / "how-to" / "scale-out.md"
 
 
 async def test_user_needs_no_more_than_it_is_given(redis: RedisServer) -> None:
