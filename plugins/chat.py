@@ -117,7 +117,7 @@ class Chat(Channel):
                 asked[holder.id] += 1
                 if asked[holder.id] == ASKED:
                     await self.bus.release(topic, name, holder.id)
-            await asyncio.sleep(LEAVING)
+            await asyncio.sleep(LEAVING)  # by another process nobody tells us that it has left
         return True
 
     def person(self, client: Client) -> str:

@@ -300,8 +300,7 @@ class Bus:
         position = await engine.publish(log_of_topic, message, once)
         log_of_topic.traffic.published += 1
         if self.is_full(log_of_topic):
-            self.counters["yields"] += 1
-            await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
+            await self._yield()
         return position
 
     async def arrive(self, topic: Topic, id: str, told: dict[str, Any], *, aloud: bool) -> None:
@@ -310,7 +309,7 @@ class Bus:
         await self.engine.arrive(topic, id, told, joining)
         topic.traffic.published += aloud
         if self.is_full(topic):
-            await asyncio.sleep(0)
+            await self._yield()
 
     async def depart(self, topic: Topic, id: str, told: dict[str, Any], *, aloud: bool) -> None:
         """The same one is gone."""
@@ -318,7 +317,11 @@ class Bus:
         await self.engine.depart(topic, id, leaving)
         topic.traffic.published += aloud
         if self.is_full(topic):
-            await asyncio.sleep(0)
+            await self._yield()
+
+    async def _yield(self) -> None:
+        self.counters["yields"] += 1
+        await asyncio.sleep(0)  # waits for no subscriber: the flush has its turn
 
     def _of_the_host(self, topic: Topic, data: Any, event: str) -> Message:
         message = Message.of(data, event=event, time=self.wall_time())

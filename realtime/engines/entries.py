@@ -8,6 +8,7 @@ channel of the topic, as a push: its position, a line break, and its entry.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class Keys(NamedTuple):
     names: bytes
 
     @classmethod
+    @functools.lru_cache(1024)  # asked for with every publish
     def of(cls, prefix: str, topic: str) -> Keys:
         """Those of a topic, which begins with a channel's name: so the tag is never empty."""
         channel = f"{prefix}:{{{topic}}}".encode()

@@ -224,8 +224,8 @@ class Feed:
                 known, token = topic.head, self._token
             else:
                 token = b""
-            while True:  # what was filled is written
-                await asyncio.sleep(0)
+            while True:
+                await asyncio.sleep(0)  # the flush has its turn, and writes what was filled
                 if not topic.bus.is_full(topic):
                     break
         if anew is not None:

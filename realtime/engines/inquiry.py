@@ -43,7 +43,7 @@ class Inquiries:
         answers = self._answers[number] = []
         try:
             (wanted,) = await self._engine.ask((b"PUBLISH", feed.keys.channel, question))
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # who is not there has nothing to say
                 async with asyncio.timeout(ANSWERED_WITHIN):
                     while len(answers) < wanted:
                         self._news.clear()

@@ -151,7 +151,7 @@ class Members:
         return _holder(kept)
 
     async def _claim_again(self, feed: Feed, key: str) -> None:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable):  # the next look does it
             if (value := feed.claims.get(key)) is not None:
                 await self._engine.ask((b"HSETNX", feed.keys.names, key, value))
 
@@ -166,7 +166,7 @@ class Members:
     async def _release(self, what: tuple[bytes, str, bytes]) -> None:
         if what not in self._releasing:
             return  # it is claimed again
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable):  # it stays among them, and is tried again
             await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
             self._releasing.discard(what)
 

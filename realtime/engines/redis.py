@@ -125,13 +125,13 @@ class Redis(Engine):
             while away := [line for line in lines if line.away]:
                 if self._loop.time() > until or away[0].hopeless:
                     raise StartError(f"the engine redis at {self.where}: {away[0].why or 'no answer'}")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # two lines, and only at the start
             keepers.append(asyncio.create_task(self._watch(), name="redis: probing"))
             yield
         finally:
             if self._asking.connection is not None and not self.trouble:
                 forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # what is asked leaves at the end of a turn
             tasks = [*keepers, *self._tasks]  # what has begun in that turn, too
             for task in tasks:
                 task.cancel()
