@@ -1537,15 +1537,24 @@ async def test_every_loss_is_told(serve: Serve, seed: int, scheme: str) -> None:
         async with realtime.connect(url, since="earliest", backoff=AT_ONCE) as channel:
 
             async def publish() -> None:
-                for number in range(count):
+                for number in range(200):
+                    await room.publish("room", f"{number} {'x' * dice.randint(0, 50)}")
+                    await asyncio.sleep(0)
+                await soon(some.wait())
+                # In one turn more than passes before a cut, and than is kept: something is lost for sure.
+                for number in range(200, 240):
+                    await room.publish("room", f"{number} {'x' * 500}")
+                for number in range(240, count):
                     await room.publish("room", f"{number} {'x' * dice.randint(0, 50)}")
                     await asyncio.sleep(0)
 
+            some = asyncio.Event()
             publishing = asyncio.create_task(publish())
             number, lost = -1, 0
             expected: int | None = None  # until there is a position nothing is promised
             while number < count - 1:
                 message = await soon(anext(channel))
+                some.set()
                 if message.event == "realtime:gap":
                     lost += message.data["missed"]
                     expected = None if expected is None else expected + message.data["missed"]
