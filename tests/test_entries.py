@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -232,10 +233,11 @@ class Log:
         oldest: int = 0,
         until: int = FAR,
         key: bytes = KEYS.here,
+        run: str = "r1",
     ) -> Any:
         """What the script answers to a publish."""
         keys = (3, KEYS.head, KEYS.log, key)
-        arguments = (fresh, epoch, known, oldest, 60_000, until, entry, *(how or (b"",)))
+        arguments = (run, fresh, epoch, known, oldest, 60_000, until, entry, *(how or (b"",)))
         return await self.ask("EVAL", entries.PUBLISH.text, *keys, *arguments)
 
     async def sync(
@@ -245,15 +247,15 @@ class Log:
         epoch: str = "",
         known: int = 0,
         token: bytes = b"",
-        moved: int = 0,
+        seen: str = "r1",
+        run: str = "r1",
         most: int = 100,
         whole: int = 0,
     ) -> Any:
         """What the script answers to who looks."""
         keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
-        return await self.ask(
-            "EVAL", entries.SYNC.text, *keys, fresh, epoch, known, token, moved, most, 60_000, 0, whole
-        )
+        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, 0, whole)
+        return await self.ask("EVAL", entries.SYNC.text, *keys, *arguments)
 
 
 @pytest.fixture
@@ -346,30 +348,79 @@ async def test_look_has_no_more_than_is_asked_for(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "token", "moved", "same"),
+    ("known", "token", "run", "same"),
     [
-        (2, b"b", 0, True),
-        (1, b"a", 1, True),
-        (3, b"c", 0, False),  # less is there than was seen
-        (2, b"c", 0, False),  # another entry is there than was seen
-        (2, b"", 0, True),  # nothing is known of it
-        (0, b"", 1, True),
+        (2, b"b", "r1", True),
+        (1, b"a", "r2", True),
+        (3, b"c", "r1", False),  # less is there than was seen
+        (2, b"c", "r1", False),  # another entry is there than was seen
+        (2, b"", "r1", True),  # nothing is known of it
+        (2, b"", "r2", True),
+        (0, b"", "r2", True),
     ],
 )
-async def test_look_knows_the_log_again(log: Log, known: int, token: bytes, moved: int, same: bool) -> None:
+async def test_look_knows_the_log_again(log: Log, known: int, token: bytes, run: str, same: bool) -> None:
     """It is the same log if what was seen last is where it was; else it begins anew."""
     await log.publish(b"a", fresh="e1")
     await log.publish(b"b")
-    epoch, offset, *_ = await log.sync(fresh="e2", epoch="e1", known=known, token=token, moved=moved)
+    epoch, offset, *_ = await log.sync(fresh="e2", epoch="e1", known=known, token=token, run=run)
     assert (epoch, offset) == ((b"e1", 2) if same else (b"e2", 0))
 
 
-@pytest.mark.parametrize(("moved", "epoch"), [(0, b"e1"), (1, b"e2")])
-async def test_entry_that_was_trimmed_is_no_loss(log: Log, moved: int, epoch: bytes) -> None:
-    """That what was seen last is no longer kept means something only on another Redis."""
+async def restarted(log: Log, runs: Sequence[tuple[str, int]]) -> None:
+    """Redis is started again and again, each time with the log up to an offset, and keeps nothing of it."""
+    for run, offset in runs:
+        await log.ask("HSET", KEYS.head, "offset", offset)
+        for _ in range(4):
+            await log.publish(b"x", run=run)
+    await log.ask("DEL", KEYS.log)
+
+
+@pytest.mark.parametrize(
+    ("seen", "known", "same"),
+    [
+        ("r1", 4, True),  # it was there at all starts since
+        ("r1", 5, False),  # what was seen there was taken back
+        ("r2", 4, True),
+        ("r2", 5, False),
+        ("r3", 7, True),
+        ("r3", 8, False),
+        ("r4", 9, True),  # there has been no start since
+        ("r9", 1, False),  # nothing is known of it
+        ("", 1, False),
+    ],
+)
+async def test_entry_that_was_trimmed_is_no_loss(log: Log, seen: str, known: int, same: bool) -> None:
+    """Where what was seen last is not kept, it is the same log if no start since was before it."""
+    await log.publish(b"a", fresh="e1")
+    await restarted(log, [("r1", 1), ("r2", 5), ("r3", 4), ("r4", 7)])
+    answer = await log.sync(fresh="e2", epoch="e1", known=known, token=b"a", seen=seen, run="r4")
+    assert answer[:2] == ([b"e1", 11] if same else [b"e2", 0])
+
+
+async def test_start_is_noted_by_who_looks(log: Log) -> None:
+    """A look is as good as a publish: what it has found in a run the next start does not make doubtful."""
     await log.publish(b"a", fresh="e1")
     await log.ask("DEL", KEYS.log)
-    assert (await log.sync(fresh="e2", epoch="e1", known=1, token=b"a", moved=moved))[0] == epoch
+    for before, run in itertools.pairwise(["r1", "r2", "r3"]):
+        answer = await log.sync(fresh="e2", epoch="e1", known=1, token=b"a", seen=before, run=run)
+        assert answer[0] == b"e1"
+
+
+async def test_log_that_begins_anew_has_no_past(log: Log) -> None:
+    """What was seen of another log says nothing of this one."""
+    await log.publish(b"a", fresh="e1")
+    await restarted(log, [("r2", 1)])
+    await log.sync(fresh="e2", epoch="e1", known=9, seen="r2", run="r2")
+    assert await log.ask("HMGET", KEYS.head, "epoch", "run", "past") == [b"e2", b"r2", b""]
+
+
+async def test_past_is_bounded(log: Log) -> None:
+    """However often Redis is started, a log knows of the last sixteen runs."""
+    await log.publish(b"a")
+    await restarted(log, [(f"r{number}", 9) for number in range(20)])
+    past = await log.ask("HGET", KEYS.head, "past")
+    assert past.split() == [b"r%d:9" % number for number in range(18, 2, -1)]
 
 
 async def test_look_ignores_what_is_beyond_the_head(log: Log) -> None:

@@ -177,16 +177,17 @@ async def test_look_that_is_wanted_during_a_look(tmp_path: Path, monkeypatch: py
     """Who comes in the middle of a look at who is here is found, where another is wanted then."""
     async with two(tmp_path) as (one, topic, _, _, redis):
         assert isinstance(one.engine, engine.Redis)
-        feed, sync = one.engine.feed(topic), one.engine.sync
+        feed = one.engine.feed(topic)
+        found = feed.found
         looked, go_on = asyncio.Event(), asyncio.Event()
 
         async def slowly(*words: Any) -> Any:
-            answer = await sync(*words)
+            answer = await found(*words)
             looked.set()
             await go_on.wait()
             return answer
 
-        monkeypatch.setattr(one.engine, "sync", slowly)
+        monkeypatch.setattr(feed, "found", slowly)
         feed.check(whole=True)
         await looked.wait()
         await redis.command("HSET", "realtime:{room}:here", "0.c1", '[false,{"client":"alice"},1,1]')

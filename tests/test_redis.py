@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import re
@@ -568,6 +569,12 @@ async def test_read_only_redis_is_told(redis: RedisServer) -> None:
         assert data(one.topic("room").history()) == [1, 2]
 
 
+async def run_id(redis: RedisServer) -> str:
+    """Which run of Redis it is."""
+    info = (await redis.command("INFO")).split()
+    return dict(line.split(":", 1) for line in info if ":" in line)["run_id"]
+
+
 async def go_back(redis: RedisServer, offset: int, newest: int) -> None:
     """What a failover does to a replica that was behind: the epoch stays, and the newest are gone."""
     await redis.command("HSET", HEAD, "offset", str(offset))
@@ -619,6 +626,60 @@ async def test_offset_that_was_given_again_meanwhile_is_a_reset(redis: RedisServ
                 pass
 
 
+@pytest.mark.parametrize(
+    ("began", "told"), [(5, ("realtime:gap", {"missed": 3})), (4, ("realtime:reset", {}))]
+)
+async def test_start_says_what_it_has_taken_back(
+    tmp_path: Path, began: int, told: tuple[str, dict[str, int]]
+) -> None:
+    """What was trimmed meanwhile is a gap where the next Redis began with what was seen, else a reset."""
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    async with (
+        redis_server(tmp_path / "before") as before,
+        redis_server(tmp_path / "after") as after,
+        bus_on(before) as one,
+        one.subscribe("room") as messages,
+    ):
+        for number in range(5):
+            last = await one.publish("room", number)
+        assert await collect(messages, 5) == [0, 1, 2, 3, 4]
+        past = f"{await run_id(before)}:{began}"
+        head = {"epoch": last.epoch, "offset": "8", "run": await run_id(after), "past": past}
+        await after.command("HSET", HEAD, *itertools.chain(*head.items()))
+        for line in (engine(one)._asking, engine(one)._hearing):
+            line.where = Where.parse(after.url)
+        engine(one)._asking.abort("the address is another's")
+        async with asyncio.timeout(20):
+            message = await anext(messages)
+        assert (message.event, message.data) == told
+
+
+@pytest.mark.usefixtures("quick")
+async def test_restart_makes_no_reset_of_a_gap(tmp_path: Path) -> None:
+    """Who was behind, and finds Redis started again and the log trimmed, says how much is lost."""
+    async with (
+        redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as redis,
+        bus_on(redis) as one,
+        one.subscribe("room") as messages,
+    ):
+        await one.publish("room", 0)
+        assert await collect(messages, 1) == [0]
+        connection = engine(one)._hearing.connection
+        assert connection is not None
+        connection.pause()  # it is cut, as far as it knows
+        async with bus_on(redis) as other:
+            for number in range(1, 4):
+                await other.publish("room", number)
+        await redis.command("DEL", LOG)
+        for _ in range(2):
+            await redis.kill()
+            await redis.start()
+        assert await collect(messages, 1) == ["realtime:gap"]
+        await accepts(one, "next")
+        assert await collect(messages, 1) == ["next"]
+
+
 @pytest.mark.parametrize("first", ["_asking", "_hearing"])
 async def test_both_connections_are_to_one_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
@@ -634,12 +695,10 @@ async def test_both_connections_are_to_one_redis(
         for line in lines:
             line.where = Where.parse(after.url)
         getattr(engine(one), first).abort("the address is another's")
-        run_id = dict(line.split(":", 1) for line in (await after.command("INFO")).split() if ":" in line)[
-            "run_id"
-        ]
+        now = await run_id(after)
         await until(
             lambda: all(
-                line.connection and line.connection.run_id == run_id and not line.away for line in lines
+                line.connection and line.connection.run_id == now and not line.away for line in lines
             )
         )
         await until(lambda: one.topic("room").epoch != position.epoch)

@@ -128,106 +128,127 @@ def told(value: bytes) -> tuple[bool, dict[str, Any], tuple[int, int]]:
     raise ValueError("no member")
 
 
+#: How both scripts begin. ``ARGV`` has first in which run of Redis this is, then an epoch for a log that
+#: begins now. A run that is new to the log is written down; and for each run before it the least offset at
+#: which one after that has found the log: no restart has taken back what was seen up to there.
+_HEAD = b"""
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'run', 'past')
+local epoch, offset, past = kept[1], tonumber(kept[2]), kept[4] or ''
+if not offset then epoch, offset = false, 0 end
+if epoch and kept[3] ~= ARGV[1] then
+  local runs = {}
+  for run, from in string.gmatch((kept[3] or '') .. ':' .. offset .. ' ' .. past, '(%w+):(%d+)') do
+    if #runs < 16 then runs[#runs + 1] = run .. ':' .. math.min(from, offset) end
+  end
+  past = table.concat(runs, ' ')
+  redis.call('HSET', KEYS[1], 'run', ARGV[1], 'past', past)
+end
+local function begin()
+  epoch, offset = ARGV[2], 0
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'run', ARGV[1], 'past', '')
+  redis.call('DEL', KEYS[2])
+end
+"""
+
 #: Put one entry at the head, and tell everybody.
 #:
-#: ``KEYS``: head, log, and what ``how`` is about. ``ARGV``: an epoch for a log that begins now; the epoch,
-#: offset and oldest offset that the process knows; for how long the log stays without anybody (ms); when it
-#: is too late (Redis's clock, ms); the entry; how; and two more for that: ``once`` (for how long it is
-#: remembered, what was said), ``+`` (id, what is told), ``-`` (id), or nothing.
+#: ``KEYS``: head, log, and what ``how`` is about. ``ARGV``: as above; the epoch, offset and oldest offset
+#: that the process knows; for how long the log stays without anybody (ms); when it is too late (Redis's
+#: clock, ms); the entry; how; and two more for that: ``once`` (for how long it is remembered, what was
+#: said), ``+`` (id, what is told), ``-`` (id), or nothing.
 #:
 #: A log whose head is before what somebody has seen of it has lost something: it begins anew. The answer
 #: is the epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
 #: ``there`` and ``gone`` for one who had come or gone already; ``quiet`` where there was none to put.
-PUBLISH = Script(b"""
+PUBLISH = Script(
+    b"""
 local now = redis.call('TIME')
-if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[6]) then return {'', 0, 'late'} end
-local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
-local epoch, offset = kept[1], tonumber(kept[2])
-if not offset then epoch, offset = false, 0 end
-local how = ARGV[8]
+if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[7]) then return {'', 0, 'late'} end
+"""
+    + _HEAD
+    + b"""
+local how = ARGV[9]
 if how == 'once' then
   local known = redis.call('HMGET', KEYS[3], 'epoch', 'offset', 'said')
   if known[1] then return {known[1], tonumber(known[2]), 'known', known[3]} end
-elseif how == '-' and redis.call('HEXISTS', KEYS[3], ARGV[9]) == 0 then
+elseif how == '-' and redis.call('HEXISTS', KEYS[3], ARGV[10]) == 0 then
   return {epoch or '', offset, 'gone'}
-elseif how == '+' and redis.call('HEXISTS', KEYS[3], ARGV[9]) == 1 then
+elseif how == '+' and redis.call('HEXISTS', KEYS[3], ARGV[10]) == 1 then
   return {epoch or '', offset, 'there'}
 end
-if ARGV[7] ~= '' then
+if ARGV[8] ~= '' then
   local oldest = 0
-  if not epoch or (epoch == ARGV[2] and offset < tonumber(ARGV[3])) then
-    epoch, offset = ARGV[1], 0
-    redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
-    redis.call('PEXPIRE', KEYS[1], ARGV[5])
-    redis.call('DEL', KEYS[2])
-  elseif epoch == ARGV[2] then
-    oldest = ARGV[4]
+  if not epoch or (epoch == ARGV[3] and offset < tonumber(ARGV[4])) then
+    begin()
+    redis.call('PEXPIRE', KEYS[1], ARGV[6])
+  elseif epoch == ARGV[3] then
+    oldest = ARGV[5]
   end
   offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
-  local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[7]}
+  local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[8]}
   if redis.pcall(unpack(add)).err then
     redis.call('DEL', KEYS[2])
     redis.call(unpack(add))
-    redis.call('PEXPIRE', KEYS[2], ARGV[5])
+    redis.call('PEXPIRE', KEYS[2], ARGV[6])
   end
-  if offset == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[5]) end
+  if offset == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
 end
 local channel = string.sub(KEYS[1], 1, -6)
 if how == '+' then
-  redis.call('HSET', KEYS[3], ARGV[9], ARGV[10])
-  redis.call('PEXPIRE', KEYS[3], ARGV[5])
+  redis.call('HSET', KEYS[3], ARGV[10], ARGV[11])
+  redis.call('PEXPIRE', KEYS[3], ARGV[6])
 elseif how == '-' then
-  redis.call('HDEL', KEYS[3], ARGV[9])
+  redis.call('HDEL', KEYS[3], ARGV[10])
 elseif how == 'once' then
-  redis.call('HSET', KEYS[3], 'epoch', epoch, 'offset', offset, 'said', ARGV[10])
-  redis.call('PEXPIRE', KEYS[3], ARGV[9])
+  redis.call('HSET', KEYS[3], 'epoch', epoch, 'offset', offset, 'said', ARGV[11])
+  redis.call('PEXPIRE', KEYS[3], ARGV[10])
 end
-if ARGV[7] ~= '' then
-  redis.call('PUBLISH', channel, epoch .. '-' .. offset .. '\\n' .. ARGV[7])
+if ARGV[8] ~= '' then
+  redis.call('PUBLISH', channel, epoch .. '-' .. offset .. '\\n' .. ARGV[8])
   return {epoch, offset}
 end
-redis.call('PUBLISH', channel, '-\\n' .. ARGV[11])
+redis.call('PUBLISH', channel, '-\\n' .. ARGV[12])
 return {epoch or '', offset, 'quiet'}
-""")
+"""
+)
 
 #: What a log has after an offset, whether it is still the same log, and who is here.
 #:
-#: ``KEYS``: head, log, here, names. ``ARGV``: as above an epoch, then the epoch and offset that the process
-#: knows, the beginning of its entry there, whether one that is gone means another log (``1``), how many
-#: bytes of entries at most (one always goes), for how long the log stays, the oldest offset that is wanted,
-#: whether members are.
+#: ``KEYS``: head, log, here, names. ``ARGV``: as above; the epoch and offset that the process knows, the
+#: beginning of its entry there, in which run of Redis that was; how many bytes of entries at most (one
+#: always goes), for how long the log stays, the oldest offset that is wanted, whether members are.
+#:
+#: It is the same log if that entry is where it was; and where it is no longer kept, if no run since has
+#: begun before it.
 #:
 #: The answer is the epoch, the offset, the entries (id and fields), whether there are more of them (``1``),
 #: and the members (id, what is told, …).
-SYNC = Script(b"""
-local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
-local epoch, offset = kept[1], tonumber(kept[2])
-if not offset then epoch, offset = false, 0 end
-local known = tonumber(ARGV[3])
+SYNC = Script(
+    _HEAD
+    + b"""
+local known, seen = tonumber(ARGV[4]), ARGV[6]
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
-local same = epoch and epoch == ARGV[2]
-if same then
-  local other = offset < known
-  if not other and known > 0 and ARGV[4] ~= '' then
-    local at = redis.call('XRANGE', KEYS[2], known, known)[1]
-    if at then
-      other = string.sub(at[2][2], 1, #ARGV[4]) ~= ARGV[4]
-    else
-      other = ARGV[5] == '1'
-    end
+local same = epoch and epoch == ARGV[3]
+if same and offset < known then
+  epoch = false
+elseif same and known > 0 then
+  local at = ARGV[5] ~= '' and redis.call('XRANGE', KEYS[2], known, known)[1]
+  if at then
+    same = string.sub(at[2][2], 1, #ARGV[5]) == ARGV[5]
+  elseif seen ~= ARGV[1] then
+    same = known <= tonumber(string.match(' ' .. past, ' ' .. seen .. ':(%d+)') or 0)
   end
-  if other then epoch = false end
+  if not same then epoch = false end
 end
 if not epoch then
-  epoch, offset, same = ARGV[1], 0, false
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0)
-  redis.call('DEL', KEYS[2])
+  begin()
+  same = false
 end
 local entries, more, size, from = {}, 0, 0, '-'
 if same then
   from = known + 1
-  redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[8])
+  redis.call('XTRIM', KEYS[2], 'MINID', '~', ARGV[9])
 end
 while not same or known < offset do
   local some = redis.call('XRANGE', KEYS[2], from, offset, 'COUNT', 4)
@@ -237,18 +258,19 @@ while not same or known < offset do
     from = '(' .. entry[1]
   end
   if #some < 4 then break end
-  if size >= tonumber(ARGV[6]) then more = 1 break end
+  if size >= tonumber(ARGV[7]) then more = 1 break end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[7])
-redis.call('PEXPIRE', KEYS[2], ARGV[7])
+redis.call('PEXPIRE', KEYS[1], ARGV[8])
+redis.call('PEXPIRE', KEYS[2], ARGV[8])
 local here = {}
-if ARGV[9] == '1' then
+if ARGV[10] == '1' then
   here = redis.call('HGETALL', KEYS[3])
 end
-redis.call('PEXPIRE', KEYS[3], ARGV[7])
-redis.call('PEXPIRE', KEYS[4], ARGV[7])
+redis.call('PEXPIRE', KEYS[3], ARGV[8])
+redis.call('PEXPIRE', KEYS[4], ARGV[8])
 return {epoch, offset, entries, more, here}
-""")
+"""
+)
 
 #: Have a name, unless somebody has it. ``KEYS``: names. ``ARGV``: the name, its value, for how long the
 #: names stay, and a value that is nobody's. The answer is the value that it has.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.bus import TURN_BYTES
 from realtime.engines import entries
-from realtime.engines.entries import Change, Entry
+from realtime.engines.entries import SYNC, Change, Entry
 from realtime.engines.pending import Pending
 from realtime.engines.resp import Lost, RedisError
 from realtime.message import Message, Position
@@ -31,6 +31,10 @@ PAGE = TURN_BYTES
 SOON = 0.05
 #: Of so many messages that were given up it is known whom they are not for.
 MAX_GIVEN_UP = 64
+
+
+#: The epoch of a log, its head, entries (their names and fields), whether there are more, and who is here.
+_Found = tuple[str, int, list[Any], int, list[bytes]]
 
 
 class Feed:
@@ -58,7 +62,7 @@ class Feed:
         self._whole = True
         self._engine = engine
         self._token = b""  # how the entry at the head of the topic begins
-        self._seen_on = ""  # which Redis it was last looked at on
+        self._seen_on = ""  # in which run of Redis it was last looked at
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._changes: list[tuple[int, Change, Message]] = []  # while it is being looked at
@@ -186,7 +190,7 @@ class Feed:
             self._task = None
 
     async def _sync(self) -> None:
-        topic, engine, whole, self._whole = self.topic, self._engine, self._whole, False
+        topic, whole, self._whole = self.topic, self._whole, False
         epoch, known, token = topic.epoch, topic.head, self._token
         self.due = False
         if not self.opened.done():
@@ -194,10 +198,8 @@ class Feed:
         anew: list[Entry] | None = None  # the entries of another log, while they are read
         while True:
             self._changes.clear()
-            moved, asked = self._seen_on not in ("", engine.run_id), whole
-            answer = await engine.sync(self, epoch, known, token, moved, PAGE, whole)
-            now_epoch, head, found, more, members = answer
-            self._seen_on = engine.run_id
+            asked = whole
+            now_epoch, head, found, more, members = await self.found(epoch, known, token, whole)
             if now_epoch != epoch:
                 epoch, anew, whole = now_epoch, [], True
                 known = _entry(*found[0])[0] - 1 if found else head
@@ -216,7 +218,7 @@ class Feed:
                     if entry is None:
                         self._lose(offset)
                     else:
-                        engine.counters["filled"] += 1
+                        self._engine.counters["filled"] += 1
                         self.take(entry)
             if not more and asked == whole:
                 break
@@ -234,6 +236,26 @@ class Feed:
             self._lose(head)
         if whole:
             self._set_members(members, head)
+
+    async def found(self, epoch: str, known: int, token: bytes, whole: bool) -> _Found:
+        """What :data:`SYNC` finds, for one who knows so much of the log."""
+        topic, engine = self.topic, self._engine
+        asking = await engine.asking()
+        wanted = topic.opened and epoch == topic.epoch  # else it may be trimmed by what is of another log
+        words = (
+            *(b"4", self.keys.head, self.keys.log, self.keys.here, self.keys.names),
+            *(asking.run_id, engine.fresh(), epoch, known, token, self._seen_on, PAGE),
+            *(engine.stays(topic), engine.oldest(topic) if wanted else 0, int(whole)),
+        )
+        try:
+            answer = await asking.ask(b"EVALSHA", SYNC.sha, *words)
+        except RedisError as error:
+            if error.code != "NOSCRIPT":
+                raise
+            answer = await asking.ask(b"EVAL", SYNC.text, *words)
+        self._seen_on = asking.run_id
+        now_epoch, *found = answer
+        return now_epoch.decode(errors="replace"), *found
 
     def _lose(self, offset: int) -> None:
         """Nothing up to this offset can come any more."""

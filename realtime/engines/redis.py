@@ -401,10 +401,10 @@ class Redis(Engine):
                     raise Unavailable("Redis takes less than is published")
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
-                    self._fresh(number),
+                    *(asking.run_id, self.fresh()),
                     topic.epoch if topic.opened else "",
                     topic.head,
-                    self._oldest(topic),
+                    self.oldest(topic),
                     self.stays(topic),
                     self._clock(until - MARGIN - self._loop.time()),
                     entry,
@@ -418,9 +418,15 @@ class Redis(Engine):
             if given_up is not None and message is not None and message.exclude is not None:
                 feed.give_up(number, message)
 
-    def _fresh(self, number: int) -> str:
+    def fresh(self) -> str:
         """An epoch that no log has had."""
-        return f"{self.node}{number:x}"
+        return f"{self.node}{next(self._numbers):x}"
+
+    async def asking(self) -> Connection:
+        """The connection on which one asks; raises :exc:`Lost` while there is none."""
+        if self._asking.away:
+            raise Lost(self._asking.why)
+        return await self._asking.working()
 
     async def ask(self, *commands: tuple[bytes | str | int, ...]) -> list[Any]:
         """What Redis answers to some commands; raises :exc:`Unavailable`."""
@@ -438,39 +444,12 @@ class Redis(Engine):
         wanted = max(options.lag, options.history_age if options.history else 0.0)
         return int((wanted + STAYS) * 1000)
 
-    def _oldest(self, topic: Topic) -> int:
+    def oldest(self, topic: Topic) -> int:
         """The offset of the oldest message that anybody wants."""
         oldest = min(topic.base, topic.head)
         if self.bus.counters["shed"]:  # this process keeps less than is wanted: others may have room
             oldest = max(0, min(oldest, topic.head + 1 - topic.options.history))
         return oldest
-
-    async def sync(
-        self, feed: Feed, epoch: str, known: int, token: bytes, moved: bool, most: int, whole: bool
-    ) -> tuple[str, int, list[Any], bool, list[bytes]]:
-        """What a log has after an offset, at most so many bytes; and who is here, if ``whole``.
-
-        ``epoch``, ``known`` and ``token`` say what the process has of it, and ``moved`` that this was from
-        another Redis. Returns the epoch, the head, what was found, whether there is more, and the members.
-        """
-        if self._asking.away:
-            raise Lost(self._asking.why)
-        topic = feed.topic
-        oldest = self._oldest(topic) if topic.opened and epoch == topic.epoch else 0
-        words = (
-            *(b"4", feed.keys.head, feed.keys.log, feed.keys.here, feed.keys.names),
-            *(self._fresh(next(self._numbers)), epoch, known, token, int(moved), most),
-            *(self.stays(topic), oldest, int(whole)),
-        )
-        asking = await self._asking.working()
-        try:
-            answer = await asking.ask(b"EVALSHA", SYNC.sha, *words)
-        except RedisError as error:
-            if error.code != "NOSCRIPT":
-                raise
-            answer = await asking.ask(b"EVAL", SYNC.text, *words)
-        now_epoch, head, found, more, members = answer
-        return now_epoch.decode(errors="replace"), head, found, bool(more), members
 
     # Who is here
 

@@ -249,9 +249,7 @@ class Ledger:
             self._in_order()
             self._acknowledged(end)
         for witness in self.witnesses:
-            # Where little is kept, a process that was behind when Redis was started again cannot tell how
-            # much it has missed: that is told as a reset, too.
-            if self.kept and witness.resets > losses:
+            if witness.resets > losses:
                 self.wrong(f"{witness.name}: {witness.resets} resets for {losses} losses", witness)
             if self.kept and witness.gaps:
                 self.wrong(f"{witness.name}: a gap, and everything is kept", witness)

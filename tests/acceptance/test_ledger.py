@@ -164,8 +164,8 @@ def test_out_of_order() -> None:
 
 
 def test_needless_reset() -> None:
-    """Where nothing was lost, nothing begins anew that is kept."""
-    ledger = ledger_of([[*BEGIN, reset("f-0")]], kept=True)
+    """Where nothing was lost, nothing begins anew."""
+    ledger = ledger_of([[*BEGIN, reset("f-0")]])
     assert told(ledger, end="f-0") == "news: client 0: 1 resets for 0 losses"
 
 
