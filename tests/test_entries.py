@@ -407,6 +407,13 @@ async def test_start_is_noted_by_who_looks(log: Log) -> None:
         assert answer[0] == b"e1"
 
 
+async def test_full_redis_is_read_after_a_start(log: Log) -> None:
+    """What can not be noted, as there is no room for it, keeps nobody from reading."""
+    await log.publish(b"a")
+    await log.ask("CONFIG", "SET", "maxmemory", 1)
+    assert (await log.sync(epoch="f1", run="r2"))[2] == [[b"1-0", [b"e", b"a"]]]
+
+
 async def test_log_that_begins_anew_has_no_past(log: Log) -> None:
     """What was seen of another log says nothing of this one."""
     await log.publish(b"a", fresh="e1")

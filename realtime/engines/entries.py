@@ -130,23 +130,19 @@ def told(value: bytes) -> tuple[bool, dict[str, Any], tuple[int, int]]:
 
 #: How both scripts begin. ``ARGV`` has first in which run of Redis this is, then an epoch for a log that
 #: begins now. A run that is new to the log is written down; and for each run before it the least offset at
-#: which one after that has found the log: no restart has taken back what was seen up to there.
+#: which one after that has found the log: no restart has taken back what was seen up to there. A Redis that
+#: is full can still be read.
 _HEAD = b"""
-local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'run', 'past')
-local epoch, offset, past = kept[1], tonumber(kept[2]), kept[4] or ''
+local kept = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'run')
+local epoch, offset = kept[1], tonumber(kept[2])
 if not offset then epoch, offset = false, 0 end
 if epoch and kept[3] ~= ARGV[1] then
+  local past = (kept[3] or '') .. ':' .. offset .. ' ' .. (redis.call('HGET', KEYS[1], 'past') or '')
   local runs = {}
-  for run, from in string.gmatch((kept[3] or '') .. ':' .. offset .. ' ' .. past, '(%w+):(%d+)') do
+  for run, from in string.gmatch(past, '(%w+):(%d+)') do
     if #runs < 16 then runs[#runs + 1] = run .. ':' .. math.min(from, offset) end
   end
-  past = table.concat(runs, ' ')
-  redis.call('HSET', KEYS[1], 'run', ARGV[1], 'past', past)
-end
-local function begin()
-  epoch, offset = ARGV[2], 0
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'run', ARGV[1], 'past', '')
-  redis.call('DEL', KEYS[2])
+  redis.pcall('HSET', KEYS[1], 'run', ARGV[1], 'past', table.concat(runs, ' '))
 end
 """
 
@@ -179,7 +175,9 @@ end
 if ARGV[8] ~= '' then
   local oldest = 0
   if not epoch or (epoch == ARGV[3] and offset < tonumber(ARGV[4])) then
-    begin()
+    epoch, offset = ARGV[2], 0
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'run', ARGV[1], 'past', '')
+    redis.call('DEL', KEYS[2])
     redis.call('PEXPIRE', KEYS[1], ARGV[6])
   elseif epoch == ARGV[3] then
     oldest = ARGV[5]
@@ -237,13 +235,15 @@ elseif same and known > 0 then
   if at then
     same = string.sub(at[2][2], 1, #ARGV[5]) == ARGV[5]
   elseif seen ~= ARGV[1] then
-    same = known <= tonumber(string.match(' ' .. past, ' ' .. seen .. ':(%d+)') or 0)
+    local past = ' ' .. (redis.call('HGET', KEYS[1], 'past') or '')
+    same = known <= tonumber(string.match(past, ' ' .. seen .. ':(%d+)') or 0)
   end
   if not same then epoch = false end
 end
 if not epoch then
-  begin()
-  same = false
+  epoch, offset, same = ARGV[2], 0, false
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'run', ARGV[1], 'past', '')
+  redis.call('DEL', KEYS[2])
 end
 local entries, more, size, from = {}, 0, 0, '-'
 if same then
