@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -84,6 +84,11 @@ class Engine:
 
         Raises :exc:`StartError` with a sentence when the engine cannot be reached.
         """
+        yield
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """All that is asked of the engine meanwhile is for one answer, which is to come in time."""
         yield
 
     def begin(self, topic: Topic) -> None:

@@ -127,15 +127,6 @@ def test_leave_that_is_not_told_has_no_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"7", b"-", b"0a-", b"0a-x", b"\xff-1", b"0a-1\n", b"0A-1", b"0a--1"]
-)
-def test_garbage_is_no_place(text: bytes) -> None:
-    """What is no position is refused."""
-    with pytest.raises(ValueError, match="no position"):
-        entries.place(text)
-
-
-@pytest.mark.parametrize(
     "value",
     [
         b"",
@@ -478,7 +469,7 @@ async def test_publish_is_told_with_its_place(tmp_path: Path) -> None:
         await log.publish(b"", b"+", b"c1", b"[false,{}]", b"about")
         await until(lambda: len(pushes) == 3)
     where, _, entry = pushes[1][2].partition(b"\n")
-    assert (pushes[1][1], entries.place(where), entry) == (KEYS.channel, Position("f1", 1), b"a")
+    assert (pushes[1][1], Position.parse(where.decode()), entry) == (KEYS.channel, Position("f1", 1), b"a")
     assert pushes[2][2] == entries.NOWHERE + b"\nabout"
 
 

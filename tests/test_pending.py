@@ -36,7 +36,7 @@ async def test_script_that_is_forgotten(tmp_path: Path) -> None:
 
 async def test_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Redis would do too late it does not do, and that is said."""
-    monkeypatch.setattr(engine, "MARGIN", 60.0)
+    monkeypatch.setattr(engine, "IN_TIME", -30.0)
     async with site("redis", tmp_path) as (one, _, _):
         with pytest.raises(Unavailable, match="Redis was too slow, and has not taken it"):
             await one.publish("room", "late")

@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_module, "TOLERATED", 0.1)
     monkeypatch.setattr(redis_module, "ANSWER_WITHIN", 0.3)
     monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.5)
-    monkeypatch.setattr(redis_module, "MARGIN", 0.1)
+    monkeypatch.setattr(redis_module, "AT_LEAST", 0.05)
     monkeypatch.setattr(line_module, "CONNECT_WITHIN", 0.3)
     monkeypatch.setattr(line_module, "LATEST", 0.05)
 
@@ -303,6 +303,49 @@ async def test_paused_redis_is_told_and_survived(redis: RedisServer, serve: Serv
         assert (heard["data"], heard["id"].partition("-")[2]) == ("after", "2")
 
 
+HASTY = {
+    "hasty.py": """
+        import asyncio
+        from realtime import Channel, hookimpl
+
+        class Hasty(Channel):
+            async def on_message(self, client, message):
+                self.go_on, some = asyncio.Event(), asyncio.Event()
+                self.begun = self.bus.engine._until()
+                self.later = asyncio.create_task(self.goes_on())
+                asyncio.get_running_loop().call_later(0.01, some.set)
+                await some.wait()
+                self.during = self.bus.engine._until()
+
+            async def goes_on(self):
+                await self.go_on.wait()
+                return self.bus.engine._until()
+
+        @hookimpl
+        def register_channels():
+            return {"hasty": Hasty}
+    """
+}
+
+
+async def test_all_of_one_answer_takes_no_longer_than_one_thing(redis: RedisServer, serve: Serve) -> None:
+    """Whatever a channel asks of Redis to answer a POST has one time together."""
+    async with serve(config(redis) + "  hasty: {plugin: hasty, path: /hasty}", HASTY) as serving:
+        assert (await post(serving.port, "/hasty", b"go"))[0].status == 202
+        hasty: Any = serving.server.channels["hasty"]
+        assert hasty.begun == hasty.during
+        hasty.later.cancel()
+
+
+async def test_what_goes_on_after_an_answer_has_its_own_time(redis: RedisServer, serve: Serve) -> None:
+    """What a channel has begun meanwhile, and is not waited for, is not in a hurry for ever."""
+    async with serve(config(redis) + "  hasty: {plugin: hasty, path: /hasty}", HASTY) as serving:
+        assert (await post(serving.port, "/hasty", b"go"))[0].status == 202
+        hasty: Any = serving.server.channels["hasty"]
+        hasty.go_on.set()
+        assert await hasty.later > hasty.begun
+
+
 async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
     """A Redis that stops for a moment takes what was published meanwhile, and nobody is told."""
     async with bus_on(redis) as one, one.subscribe("room") as messages:
@@ -449,7 +492,7 @@ async def test_publish_that_was_lost_on_its_way_is_refused(
 ) -> None:
     """What did not reach Redis before the connection broke is not sent again, and is not acknowledged."""
     monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.5)
-    monkeypatch.setattr(redis_module, "MARGIN", 0.1)
+    monkeypatch.setattr(redis_module, "AT_LEAST", 0.05)
     async with bus_on(redis) as one:
         await one.open("room")
         connection = engine(one)._asking.connection

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from realtime.message import Message, Position
+from realtime.message import Message
 
 #: How entries are written; what is written otherwise is by a version that is not this one.
 VERSION = 1
@@ -107,14 +107,6 @@ def read(data: bytes) -> Entry:
         return Entry(node, number, message, Change(sign, who))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{data[:60]!r} is no entry") from None
-
-
-def place(text: bytes) -> Position:
-    """A position as a script writes it. Raises :exc:`ValueError`."""
-    try:
-        return Position.parse(text.decode())
-    except UnicodeDecodeError:
-        raise ValueError("no position") from None
 
 
 def told(value: bytes) -> tuple[bool, dict[str, Any], tuple[int, int]]:

@@ -93,7 +93,7 @@ class Feed:
         if where == entries.REQUEST:
             self._engine.inquiries.asked(self.topic, rest)
             return
-        epoch, offset = entries.place(where)
+        epoch, offset = Position.parse(where.decode())
         topic = self.topic
         if self.due:
             return  # whether it is the next one is seen from the stream, where it is, too

@@ -15,8 +15,9 @@ import itertools
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -41,9 +42,12 @@ log = logging.getLogger("realtime.engine")
 
 #: How long connecting may take at the start, in seconds.
 START_WITHIN = 5.0
-#: How long a publish may take; when it is sent it says that Redis is not to do it later than a little less.
+#: How long anything that is asked may take, and all that is asked for one answer; and what is left of that
+#: for each, at the least; in seconds.
 PUBLISH_WITHIN = 2.0
-MARGIN = 0.4
+AT_LEAST = 0.25
+#: Redis is not to do it later than after this part of its time.
+IN_TIME = 0.8
 #: The largest message that goes through Redis, in bytes: several of them make an answer that we still take.
 MAX_PAYLOAD = 12 * 1024 * 1024
 #: The most that may wait to be sent to Redis, in bytes: what is over is refused at once.
@@ -63,6 +67,8 @@ TOUCH = 30
 UNKEPT = "the server cannot keep messages now, so it takes none"
 #: How many topics are looked at at once.
 LOOKERS = 64
+#: Until when there is to be an answer; empty when it has been given.
+_ANSWER: ContextVar[Sequence[float]] = ContextVar("_ANSWER", default=())
 
 
 def _url(value: Secret) -> Secret:
@@ -317,7 +323,7 @@ class Redis(Engine):
         feed = self.feed(topic)
         self._check_there()
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
+            async with asyncio.timeout_at(self._until()):
                 await asyncio.shield(feed.opened)
         except TimeoutError:
             wrong = self.reason or feed.refusal
@@ -327,13 +333,27 @@ class Redis(Engine):
         feed = self.feed(topic)
         self._check_there()
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
+            async with asyncio.timeout_at(self._until()):
                 await self._asking.working()
                 while not await feed.looked():
                     await asyncio.sleep(SOON)
                     await self._asking.working()
         except TimeoutError:
             raise Unavailable(f"Redis does not answer{self.reason}") from None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        until = [self._until()]
+        _ANSWER.set(until)
+        try:
+            yield
+        finally:
+            until.clear()  # what was begun meanwhile, and goes on, is for no answer
+
+    def _until(self) -> float:
+        """Until when to wait, by the clock of the event loop."""
+        now = self._loop.time()
+        return max(now + AT_LEAST, min([now + PUBLISH_WITHIN, *_ANSWER.get()]))
 
     def _check_there(self) -> None:
         """Raises :exc:`Unavailable` at once where waiting would be of no use."""
@@ -382,7 +402,7 @@ class Redis(Engine):
         self._check_there()
         if message is not None and len(message.payload) > MAX_PAYLOAD:
             raise TooLarge(f"a message of {len(message.payload)} bytes is larger than Redis is to carry")
-        number, until = next(self._numbers), self._loop.time() + PUBLISH_WITHIN
+        number, until = next(self._numbers), self._until()
         entry = b"" if message is None else entries.write(self.node, number, message, change)
         if about is not None:
             note = entries.write(self.node, number, about, change)
@@ -399,16 +419,11 @@ class Redis(Engine):
             if asking is not None:
                 if asking.backlog > MAX_BACKLOG:
                     raise Unavailable("Redis takes less than is published")
+                epoch, left = topic.epoch if topic.opened else "", until - self._loop.time()
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
-                    *(asking.run_id, self.fresh()),
-                    topic.epoch if topic.opened else "",
-                    topic.head,
-                    self.oldest(topic),
-                    self.stays(topic),
-                    self._clock(until - MARGIN - self._loop.time()),
-                    entry,
-                    *how,
+                    *(asking.run_id, self.fresh(), epoch, topic.head, self.oldest(topic)),
+                    *(self.stays(topic), self._clock(left * IN_TIME), entry, *how),
                 )
                 pending.ask(asking, words)
             return await pending.put
@@ -432,7 +447,7 @@ class Redis(Engine):
         """What Redis answers to some commands; raises :exc:`Unavailable`."""
         self._check_there()
         try:
-            async with asyncio.timeout(PUBLISH_WITHIN):
+            async with asyncio.timeout_at(self._until()):
                 asking = await self._asking.working()
                 return await asyncio.gather(*(asking.ask(*command) for command in commands))
         except (Lost, RedisError, TimeoutError) as error:

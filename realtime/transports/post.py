@@ -153,7 +153,8 @@ class Post:
         traffic.received += 1
         try:
             async with asyncio.timeout(timeout) as limit:
-                position = await traffic.metered(self._channel.on_message(client, message))
+                with self._channel.bus.engine.answering():
+                    position = await traffic.metered(self._channel.on_message(client, message))
             if position is not None and type(position) is not Position:
                 raise no_position(self._channel, position)
             return position
