@@ -18,7 +18,7 @@ from wire import TEXT, Wire, ask, dial, frame, request, soon, text, websocket
 
 import realtime
 from realtime.config import parse
-from realtime.engines import redis as engine
+from realtime.engines import watch
 
 CONFIG = """
     bus: {{engine: redis, url: "{url}"}}
@@ -34,7 +34,7 @@ SAYING = [form for form in ASKED if form != "plain"]
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis is looked at more often than it is elsewhere, and given up sooner."""
     for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.1}.items():
-        monkeypatch.setattr(engine, name, seconds)
+        monkeypatch.setattr(watch, name, seconds)
 
 
 @asynccontextmanager

@@ -245,7 +245,7 @@ class Log:
     ) -> Any:
         """What the script answers to who looks."""
         keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
-        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, 0, whole)
+        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, 0, whole, 30_000)
         return await self.ask("EVAL", entries.SYNC.text, *keys, *arguments)
 
 
@@ -419,6 +419,22 @@ async def test_past_is_bounded(log: Log) -> None:
     await restarted(log, [(f"r{number}", 9) for number in range(20)])
     past = await log.ask("HGET", KEYS.head, "past")
     assert past.split() == [b"r%d:9" % number for number in range(18, 2, -1)]
+
+
+async def test_log_that_has_nothing_goes_soon(log: Log) -> None:
+    """Whoever asks for what there is not leaves next to nothing; with a message it stays."""
+    await log.sync()
+    assert await log.ask("PTTL", KEYS.head) <= 30_000
+    await log.publish(b"a")
+    assert await log.ask("PTTL", KEYS.head) > 30_000
+
+
+async def test_log_that_is_looked_at_stays(log: Log) -> None:
+    """Who looks at a log that has something keeps it."""
+    await log.publish(b"a")
+    await log.ask("PEXPIRE", KEYS.head, 1000)
+    await log.sync()
+    assert await log.ask("PTTL", KEYS.head) > 30_000
 
 
 async def test_look_ignores_what_is_beyond_the_head(log: Log) -> None:

@@ -12,7 +12,7 @@ from conftest import Serve, Serving
 from test_docs import REFERENCE, pattern
 from wire import TEXT, Headers, Wire, dial, frame, request, soon, stream, websocket
 
-from realtime.engines.redis import UNKEPT
+from realtime.engines.watch import UNKEPT
 from realtime.message import Message
 
 CONFIG = """

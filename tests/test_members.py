@@ -13,7 +13,7 @@ from redises import RedisServer, redis_server
 from sites import bus_on, until
 
 from realtime.bus import Bus
-from realtime.engines import redis as engine
+from realtime.engines import redis as engine, watch
 from realtime.engines.members import Members
 from realtime.errors import Unavailable
 from realtime.topic import Topic
@@ -25,7 +25,7 @@ ALICE = {"client": "alice"}
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis is looked at more often than it is elsewhere, and a process is given up sooner."""
     for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 1.0, "TOLERATED": 0.2, "LEASE": 1.0}.items():
-        monkeypatch.setattr(engine, name, seconds)
+        monkeypatch.setattr(watch, name, seconds)
 
 
 @asynccontextmanager
@@ -226,12 +226,12 @@ async def test_processes_are_spared_after_a_loss(tmp_path: Path, monkeypatch: py
         await redis.kill()
         await redis.start()
         await until(lambda: spared)
-        assert spared == [engine.LEASE]
+        assert spared == [watch.LEASE]
 
 
 async def test_claim_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim whose answer does not come in time is nobody's, though Redis has taken it."""
-    monkeypatch.setattr(engine, "ANSWER_WITHIN", 60.0)
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)
     async with two(tmp_path) as (one, _, other, _, redis):
         redis.pause()
         with pytest.raises(Unavailable):
@@ -245,7 +245,7 @@ async def test_claim_that_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
 
 async def test_claim_that_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim that is made again, after its answer did not come in time, is one's own."""
-    monkeypatch.setattr(engine, "ANSWER_WITHIN", 60.0)
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)
     async with two(tmp_path) as (one, topic, other, _, redis):
         redis.pause()
         with pytest.raises(Unavailable):

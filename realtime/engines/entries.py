@@ -170,7 +170,6 @@ if ARGV[8] ~= '' then
     epoch, offset = ARGV[2], 0
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'offset', 0, 'run', ARGV[1], 'past', '')
     redis.call('DEL', KEYS[2])
-    redis.call('PEXPIRE', KEYS[1], ARGV[6])
   elseif epoch == ARGV[3] then
     oldest = ARGV[5]
   end
@@ -181,7 +180,10 @@ if ARGV[8] ~= '' then
     redis.call(unpack(add))
     redis.call('PEXPIRE', KEYS[2], ARGV[6])
   end
-  if offset == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[6]) end
+  if offset == 1 then
+    redis.call('PEXPIRE', KEYS[1], ARGV[6])
+    redis.call('PEXPIRE', KEYS[2], ARGV[6])
+  end
 end
 local channel = string.sub(KEYS[1], 1, -6)
 if how == '+' then
@@ -206,7 +208,8 @@ return {epoch or '', offset, 'quiet'}
 #:
 #: ``KEYS``: head, log, here, names. ``ARGV``: as above; the epoch and offset that the process knows, the
 #: beginning of its entry there, in which run of Redis that was; how many bytes of entries at most (one
-#: always goes), for how long the log stays, the oldest offset that is wanted, whether members are.
+#: always goes), for how long the log stays, the oldest offset that is wanted, whether members are, and for
+#: how long a log stays that has nothing: whoever asks for what there is not is not to fill Redis.
 #:
 #: It is the same log if that entry is where it was; and where it is no longer kept, if no run since has
 #: begun before it.
@@ -252,7 +255,7 @@ while not same or known < offset do
   if #some < 4 then break end
   if size >= tonumber(ARGV[7]) then more = 1 break end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[8])
+redis.call('PEXPIRE', KEYS[1], offset > 0 and ARGV[8] or ARGV[11])
 redis.call('PEXPIRE', KEYS[2], ARGV[8])
 local here = {}
 if ARGV[10] == '1' then

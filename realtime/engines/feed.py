@@ -27,6 +27,8 @@ log = logging.getLogger("realtime.engine")
 
 #: How many bytes of entries are read from a stream at once, more or less: what is written in one turn.
 PAGE = TURN_BYTES
+#: How long a log that has nothing stays when nobody says that it is used, in milliseconds.
+EMPTY_STAYS = 120_000
 #: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.
 SOON = 0.05
 #: Of so many messages that were given up it is known whom they are not for.
@@ -245,7 +247,7 @@ class Feed:
         words = (
             *(b"4", self.keys.head, self.keys.log, self.keys.here, self.keys.names),
             *(asking.run_id, engine.fresh(), epoch, known, token, self._seen_on, PAGE),
-            *(engine.stays(topic), engine.oldest(topic) if wanted else 0, int(whole)),
+            *(engine.stays(topic), engine.oldest(topic) if wanted else 0, int(whole), EMPTY_STAYS),
         )
         try:
             answer = await asking.ask(b"EVALSHA", SYNC.sha, *words)
@@ -262,7 +264,8 @@ class Feed:
         missed = offset - self.topic.head
         if missed > 0:
             self._engine.counters["lost"] += missed
-            log.warning("%d messages of %r are no longer in Redis: they are lost", missed, self.topic.name)
+            lost = "%d messages of %r are no longer in Redis: they are lost"
+            self._engine.watch.warn(lost, missed, self.topic.name)
             self.topic.skip(offset)
             self._token = b""
 
@@ -277,7 +280,7 @@ class Feed:
             self.topic.bus.opened(self.topic)
         else:
             self._engine.counters["resets"] += 1
-            log.warning("%r is another log in Redis now: it begins anew", self.topic.name)
+            self._engine.watch.warn("%r is another log in Redis now: it begins anew", self.topic.name)
         for offset, (_, pending) in enumerate(found, head.offset - len(kept) + 1):
             if pending is not None and not pending.put.done():
                 pending.put.set_result(Position(head.epoch, offset))

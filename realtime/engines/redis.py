@@ -2,9 +2,9 @@
 
 A publish is one script in Redis, which gives the message its place, keeps it and tells every process; the
 scripts of one turn of the event loop leave as one write. Each process has two connections: it asks on one,
-and what is published comes by the other. Both are tried out every second, from end to end: a connection
-that only seems to be there is found out, and replaced. What goes wrong with either costs time, and not
-messages: each :class:`Feed` knows how far it has come.
+and what is published comes by the other. One that only seems to be there is found out by :class:`Watch`
+and replaced. What goes wrong with either costs time, and not messages: each :class:`Feed` knows how far it
+has come.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 
 from realtime.bus import Bus
 from realtime.engine import Engine, Holder, Once
-from realtime.engines import entries
+from realtime.engines import entries, watch
 from realtime.engines.entries import PUBLISH, SYNC, Change
 from realtime.engines.feed import SOON, Feed
 from realtime.engines.inquiry import Inquiries
@@ -32,6 +32,7 @@ from realtime.engines.line import Line
 from realtime.engines.members import Members
 from realtime.engines.pending import Pending
 from realtime.engines.resp import Connection, Lost, RedisError, Where, forget
+from realtime.engines.watch import Watch
 from realtime.errors import StartError, TooLarge, Unavailable
 from realtime.hookspecs import hookimpl
 from realtime.message import Message, Position
@@ -52,19 +53,10 @@ IN_TIME = 0.8
 MAX_PAYLOAD = 12 * 1024 * 1024
 #: The most that may wait to be sent to Redis, in bytes: what is over is refused at once.
 MAX_BACKLOG = 64 * 1024 * 1024
-#: How often both connections are tried out, and how long an answer may take, in seconds.
-PROBE = 1.0
-ANSWER_WITHIN = 2.0
-#: So long may Redis be away before anybody is told, in seconds: less than until the next probe.
-TOLERATED = 0.8
-#: A process that has said nothing for so long is gone, and all who were here by it, in seconds.
-LEASE = 10.0
-#: The log of a topic stays so much longer than any message of it is wanted, in seconds, …
+#: The log of a topic stays so much longer than any message of it is wanted, in seconds.
 STAYS = 600.0
-#: … and each process that has the topic says again that it does once in so many looks.
-TOUCH = 30
-#: What everybody is told while Redis is away.
-UNKEPT = "the server cannot keep messages now, so it takes none"
+#: What is counted.
+COUNTED = ("reconnects", "filled", "lost", "resets", "ignored", "late", "unanswered")
 #: How many topics are looked at at once.
 LOOKERS = 64
 #: Until when there is to be an answer; empty when it has been given.
@@ -97,8 +89,8 @@ class Redis(Engine):
         self.where = Where.parse(settings.url.get_secret_value())
         #: What the names of keys and channels begin with; channels are the same for all databases.
         self.prefix = f"{settings.prefix}:{self.where.db}" if self.where.db else settings.prefix
-        #: Since the start: reconnects, filled, lost, resets, ignored, late, unanswered.
-        self.counters: Counter[str] = Counter()
+        #: Since the start, of :data:`COUNTED`.
+        self.counters = Counter(dict.fromkeys(COUNTED, 0))
         #: Which Redis it is; another one after each of its starts, and after a failover.
         self.run_id = ""
         #: Whoever looks at a stream has one of these places.
@@ -109,13 +101,10 @@ class Redis(Engine):
         name = f"realtime-{self.node}"
         self._asking = Line(self.where, f"{name}-asks", self._ask_on)
         self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
-        self._skew = 0.0  # Redis's clock less that of the loop, in seconds
         self._inbox = self.inbox(self.node)
-        self._nodes = f"{self.prefix}:nodes".encode()
-        self._heard = asyncio.Event()  # the probe has come back
-        self._told = False
-        self._looks = 0
         self._refusal = ""  # what it was last
+        #: Looks after all of that.
+        self.watch = Watch(self, self._asking, self._hearing)
         self.members = Members(self)
         self.inquiries = Inquiries(self)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -131,13 +120,12 @@ class Redis(Engine):
             while away := [line for line in lines if line.away]:
                 if self._loop.time() > until or away[0].hopeless:
                     raise StartError(f"the engine redis at {self.where}: {away[0].why or 'no answer'}")
-                await asyncio.sleep(0.01)  # two lines, and only at the start
-            keepers.append(asyncio.create_task(self._watch(), name="redis: probing"))
+                await asyncio.sleep(0.01)  # until Redis answers
+            keepers.append(asyncio.create_task(self.watch.keep(), name="redis: probing"))
             yield
         finally:
-            if self._asking.connection is not None and not self.trouble:
-                forget(self._asking.connection.ask(b"ZREM", self._nodes, self.node))
-                await asyncio.sleep(0)  # what is asked leaves at the end of a turn
+            self.watch.say_bye()
+            await asyncio.sleep(0)  # what is asked leaves at the end of a turn
             tasks = [*keepers, *self._tasks]  # what has begun in that turn, too
             for task in tasks:
                 task.cancel()
@@ -147,6 +135,9 @@ class Redis(Engine):
 
     def _ask_on(self, connection: Connection) -> None:
         moved, self.run_id = connection.run_id != self.run_id, connection.run_id
+        policy = connection.info.get("maxmemory_policy", "noeviction")
+        if moved and policy != "noeviction" and connection.info.get("maxmemory") != "0":
+            log.warning("Redis at %s may throw topics away: set maxmemory-policy noeviction", self.where)
         for script in (PUBLISH, SYNC):
             forget(connection.ask(b"SCRIPT", b"LOAD", script.text))
         self._hearing.be_where(connection)
@@ -154,12 +145,12 @@ class Redis(Engine):
 
     async def _begin_asking(self, connection: Connection, moved: bool) -> None:
         try:
-            await self._synchronize(connection)
+            await self.watch.synchronize(connection)
         except (Lost, RedisError, TimeoutError) as error:
             connection.abort(str(error) or "no answer")
             return
-        if moved or self._asking.away > TOLERATED:
-            self.members.spare(LEASE)
+        if moved or self._asking.away > watch.TOLERATED:
+            self.members.spare(watch.LEASE)
         self._asking.works()
         for feed in self.feeds:
             if moved or feed.due:
@@ -173,82 +164,9 @@ class Redis(Engine):
         for start in range(0, len(channels), 1000):
             connection.tell(b"SUBSCRIBE", *channels[start : start + 1000])
 
-    async def _synchronize(self, connection: Connection) -> None:
-        """Set one's watch by that of Redis, and say that this process is there."""
-        async with asyncio.timeout(ANSWER_WITHIN):
-            seconds, micros = await connection.ask(b"TIME")
-            self._skew = int(seconds) + int(micros) / 1e6 - self._loop.time()
-            await connection.ask(b"ZADD", self._nodes, b"%d" % self._clock(LEASE), self.node)
-            forget(connection.ask(b"PEXPIRE", self._nodes, b"%d" % (STAYS * 1000)))
-            forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", b"%d" % self._clock(-STAYS)))
-
-    def _clock(self, later: float = 0.0) -> int:
-        """What Redis's clock says, now or so many seconds later, in milliseconds."""
-        return int((self._loop.time() + self._skew + later) * 1000)
-
     def moment(self) -> tuple[int, int]:
         """Which of two things was first: between processes by Redis's clock, and in this one by number."""
-        return self._clock(), next(self._numbers)
-
-    # Whether it is there
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                try:
-                    await self._probe()
-                except (Lost, RedisError, TimeoutError) as error:
-                    log.debug("the probe of Redis: %s", error)
-                self._look()
-            except Exception:  # whatever it is, this process is still to say that it is there
-                log.exception("a look at Redis has failed")
-            await asyncio.sleep(PROBE)
-
-    async def _probe(self) -> None:
-        """Whether what is asked is answered, and what is published comes back."""
-        asking, hearing = self._asking.connection, self._hearing.connection
-        if asking is None or self._asking.away:
-            return
-        self._heard.clear()
-        forget(asking.ask(b"PUBLISH", self._inbox, b""))
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                await self._synchronize(asking)
-                alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self._clock(), b"+inf")
-        except TimeoutError:
-            asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
-            return
-        self.members.bury({node.decode(errors="replace") for node in alive})
-        if hearing is None:
-            return
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                await self._heard.wait()
-        except TimeoutError:
-            hearing.abort("what is published does not come back")  # nothing, if it was lost meanwhile
-
-    def _look(self) -> None:
-        """Once a probe: tell whoever should know, and see to what is left to do."""
-        self._looks += 1
-        self.counters["reconnects"] = self._asking.lost + self._hearing.lost
-        away = [line for line in (self._asking, self._hearing) if line.away > TOLERATED]
-        if away:
-            if not self.trouble:
-                log.error("Redis at %s is away: %s", self.where, away[0].why)
-            self.trouble = f"Redis is away: {away[0].why}"
-        elif self.trouble and not any(feed.due and not feed.refusal for feed in self.feeds):
-            self.trouble = ""
-            log.warning("Redis at %s is back", self.where)
-        if bool(self.trouble) is not self._told:
-            self._told = bool(self.trouble)
-            event, data = ("degraded", {"reason": UNKEPT}) if self._told else ("restored", {})
-            notice = Message.of(data, event=f"realtime:{event}", time=self.bus.wall_time())
-            self.background(self.bus.tell(notice, self._told))
-        if not self._asking.away:
-            for number, feed in enumerate(self.feeds):
-                if feed.due or self._hearing.away or (number + self._looks) % TOUCH == 0:
-                    feed.check()
-            self.members.say_who_left()
+        return self.watch.clock(), next(self._numbers)
 
     def refused(self, error: RedisError) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
@@ -281,7 +199,7 @@ class Redis(Engine):
                     if data:
                         self.inquiries.answered(data)
                     else:
-                        self._heard.set()
+                        self.watch.heard.set()
                     return None
                 feed.pushed(data)
             except ValueError as error:
@@ -357,7 +275,7 @@ class Redis(Engine):
 
     def _check_there(self) -> None:
         """Raises :exc:`Unavailable` at once where waiting would be of no use."""
-        if self._asking.away > TOLERATED:
+        if self._asking.away > watch.TOLERATED:
             raise Unavailable(f"Redis is away: {self._asking.why}")
 
     @property
@@ -423,7 +341,7 @@ class Redis(Engine):
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
                     *(asking.run_id, self.fresh(), epoch, topic.head, self.oldest(topic)),
-                    *(self.stays(topic), self._clock(left * IN_TIME), entry, *how),
+                    *(self.stays(topic), self.watch.clock(left * IN_TIME), entry, *how),
                 )
                 pending.ask(asking, words)
             return await pending.put

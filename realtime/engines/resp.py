@@ -40,6 +40,9 @@ class Lost(ConnectionError):
 class RedisError(Exception):
     """An answer that is an error, in the words of Redis."""
 
+    def __str__(self) -> str:
+        return super().__str__().partition(" script: ")[0]  # the rest means something to us only
+
     @property
     def code(self) -> str:
         """Its first word, as ``OOM``, ``NOSCRIPT`` or ``ERR``."""

@@ -17,7 +17,7 @@ from servers import way
 from tokenmaker import AUTH, token
 from wire import PATIENCE, eventually, soon
 
-from realtime.engines import redis as engine
+from realtime.engines import watch
 from realtime.message import Message, Position
 
 if TYPE_CHECKING:
@@ -546,7 +546,7 @@ async def test_engine_that_is_away_loses_no_text(
 ) -> None:
     """What is written while nothing is taken is refused with the reason, or waits, and goes when it can."""
     for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.5}.items():
-        monkeypatch.setattr(engine, name, seconds)
+        monkeypatch.setattr(watch, name, seconds)
     async with (
         redis_server(tmp_path) as redis,
         serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,
@@ -570,7 +570,7 @@ async def test_joining_while_the_engine_is_away(
 ) -> None:
     """Who comes while no name can be had is told why, and is in when one can."""
     for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.1}.items():
-        monkeypatch.setattr(engine, name, seconds)
+        monkeypatch.setattr(watch, name, seconds)
     async with (
         redis_server(tmp_path) as redis,
         serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,

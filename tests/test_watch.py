@@ -1,0 +1,175 @@
+"""What a process does once a second to know whether its Redis is there, and takes what is published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redises import RedisServer, redis_server
+from sites import bus_on, data, until
+
+from realtime.bus import Bus
+from realtime.engines import watch
+from realtime.engines.redis import Redis
+from realtime.errors import Unavailable
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis that runs, and has a topic."""
+    async with redis_server(tmp_path) as server:
+        async with bus_on(server) as bus:
+            await bus.publish("room", 1)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks much more often."""
+    monkeypatch.setattr(watch, "PROBE", 0.02)
+
+
+def engine(bus: Bus) -> Redis:
+    """The engine of a bus."""
+    assert isinstance(bus.engine, Redis)
+    return bus.engine
+
+
+async def looks(bus: Bus, times: int = 3) -> None:
+    """Returns when it has looked so often."""
+    before = engine(bus).watch.looks
+    await until(lambda: engine(bus).watch.looks >= before + times)
+
+
+# What takes nothing
+
+
+async def fill(redis: RedisServer) -> None:
+    """Have it take nothing."""
+    await redis.command("CONFIG", "SET", "maxmemory", "1")
+
+
+async def test_full_redis_is_told(redis: RedisServer) -> None:
+    """Nothing can be published then, and that is said as if it were away, with its own words."""
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        await until(lambda: bus.engine.trouble)
+        assert bus.engine.trouble.startswith("Redis takes nothing: OOM command not allowed")
+        await until(lambda: bus.notice is not None)
+
+
+async def test_room_again_is_told(redis: RedisServer) -> None:
+    """When it takes what is published everybody is told, and nothing has to be done."""
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        await until(lambda: bus.engine.trouble)
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: not bus.engine.trouble and bus.notice is None)
+        await bus.publish("room", 2)
+
+
+async def test_full_redis_keeps_no_process_from_starting(redis: RedisServer) -> None:
+    """What it has can be read by one that is started then."""
+    await fill(redis)
+    async with bus_on(redis) as bus:
+        assert data((await bus.open("room")).history()) == [1]
+
+
+async def test_full_redis_cuts_nobody_off(redis: RedisServer) -> None:
+    """A connection that is lost then is replaced by one that reads."""
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        engine(bus)._asking.abort("for a test")
+        await until(lambda: engine(bus)._asking.lost and not engine(bus)._asking.away)
+
+
+async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who could not say for longer than a lease that it is there is not taken for gone by who is first."""
+    monkeypatch.setattr(watch, "LEASE", 0.5)
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic = await one.open("room")
+        await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=False)
+        await (await other.open("room")).bus.engine.catch_up(other.topic("room"))
+        await until(lambda: other.topic("room").here)
+        await fill(redis)
+        await until(lambda: other.engine.trouble)
+        until_then = other.now() + 1.0
+        await until(lambda: other.now() > until_then)
+        monkeypatch.setattr(
+            engine(one).watch, "synchronize", engine(other).watch.synchronize
+        )  # one is late
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: not other.engine.trouble)
+        await looks(other)
+        assert list(other.topic("room").here) == [f"{one.engine.node}.c1"]
+
+
+async def test_too_few_replicas_are_told(redis: RedisServer) -> None:
+    """A master that waits for a replica takes nothing either."""
+    async with bus_on(redis) as bus:
+        await redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        await until(lambda: bus.engine.trouble)
+        assert "NOREPLICAS" in bus.engine.trouble
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await bus.publish("room", 2)
+
+
+# What the log says
+
+
+async def test_thousands_of_warnings_are_a_few(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where every topic is another log some are named, and the rest are counted."""
+    async with bus_on(redis) as bus:
+        for number in range(30):
+            await bus.open(f"room/{number}")
+        await redis.command("FLUSHALL")
+        await redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: engine(bus).counters["resets"] == 30)
+        await looks(bus)
+    said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert sum("it begins anew" in text for text in said) >= watch.WARNINGS
+    assert (
+        sum("it begins anew" in text for text in said)
+        + sum(int(text.split()[2]) for text in said if "more warnings" in text)
+        == 30
+    )
+
+
+async def test_redis_that_may_throw_topics_away_is_told(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Memory that is bounded with another policy than noeviction is a mistake that is seen too late."""
+    await redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await redis.command("CONFIG", "SET", "maxmemory", "100mb")
+    async with bus_on(redis):
+        pass
+    assert "may throw topics away: set maxmemory-policy noeviction" in caplog.text
+
+
+@pytest.mark.parametrize(("policy", "memory"), [("allkeys-lru", "0"), ("noeviction", "100mb")])
+async def test_redis_that_throws_nothing_away_is_not_told(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture, policy: str, memory: str
+) -> None:
+    """One without a bound throws nothing away, and neither does one that refuses."""
+    await redis.command("CONFIG", "SET", "maxmemory-policy", policy)
+    await redis.command("CONFIG", "SET", "maxmemory", memory)
+    async with bus_on(redis):
+        pass
+    assert "throw" not in caplog.text
+
+
+# What is kept for whom
+
+
+async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has a topic says so, whatever other topics it has."""
+    monkeypatch.setattr(watch, "TOUCH", 3)
+    async with bus_on(redis) as bus:
+        await bus.open("room")
+        await redis.command("PEXPIRE", "realtime:{room}:head", "5000")
+        await looks(bus, 6)
+        assert int(await redis.command("PTTL", "realtime:{room}:head")) > 60_000
