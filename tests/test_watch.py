@@ -29,6 +29,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks much more often."""
     monkeypatch.setattr(watch, "PROBE", 0.02)
+    monkeypatch.setattr(watch, "DOUBTED", 0.2)
 
 
 def engine(bus: Bus) -> Redis:
@@ -90,20 +91,31 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
     monkeypatch.setattr(watch, "LEASE", 0.5)
     async with bus_on(redis) as one, bus_on(redis) as other:
         topic = await one.open("room")
-        await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=False)
-        await (await other.open("room")).bus.engine.catch_up(other.topic("room"))
-        await until(lambda: other.topic("room").here)
+        await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=True)
+        head = topic.head
+        await other.open("room")
         await fill(redis)
         await until(lambda: other.engine.trouble)
-        until_then = other.now() + 1.0
-        await until(lambda: other.now() > until_then)
+        over = other.now() + 1.0
+        await until(lambda: other.now() > over)
         monkeypatch.setattr(
             engine(one).watch, "synchronize", engine(other).watch.synchronize
         )  # one is late
         await redis.command("CONFIG", "SET", "maxmemory", "0")
         await until(lambda: not other.engine.trouble)
         await looks(other)
-        assert list(other.topic("room").here) == [f"{one.engine.node}.c1"]
+        assert topic.head == head  # nobody was told to have left
+
+
+async def test_redis_on_the_edge_is_told_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes something now and then is not restored and degraded in turn."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        await until(lambda: bus.engine.trouble)
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await looks(bus, 5)
+        assert bus.engine.trouble
 
 
 async def test_too_few_replicas_are_told(redis: RedisServer) -> None:
@@ -114,6 +126,36 @@ async def test_too_few_replicas_are_told(redis: RedisServer) -> None:
         assert "NOREPLICAS" in bus.engine.trouble
         with pytest.raises(Unavailable, match="NOREPLICAS"):
             await bus.publish("room", 2)
+
+
+# Who is there
+
+
+async def test_machine_that_has_slept_buries_nobody(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the clock jumps past all leases, as after a sleep, who looks first waits for the others."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic = await one.open("room")
+        await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=True)
+        head = topic.head
+        await other.open("room")
+        # The one is late: it says that the other is there.
+        monkeypatch.setattr(engine(one).watch, "synchronize", engine(other).watch.synchronize)
+        monkeypatch.setattr(engine(other).members, "_spared_until", 0.0)  # it has begun long ago
+        monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-60.0))
+        await redis.command("ZADD", "realtime:nodes", "1", one.engine.node)
+        await looks(other)
+        assert topic.head == head
+
+
+async def test_server_that_ends_while_redis_is_full_says_so(redis: RedisServer) -> None:
+    """It is not among the processes any more: who has gone needs no room."""
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        await until(lambda: bus.engine.trouble)
+        node = bus.engine.node
+    assert node not in await redis.command("ZRANGE", "realtime:nodes", "0", "-1")
 
 
 # What the log says

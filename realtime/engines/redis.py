@@ -102,7 +102,8 @@ class Redis(Engine):
         self._asking = Line(self.where, f"{name}-asks", self._ask_on)
         self._hearing = Line(self.where, f"{name}-hears", self._hear_on, self._pushed)
         self._inbox = self.inbox(self.node)
-        self._refusal = ""  # what it was last
+        #: What Redis has refused last, in its words.
+        self.refusal = ""
         #: Looks after all of that.
         self.watch = Watch(self, self._asking, self._hearing)
         self.members = Members(self)
@@ -170,8 +171,8 @@ class Redis(Engine):
 
     def refused(self, error: RedisError) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
-        if self._refusal != str(error):
-            self._refusal = str(error)
+        if self.refusal != str(error):
+            self.refusal = str(error)
             log.warning("Redis at %s answers: %s (told once)", self.where, error)
         if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
@@ -369,7 +370,7 @@ class Redis(Engine):
                 asking = await self._asking.working()
                 return await asyncio.gather(*(asking.ask(*command) for command in commands))
         except (Lost, RedisError, TimeoutError) as error:
-            raise Unavailable(f"Redis does not take it: {error or 'no answer'}") from None
+            raise Unavailable(f"Redis does not take it: {str(error) or 'no answer'}") from None
 
     def stays(self, topic: Topic) -> int:
         """How long what is kept of a topic stays when nobody says that it is used, in milliseconds."""

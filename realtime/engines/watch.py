@@ -34,6 +34,8 @@ TOUCH = 30
 WARNINGS = 10
 #: How Redis says that it can be read, and takes nothing: it is full, cannot save, or has too few replicas.
 UNWILLING = ("OOM", "MISCONF", "NOREPLICAS")
+#: So long after it said so last nobody believes that it takes anything, in seconds: it may be on the edge.
+DOUBTED = 3.0
 #: What everybody is told while it is away, or takes nothing.
 UNKEPT = "the server cannot keep messages now, so it takes none"
 
@@ -50,7 +52,8 @@ class Watch:
         self._now = asyncio.get_running_loop().time
         self._nodes = f"{engine.prefix}:nodes".encode()
         self._skew = 0.0  # Redis's clock less that of the event loop, in seconds
-        self._unwilling = ""  # why Redis takes nothing, in its words
+        self._there = 0  # when this process has said last that it is there, by Redis's clock
+        self._unwilling, self._doubted = "", 0.0  # why Redis takes nothing, in its words, and until when
         self._told = False
         self._warned = 0  # since the last look
 
@@ -63,13 +66,15 @@ class Watch:
         async with asyncio.timeout(ANSWER_WITHIN):
             seconds, micros = await connection.ask(b"TIME")
             self._skew = int(seconds) + int(micros) / 1e6 - self._now()
+            before, self._there = self._there, self.clock()
+            if self._there - before > LEASE * 500:  # a clock was set forward, or the machine has slept
+                self._engine.members.spare(LEASE)
             try:
                 await connection.ask(b"ZADD", self._nodes, b"%d" % self.clock(LEASE), self._engine.node)
-                self._unwilling = ""
             except RedisError as error:
                 if error.code not in UNWILLING:
                     raise
-                self._unwilling = str(error)
+                self._unwilling, self._doubted = str(error), self._now() + DOUBTED
                 self._engine.members.spare(LEASE)  # no process can say that it is there
             forget(connection.ask(b"PEXPIRE", self._nodes, b"%d" % (REMEMBERED * 1000)))
             long_ago = b"%d" % self.clock(-REMEMBERED)
@@ -77,7 +82,7 @@ class Watch:
 
     def say_bye(self) -> None:
         """This process is gone."""
-        if self._asking.connection is not None and not self._engine.trouble:
+        if self._asking.connection is not None and not self._asking.away:
             forget(self._asking.connection.ask(b"ZREM", self._nodes, self._engine.node))
 
     async def keep(self) -> None:
@@ -125,7 +130,7 @@ class Watch:
             log.warning("… and %d more warnings of topics", self._warned - WARNINGS)
         self._warned = 0
         engine.counters["reconnects"] = sum(line.lost for line in lines)
-        wrong = self._unwilling and f"takes nothing: {self._unwilling}"
+        wrong = f"takes nothing: {self._unwilling}" if self._now() < self._doubted else ""
         if away:
             wrong = f"is away: {away[0].why}"
         if wrong:
@@ -133,7 +138,7 @@ class Watch:
                 log.error("Redis at %s %s", engine.where, wrong)
             engine.trouble = f"Redis {wrong}"
         elif engine.trouble and not any(feed.due and not feed.refusal for feed in engine.feeds):
-            engine.trouble = ""
+            engine.trouble = engine.refusal = ""
             log.warning("Redis at %s is back", engine.where)
         if bool(engine.trouble) is not self._told:
             self._told = bool(engine.trouble)
