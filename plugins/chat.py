@@ -156,7 +156,7 @@ class Chat(Channel):
         if not name:
             raise Rejected(f"say who you are with ?name=…: {self.rule}")
         holder = await self.bus.holder(client.topic, name) if self.settings.unique_names else None
-        if holder and holder.about != self.person(client):
+        if holder and holder.about != self.person(client) and await self.ping(client.topic, id=holder.id):
             raise Rejected(f"the name {name} is taken", 409)
 
     async def whisper(self, client: Client, name: str, text: str) -> None:

@@ -44,6 +44,39 @@ async def test_who_does_not_answer_is_not_waited_for(
         assert await one.engine.everywhere("room", {"do": 1}) == [1]
 
 
+@pytest.mark.parametrize("how", ["SUBSCRIBE realtime:{room}", "PSUBSCRIBE *"])
+async def test_who_only_listens_is_not_waited_for(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens to all of it, or is a process that is gone without Redis's knowing, holds nobody up."""
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 600.0)
+    async with site("redis", tmp_path) as (one, other, redis):
+        assert redis is not None
+        one.respond = other.respond = answering
+        await other.open("room")
+        reader, writer = await asyncio.open_connection("127.0.0.1", redis.port)
+        try:
+            writer.write(f"{how}\r\n".encode())
+            assert await reader.readline()
+            async with asyncio.timeout(20):
+                assert await one.engine.everywhere("room", {"do": 1}) == [1, 1]
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_all_are_waited_for_where_nobody_can_say_that_it_is_there(tmp_path: Path) -> None:
+    """Where Redis knows of no process, not of the one that asks either, all who listen are waited for."""
+    async with site("redis", tmp_path) as (one, other, redis):
+        assert redis is not None
+        one.respond = other.respond = answering
+        await other.open("room")
+        await one.open("room")
+        await redis.command("CONFIG", "SET", "maxmemory", "1")  # nothing is added
+        await redis.command("ZREMRANGEBYSCORE", "realtime:nodes", "-inf", "+inf")
+        assert await one.engine.everywhere("room", {"do": 1}) == [1, 1]
+
+
 @pytest.mark.parametrize("question", ["", "x", "[]", "[1,2,3]", '["a",1,{"do":null}]', "{}", "[" * 5000])
 async def test_question_that_is_none(
     tmp_path: Path, question: str, caplog: pytest.LogCaptureFixture

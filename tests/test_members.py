@@ -216,6 +216,26 @@ async def test_name_that_redis_has_forgotten(tmp_path: Path) -> None:
         assert await holder("bob") == node(other)
 
 
+async def test_name_that_another_was_quicker_to_take(tmp_path: Path) -> None:
+    """Who has lost a name, as Redis has forgotten it, goes when another has it: only one has it."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        asked: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+
+        async def respond(name: str, request: dict[str, Any]) -> None:
+            asked.put_nowait((name, request))
+
+        one.respond = other.respond = respond
+        await one.claim("room", "alice", node(one))
+        await redis.command("DEL", "realtime:{room}:names")
+        await other.claim("room", "alice", node(other))
+        assert isinstance(one.engine, engine.Redis)
+        one.engine.feed(topic).check(whole=True)
+        async with asyncio.timeout(20):
+            name, request = await asked.get()
+        assert (name, request["do"], request["id"], request["code"]) == ("room", "kick", node(one), 1013)
+        assert await one.holder("room", "alice") == (node(other), "")
+
+
 async def test_processes_are_spared_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is gone because Redis has begun anew, however soon, and knows of no process."""
     async with two(tmp_path) as (one, topic, other, there, redis):

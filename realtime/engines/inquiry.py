@@ -41,8 +41,12 @@ class Inquiries:
         number = next(self._numbers)
         question = REQUEST + b"\n" + orjson.dumps([self._engine.node, number, request])
         answers = self._answers[number] = []
+        engine = self._engine
+        there = b"ZRANGEBYSCORE", f"{engine.prefix}:nodes", engine.moment()[0], b"+inf"
         try:
-            (wanted,) = await self._engine.ask((b"PUBLISH", feed.keys.channel, question))
+            alive, wanted = await engine.ask(there, (b"PUBLISH", feed.keys.channel, question))
+            if engine.node.encode() in alive:  # who listens and is none of these says nothing
+                wanted = min(wanted, len(alive))
             with contextlib.suppress(TimeoutError):  # who is not there has nothing to say
                 async with asyncio.timeout(ANSWERED_WITHIN):
                     while len(answers) < wanted:

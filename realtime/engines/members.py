@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from realtime.close_codes import CloseCode
 from realtime.engine import Holder
 from realtime.engines.entries import CLAIM, RELEASE, Change
 from realtime.errors import TooManyTopics, Unavailable, UnknownTopic
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from realtime.engines.feed import Feed
     from realtime.engines.redis import Redis
     from realtime.topic import Topic
+
+#: What is told to who has something that Redis had forgotten, so that another has it now.
+TAKEN = "what only one can have was lost meanwhile, and another has taken it"
 
 
 class Members:
@@ -127,16 +131,10 @@ class Members:
 
     async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
         """Who has it: this one from now on, unless another has."""
-        value, garbage = orjson.dumps([*holder]), b""
-        words = feed.keys.names, key, value, self._engine.stays(feed.topic)
-        release = feed.keys.names, key, _beginning(holder.id)
+        value, release = orjson.dumps([*holder]), (feed.keys.names, key, _beginning(holder.id))
         self._releasing.discard(release)
         try:
-            while True:
-                (kept,) = await self._engine.ask((b"EVAL", CLAIM.text, 1, *words, garbage))
-                if (found := _holder(kept)) is not None:
-                    break
-                garbage = kept  # it is nobody's
+            found = await self._claim(feed, key, value)
         except (Unavailable, asyncio.CancelledError):
             if key not in feed.claims:
                 self._releasing.add(release)  # Redis may have taken it all the same
@@ -145,6 +143,14 @@ class Members:
             feed.claims[key] = value
         return found
 
+    async def _claim(self, feed: Feed, key: str, value: bytes) -> Holder:
+        words, garbage = (feed.keys.names, key, value, self._engine.stays(feed.topic)), b""
+        while True:
+            (kept,) = await self._engine.ask((b"EVAL", CLAIM.text, 1, *words, garbage))
+            if (found := _holder(kept)) is not None:
+                return found
+            garbage = kept  # it is nobody's
+
     async def holder(self, feed: Feed, key: str) -> Holder | None:
         """Who has it."""
         (kept,) = await self._engine.ask((b"HGET", feed.keys.names, key))
@@ -152,8 +158,17 @@ class Members:
 
     async def _claim_again(self, feed: Feed, key: str) -> None:
         with contextlib.suppress(Unavailable):  # the next look does it
-            if (value := feed.claims.get(key)) is not None:
-                await self._engine.ask((b"HSETNX", feed.keys.names, key, value))
+            if (mine := _holder(feed.claims.get(key))) is not None:
+                found = await self._claim(feed, key, feed.claims[key])
+                if found.id != mine.id and key in feed.claims:  # another was quicker
+                    request = {
+                        "do": "kick",
+                        "id": mine.id,
+                        "name": None,
+                        "code": CloseCode.TRY_AGAIN,
+                        "reason": TAKEN,
+                    }
+                    await self._engine.bus.respond(feed.topic.name, request)
 
     async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""

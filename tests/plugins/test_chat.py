@@ -361,6 +361,19 @@ async def test_post_under_the_name_of_somebody_who_is_there(serve: Serve) -> Non
         await bob.expect("alice joined the chat", "alice: token=alice", "bob: name=bob")
 
 
+async def test_post_under_the_name_of_a_ghost(serve: Serve) -> None:
+    """Who has a name and answers no ping, as one of a process that was killed, keeps nobody from it."""
+    async with (
+        serve(f"plugins: [tokens]\n{CHAT}", TOKENS) as server,
+        joined(server, "bob") as bob,
+        websocket(server.port, "/chat?token=alice", text("alice")),  # it never answers
+    ):
+        await bob.expect("alice joined the chat")
+        posting = asyncio.create_task(server.post("/chat?name=alice", "hi"))
+        await server.clock.advance(2)
+        assert (await posting).status == 202
+
+
 async def test_post_by_curl(serve: Serve) -> None:
     """``curl -d`` with a name in the URL says it."""
     async with serve(CHAT) as server, joined(server, "bob") as bob:
