@@ -208,13 +208,14 @@ class Bus:
         options = self.options(name)
         if len(self._topics) >= self._max_topics:
             self._make_room()
-        topic = self._topics[name] = Topic(self, name, options)
+        topic = Topic(self, name, options)
+        self.engine.begin(topic)  # first: what is in it then is not new, and one that fails is not there
+        self._topics[name] = topic
         if name not in self._declared:
             self._vacant[topic] = None
         self._keep_sweeping()
-        if topic.opened:
+        if not self.engine.shared:
             self.opened(topic)
-        self.engine.begin(topic)
         return topic
 
     def _make_room(self) -> None:
