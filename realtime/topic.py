@@ -185,8 +185,8 @@ class Topic(Log):
         """For engines: become another log, whose newest messages these are, each with its age in seconds.
 
         The oldest is first, and the last one stands at ``position``: each is given the offset after that
-        of the one before. Whoever is here already is told so, and goes on with all of it that a newcomer may
-        ask for.
+        of the one before. Whoever is here already is told so, and goes on with all of it that a newcomer
+        may ask for.
         """
         now, kept = self.bus.now(), list(kept)
         self.go_on(Position(position.epoch, position.offset - len(kept)))
