@@ -205,10 +205,9 @@ class Bus:
         return list(self._topics.values())
 
     def _make(self, name: str) -> Topic:
-        options = self.options(name)
+        topic = Topic(self, name, self.options(name))
         if len(self._topics) >= self._max_topics:
             self._make_room()
-        topic = Topic(self, name, options)
         self.engine.begin(topic)  # first: what is in it then is not new, and one that fails is not there
         self._topics[name] = topic
         if name not in self._declared:
