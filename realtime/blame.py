@@ -16,8 +16,11 @@ from typing import Any
 import aiohttp
 import pluggy
 import pydantic
+from aiohttp import hdrs, web
 
+from realtime.close_codes import retry_after
 from realtime.eager import go_on
+from realtime.errors import Rejected
 from realtime.remedies import described, remedy
 
 #: A frame and the line it is in, the outermost of a stack first.
@@ -124,6 +127,14 @@ def not_the_plugins(error: BaseException) -> bool:
     if isinstance(error, GeneratorExit):  # a coroutine that Python ends is run by no task
         return asyncio._get_running_loop() is None or asyncio.current_task() is None
     return isinstance(error, KeyboardInterrupt)
+
+
+def refusal(error: BaseException) -> web.Response | None:
+    """What a request is answered whose handler was refused something, which is nobody's bug."""
+    if not isinstance(error, Rejected):
+        return None
+    again = {hdrs.RETRY_AFTER: retry_after()} if error.status in (429, 503) else None
+    return web.Response(status=error.status, text=f"{error}\n", headers=again)
 
 
 def _lines(entries: Iterable[traceback.FrameSummary]) -> list[str]:

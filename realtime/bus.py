@@ -108,7 +108,7 @@ class Bus:
         self.delays = Histogram()
         #: What keeps the logs.
         self.engine = Engine(None, self)
-        #: What does in this process what is asked of all; see :meth:`Engine.everywhere`.
+        #: For engines: does in this process what is asked of all; see :meth:`Engine.everywhere`.
         self.respond: Callable[[str, dict[str, Any]], Awaitable[Any]] = _nothing
         self._thread = threading.get_ident()
         self.limit(topics, memory)
@@ -190,7 +190,7 @@ class Bus:
         return topic if self.find(name) is topic else await self.open(name, since)  # it went meanwhile
 
     def opened(self, topic: Topic) -> None:
-        """The topic has what the engine keeps of it: what comes from now on is new."""
+        """For engines: the topic has what is kept of it, so what comes from now on is new."""
         topic.opened = True
         for observation in self.observations:
             observation.look_at(topic)
@@ -205,16 +205,16 @@ class Bus:
         return list(self._topics.values())
 
     def _make(self, name: str) -> Topic:
-        options = self.options(name)
+        topic = Topic(self, name, self.options(name))
         if len(self._topics) >= self._max_topics:
             self._make_room()
-        topic = self._topics[name] = Topic(self, name, options)
+        self.engine.begin(topic)  # first: what is in it then is not new, and one that fails is not there
+        self._topics[name] = topic
         if name not in self._declared:
             self._vacant[topic] = None
         self._keep_sweeping()
-        if topic.opened:
+        if not self.engine.shared:
             self.opened(topic)
-        self.engine.begin(topic)
         return topic
 
     def _make_room(self) -> None:
@@ -442,7 +442,7 @@ class Bus:
                 self._unflushed = 0
 
     async def tell(self, message: Message, lasting: bool = False) -> None:
-        """Send an event of the host's to everybody whose form can say it.
+        """For engines: send an event, such as ``realtime:degraded``, to everybody whose form can say it.
 
         ``lasting``: to whoever comes until another is told, too.
         """

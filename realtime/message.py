@@ -61,7 +61,7 @@ class Message(NamedTuple):
     """One message. It is encoded when it is made and cannot be changed afterwards.
 
     The bus makes it of what is published, the host of what a client says. Whoever needs one makes it
-    with :meth:`of`.
+    with :meth:`of`; an engine that has kept its fields makes it of these.
     """
 
     #: What kind of event it is; ``message`` unless it was said.

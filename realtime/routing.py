@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, ResourceRoute, UrlMappingMatchInfo
 from yarl import URL
 
-from realtime.blame import defined, not_the_plugins
+from realtime.blame import defined, not_the_plugins, refusal
 from realtime.paths import shape
 
 
@@ -112,6 +112,8 @@ def _contained(route: Route) -> web.RouteDef:
         except web.HTTPException:
             raise
         except BaseException as error:
+            if (refused := refusal(error)) is not None:
+                return refused
             if not isinstance(error, Exception):
                 # aiohttp tells who reads a body with CancelledError that the server stops.
                 if not_the_plugins(error) or isinstance(request.content.exception(), type(error)):

@@ -163,7 +163,10 @@ class Topic(Log):
     # The log
 
     def append(self, message: Message) -> Position:
-        """Take a message: it gets the next offset, and a flush is due."""
+        """For engines: take a message, which gets the next offset and goes to everybody who is here.
+
+        Whoever has something to say calls :meth:`Bus.publish`.
+        """
         now, bus = self.bus.now(), self.bus
         entry = self.add(message, now)
         bus.size += entry.size
@@ -179,9 +182,11 @@ class Topic(Log):
         return self.position
 
     def restore(self, position: Position, kept: Iterable[tuple[Message, float]]) -> None:
-        """Become what an engine keeps: another log, whose newest messages these are, each with its age.
+        """For engines: become another log, whose newest messages these are, each with its age in seconds.
 
-        Whoever is here already is told so, and goes on with all of it that a newcomer may ask for.
+        The oldest is first, and the last one stands at ``position``: each is given the offset after that
+        of the one before. Whoever is here already is told so, and goes on with all of it that a newcomer
+        may ask for.
         """
         now, kept = self.bus.now(), list(kept)
         self.go_on(Position(position.epoch, position.offset - len(kept)))
@@ -197,7 +202,7 @@ class Topic(Log):
         self.bus.wake(self)
 
     def skip(self, offset: int) -> None:
-        """Go on after an offset: what was before it, and has not come, is lost."""
+        """For engines: go on after an offset. What was before it, and has not come, is lost."""
         torn = range(self.base - 1, offset)
         self.go_on(Position(self.epoch, offset))
         self._torn, self._look, self._slowest = torn, 0, torn.start

@@ -22,8 +22,9 @@ from realtime.values import Model
 
 #: Of these classes the host uses more than is promised; this is what is.
 PROMISED = {
-    "Bus": "publish publish_threadsafe subscribe observe topic topics size counters wall_time",
-    "Topic": "name position epoch history members subscribers size",
+    "Bus": "publish publish_threadsafe subscribe observe topic open topics shared claim holder release size"
+    " counters wall_time opened tell respond",
+    "Topic": "name position epoch history members here opened subscribers size append restore skip",
     "Server": "config ready bus channels addresses load start stop reload",
     "Subscription": "__aenter__ __aexit__ __aiter__ __anext__",
     "Observation": "__aenter__ __aexit__ __aiter__ __anext__",
@@ -31,13 +32,13 @@ PROMISED = {
 }
 #: Of these all is promised but what is for the host.
 FOR_THE_HOST = {
-    "Channel": "serve_with joined left methods url_on",
+    "Channel": "serve_with joined left methods respond url_on",
     "Message": "at",
     "Model": "model_config",
     "Peer": "opened",
 }
 #: What anybody makes one of, or calls the ``__init__`` of: the rest is made by the host.
-MADE = {"Address", "Backoff", "Channel", "Connection", "Position", "Rejected", "Server"}
+MADE = {"Address", "Backoff", "Channel", "Connection", "Message", "Position", "Rejected", "Server"}
 #: What is promised although it stands in a module of its own.
 BESIDES = ("config.load", "config.parse", "values.Address")
 

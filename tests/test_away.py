@@ -165,6 +165,39 @@ async def test_topic_that_is_not_there_is_refused(serve: Serve, tmp_path: Path) 
         assert int(head.headers["retry-after"]) > 0
 
 
+FAREWELL = '''
+"""Farewell: says who goes."""
+
+from realtime import Channel, hookimpl
+
+
+class Farewell(Channel):
+    """Says who goes."""
+
+    async def on_leave(self, client):
+        await self.publish(client.topic, "gone")
+
+
+@hookimpl
+def register_channels():
+    return {"farewell": Farewell}
+'''
+
+
+async def test_leaving_is_no_bug(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What a channel would say when a client has left is not said, and that is no bug of the channel."""
+    config = f"{CONFIG}      bye: {{{{plugin: farewell, path: /bye}}}}\n"
+    async with redis_server(tmp_path) as redis:
+        async with serve(config.format(url=redis.url), {"farewell.py": FAREWELL}) as serving:
+            async with websocket(serving.port, "/bye"):
+                await redis.kill()
+                await until(serving, away=True)
+            async with asyncio.timeout(20):
+                while serving.server.channels["bye"].clients:  # noqa: ASYNC110  # it has no event of its own
+                    await asyncio.sleep(0)
+        assert [record.message for record in caplog.records if "bug" in record.message] == []
+
+
 # The client for applications
 
 

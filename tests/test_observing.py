@@ -10,10 +10,11 @@ import pytest
 from busdrive import Bed, steps
 
 from realtime.bus import Bus
+from realtime.engine import Engine
 from realtime.errors import UnknownTopic
 from realtime.message import Message, Position
 from realtime.observing import Observation
-from realtime.topic import TopicOptions
+from realtime.topic import Topic, TopicOptions
 
 
 @pytest.fixture
@@ -250,6 +251,32 @@ async def test_another_log_of_the_engine_is_a_reset(
     assert [message.event for message in said] == ["realtime:reset", "message", "message"]
     assert [message.data for message in said] == [{}, "kept", "kept, too"]
     assert [message.id for message in said] == [Position("0badcafe", offset) for offset in (5, 6, 7)]
+
+
+class Keeping(Engine):
+    """Has kept a message of each topic, but of one that it cannot read."""
+
+    def begin(self, topic: Topic) -> None:
+        if topic.name == "rooms/broken":
+            raise LookupError("no such file")
+        topic.restore(Position("0badcafe", 7), [(Message.of("kept", time=1.0), 0.0)])
+
+
+async def test_what_an_engine_brings_is_not_new(bus: Bus) -> None:
+    """An observer hears what comes from now on, and not what an engine has kept of a topic that is made."""
+    bus.engine = Keeping(None, bus)
+    async with bus.observe() as messages:
+        await bus.publish("rooms/a", "new")
+        assert await take(messages, 1) == [("rooms/a", "new")]
+
+
+async def test_topic_that_cannot_be_begun_is_not_there(bus: Bus) -> None:
+    """An engine that fails when a topic is made is asked again, and no empty one stands in its place."""
+    bus.engine = Keeping(None, bus)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            bus.topic("rooms/broken")
+    assert bus.topics == []
 
 
 def test_a_message_costs_the_same_however_many_topics() -> None:

@@ -11,6 +11,7 @@ from conftest import Serve
 from pytest_aiohttp import AiohttpClient
 from wire import dial, soon
 
+from realtime.errors import Rejected, TooLarge, Unavailable
 from realtime.routing import Route, RouteTable, conflicts
 
 
@@ -53,6 +54,26 @@ async def test_odd_expectation(serve: Serve, caplog: pytest.LogCaptureFixture, p
         False,
     )
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "again"),
+    [(Unavailable("away"), 503, True), (Rejected("too many", 429), 429, True), (TooLarge("x"), 413, False)],
+)
+async def test_what_is_refused_in_a_route_is_answered(
+    aiohttp_client: AiohttpClient, error: Rejected, status: int, again: bool
+) -> None:
+    """A route that publishes what is not taken answers so, as a POST to a channel does; it is no bug."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        raise error
+
+    table = RouteTable()
+    table.replace([Route("plugin:x", web.get("/", refuse))])
+    client = await aiohttp_client(app_with(table))
+    async with client.get("/") as response:
+        assert (response.status, await response.text()) == (status, f"{error}\n")
+        assert ("Retry-After" in response.headers) is again
 
 
 async def test_table_is_replaced(aiohttp_client: AiohttpClient) -> None:

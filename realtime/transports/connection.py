@@ -21,7 +21,7 @@ from realtime.close_codes import LOST, CloseCode, End
 from realtime.eager import Begun, begin, go_on
 from realtime.encodings import Form
 from realtime.envelope import Ref
-from realtime.errors import Disconnected, Rejected
+from realtime.errors import Disconnected, Rejected, Unavailable
 from realtime.heartbeat import SLOT
 from realtime.message import Message, Position
 from realtime.subscriber import Subscriber
@@ -494,5 +494,6 @@ class Connection(Deadline):
         except BaseException as error:
             if not_the_plugins(error):
                 raise
-            log_bug(channel, "fails on_leave of", client)
+            if not isinstance(error, Unavailable):  # while the engine is away it cannot be said
+                log_bug(channel, "fails on_leave of", client)
         self.topic.bus.left(self.topic)
