@@ -466,6 +466,60 @@ async def test_every_key_expires(log: Log) -> None:
     assert all([await log.ask("PTTL", name) > 0 for name in names])
 
 
+async def kept_for_ever(log: Log) -> set[bytes]:
+    """Which keys do not go by themselves."""
+    return {name for name in await log.ask("KEYS", "*") if await log.ask("PTTL", name) < 0}
+
+
+async def test_each_key_of_a_publish_expires(log: Log) -> None:
+    """None of what one publish makes is there for ever, though nobody ever looks."""
+    await log.publish(b"a")
+    assert await kept_for_ever(log) == set()
+    await log.publish(b"", b"+", b"c1", b"[false,{}]", b"about")
+    assert await kept_for_ever(log) == set()
+    await log.publish(b"b", b"once", 60_000, b"", key=KEYS.once("k"))
+    assert await kept_for_ever(log) == set()
+    assert len(await log.ask("KEYS", "*")) == 4
+
+
+async def test_log_that_begins_anew_expires(log: Log) -> None:
+    """Where what there was is gone, what takes its place goes by itself, too."""
+    await log.publish(b"a", fresh="e1")
+    await log.ask("DEL", KEYS.head)
+    await log.publish(b"b", fresh="e2")
+    assert await kept_for_ever(log) == set()
+
+
+async def test_who_looks_has_all_stay_as_long(log: Log) -> None:
+    """Every key of a topic stays so long after each look: none goes while it is used, none is for ever."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    await log.ask("HSET", KEYS.names, "alice", "c1")
+    keys = KEYS.head, KEYS.log, KEYS.here, KEYS.names
+    for key in keys:
+        await log.ask("PERSIST", key)
+    assert await kept_for_ever(log) == set(keys)
+    await log.sync(epoch="f1", known=1, token=b"a")
+    assert await kept_for_ever(log) == set()
+
+
+async def test_who_claims_has_the_names_stay(log: Log) -> None:
+    """The names of a topic go by themselves, and not before the last claim says."""
+    claim = entries.CLAIM.text, 1, KEYS.names
+    assert await log.ask("EVAL", *claim, "alice", "c1", 1_000, "") == b"c1"
+    assert 0 < await log.ask("PTTL", KEYS.names) <= 1_000
+    assert await log.ask("EVAL", *claim, "alice", "c2", 60_000, "") == b"c1"
+    assert 1_000 < await log.ask("PTTL", KEYS.names) <= 60_000
+
+
+async def test_claim_replaces_what_it_has_seen_and_nothing_else(log: Log) -> None:
+    """Of two who find the same garbage in the place of a name one has it, and the other is told who."""
+    await log.ask("HSET", KEYS.names, "alice", "garbage")
+    claim = entries.CLAIM.text, 1, KEYS.names, "alice"
+    assert await log.ask("EVAL", *claim, "c1", 60_000, "") == b"garbage"
+    assert await log.ask("EVAL", *claim, "c1", 60_000, "garbage") == b"c1"
+    assert await log.ask("EVAL", *claim, "c2", 60_000, "garbage") == b"c1"
+
+
 @pytest.mark.parametrize("key", [KEYS.head, KEYS.here])
 async def test_key_of_another_type_is_an_error(log: Log, key: bytes) -> None:
     """What is no hash of ours stays what it is, and nothing is put."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -301,8 +302,9 @@ async def test_feed_subscribes_and_unsubscribes(redis: RedisServer, one: Bus) ->
 
     assert (await subscribers()).endswith("1")
     one.forget("room")
-    while not (await subscribers()).endswith("0"):
-        pass
+    async with asyncio.timeout(20):
+        while not (await subscribers()).endswith("0"):
+            pass
 
 
 # Who is here
@@ -324,6 +326,106 @@ async def test_who_comes_while_it_is_looked_is_here(redis: RedisServer, one: Bus
     await until(lambda: not other.topic("room").here)
     await until(lambda: not feed(other)._task)
     assert other.topic("room").here == {}
+
+
+@asynccontextmanager
+async def looking(bus: Bus, meanwhile: Awaitable[object] | None = None) -> AsyncIterator[None]:
+    """A look at who is here: ``meanwhile`` is done before Redis is asked, the rest when it has answered."""
+    looks, found = feed(bus), feed(bus).found
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*words: Any) -> Any:
+        if meanwhile is not None:
+            await meanwhile
+        answer = await found(*words)
+        answered.set()
+        await go_on.wait()
+        return answer
+
+    looks.found = slowly  # type: ignore[method-assign,assignment]
+    try:
+        looks.check(whole=True)
+        await answered.wait()
+        yield
+    finally:
+        looks.found = found  # type: ignore[method-assign]
+        go_on.set()
+    await until(lambda: looks._task is None)
+
+
+def here(bus: Bus) -> list[object]:
+    """Who is here, in order."""
+    return [told["client"] for told in bus.topic("room").here.values()]
+
+
+async def come(bus: Bus, name: str, *, aloud: bool = True) -> None:
+    """Somebody of this name comes."""
+    await bus.arrive(bus.topic("room"), f"{bus.engine.node}.{name}", {"client": name}, aloud=aloud)
+
+
+async def go(bus: Bus, name: str, *, aloud: bool = True) -> None:
+    """The same goes."""
+    await bus.depart(bus.topic("room"), f"{bus.engine.node}.{name}", {"client": name}, aloud=aloud)
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_came_after_the_look_is_here(one: Bus, other: Bus, aloud: bool) -> None:
+    """Who came when Redis had answered, and was heard of before the answer is taken over, is here."""
+    async with looking(other):
+        await come(one, "alice", aloud=aloud)
+        await until(lambda: here(other) == ["alice"])
+    assert here(other) == ["alice"]
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_went_after_the_look_is_gone(one: Bus, other: Bus, aloud: bool) -> None:
+    """Who went when Redis had answered, and was heard of before the answer is taken over, is gone."""
+    await come(one, "alice", aloud=aloud)
+    await until(lambda: here(other) == ["alice"])
+    async with looking(other):
+        await go(one, "alice", aloud=aloud)
+        await until(lambda: here(other) == [])
+    assert here(other) == []
+
+
+async def test_who_came_before_the_answer_keeps_its_place(one: Bus, other: Bus) -> None:
+    """What Redis has taken into account is not done again: the order is that in which they came."""
+
+    async def before() -> None:
+        await come(one, "alice", aloud=False)
+        await come(one, "bob")
+        await until(lambda: here(other) == ["alice", "bob"])
+
+    async with looking(other, before()):
+        pass
+    assert here(other) == ["alice", "bob"]
+
+
+async def test_who_came_back_before_the_answer_keeps_its_place(one: Bus, other: Bus) -> None:
+    """Nor is it done again that somebody went who has come again since."""
+    await come(one, "alice")
+
+    async def before() -> None:
+        await go(one, "alice")
+        await come(one, "alice")
+        await come(one, "bob")
+        await until(lambda: here(other) == ["alice", "bob"])
+
+    async with looking(other, before()):
+        pass
+    assert here(other) == ["alice", "bob"]
+
+
+async def test_what_came_during_another_look_is_not_done_again(one: Bus, other: Bus) -> None:
+    """Who came during one look, and has gone since, does not come back with the next."""
+    async with looking(other):
+        await come(one, "alice", aloud=False)
+        await until(lambda: here(other) == ["alice"])
+    await go(one, "alice", aloud=False)
+    await until(lambda: here(other) == [])
+    async with looking(other):
+        pass
+    assert here(other) == []
 
 
 async def test_garbage_among_the_members_hides_nobody(redis: RedisServer, one: Bus) -> None:
@@ -387,3 +489,13 @@ async def test_message_that_is_too_large(tmp_path: Path) -> None:
         with pytest.raises(TooLarge):
             await one.publish("room", "x" * (MAX_PAYLOAD + 1))
         assert (await one.publish("room", "x" * MAX_PAYLOAD)).offset == 1
+
+
+async def test_page_of_the_largest_messages_is_read(tmp_path: Path) -> None:
+    """So many as are read at once, each as large as may be, make an answer that is taken."""
+    options = TopicOptions(history=10, lag_bytes=64 * 1024 * 1024)
+    async with site("redis", tmp_path, options) as (one, other, _):
+        for _ in range(4):
+            await one.publish("room", b"x" * MAX_PAYLOAD)
+        assert len((await other.open("room")).history()) == 4
+        assert engine(other)._asking.lost == 0

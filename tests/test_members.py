@@ -255,3 +255,96 @@ async def test_claim_that_is_made_again(tmp_path: Path, monkeypatch: pytest.Monk
         members_of(one).say_who_left()
         await one.engine.catch_up(topic)
         assert await other.holder("room", "alice") == (node(one), "")
+
+
+async def test_nobody_is_buried_who_is_spared(tmp_path: Path) -> None:
+    """While processes are spared nobody is gone, whatever Redis knows of them; then who is gone is."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        members_of(one).spare(60.0)
+        members_of(one).bury(set())
+        assert not members_of(one)._leaving
+        members_of(one).spare(0.0)
+        members_of(one).bury({one.engine.node})
+        assert list(members_of(one)._leaving) == [("room", node(other))]
+
+
+async def test_two_who_claim_what_is_garbage(tmp_path: Path) -> None:
+    """Where no holder stands one of all who claim it at once has the name, and all are told who."""
+    async with two(tmp_path) as (one, _, other, _, redis):
+        await redis.command("HSET", "realtime:{room}:names", "alice", "garbage")
+        claims = [bus.claim("room", "alice", f"{number}.c") for number in range(5) for bus in (one, other)]
+        assert len(set(await asyncio.gather(*claims))) == 1
+
+
+async def looked(bus: Bus, topic: Topic) -> None:
+    """Look who is here, and do what follows from it."""
+    assert isinstance(bus.engine, engine.Redis)
+    feed = bus.engine.feed(topic)
+    feed.check(whole=True)
+    assert await feed.looked()
+    work = list(bus.engine._tasks)
+    if work:
+        await asyncio.wait(work)
+
+
+async def test_name_that_another_has_meanwhile(tmp_path: Path) -> None:
+    """Who had a name before Redis forgot it does not take it from who has it since."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await redis.command("HSET", "realtime:{room}:names", "alice", f'["{node(other)}",""]')
+        await looked(one, topic)
+        assert await other.holder("room", "alice") == (node(other), "")
+
+
+async def test_name_that_another_has_is_not_claimed_again(tmp_path: Path) -> None:
+    """Who was told that another has a name does not have it when that one is gone."""
+    async with two(tmp_path) as (one, topic, other, _, _):
+        await other.claim("room", "alice", node(other))
+        await one.claim("room", "alice", node(one))
+        await other.release("room", "alice", node(other))
+        await looked(one, topic)
+        assert await other.holder("room", "alice") is None
+
+
+async def test_name_that_is_given_back_during_a_look(tmp_path: Path) -> None:
+    """Who gives a name back while it is about to be claimed again has it no more."""
+    async with two(tmp_path) as (one, topic, other, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        await one.claim("room", "alice", node(one))
+        members_of(one).reconcile(one.engine.feed(topic))
+        await one.release("room", "alice", node(one))
+        await looked(one, topic)
+        assert await other.holder("room", "alice") is None
+
+
+async def test_name_that_another_client_gives_back(tmp_path: Path) -> None:
+    """Only who has a name gives it back: Redis that forgets is told of it again all the same."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await one.release("room", "alice", f"{one.engine.node}.c2")
+        await redis.command("DEL", "realtime:{room}:names")
+        await looked(one, topic)
+        assert await other.holder("room", "alice") == (node(one), "")
+
+
+async def test_who_has_gone_does_not_come_back(tmp_path: Path) -> None:
+    """Who is gone for good is not said to be here by any later look."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        await looked(one, topic)
+        assert not topic.here
+        await until(lambda: not there.here)
+
+
+async def test_who_comes_quietly_goes_quietly(tmp_path: Path) -> None:
+    """Of whom no message told that it came none tells that it goes, by whomever it is seen off."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        await looked(other, there)
+        members_of(other).spare(0.0)
+        members_of(other).bury({other.engine.node})
+        assert list(members_of(other)._leaving.values()) == [None]

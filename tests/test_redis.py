@@ -361,6 +361,22 @@ async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
         assert engine(one).counters["reconnects"] == 0
 
 
+async def test_short_absence_is_nobodys_business(redis: RedisServer) -> None:
+    """Redis that is gone for a moment is told to nobody, and what is published then waits for it."""
+    async with bus_on(redis) as one, one.subscribe("room") as messages:
+        line = engine(one)._asking
+        line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
+        line.abort("cut")
+        await until(lambda: line.away)
+        engine(one).watch._look()
+        publishing = asyncio.create_task(one.publish("room", "hi"))
+        await asyncio.sleep(0)
+        line.where = where
+        assert (await publishing).offset == 1
+        assert await collect(messages, 1) == ["hi"]
+        assert (one.engine.trouble, one.notice) == ("", None)
+
+
 async def test_flood_while_redis_is_paused_is_bounded(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1137,6 +1153,7 @@ async def test_foreign_entries_in_the_stream_are_no_messages(redis: RedisServer)
         await redis.command("XADD", LOG, "*", "e", "foreign")
         assert data((await other.open("room")).history()) == [1, 2, 3]
         assert (await other.publish("room", 4)).offset == 4
+        await until(lambda: one.topic("room").head == 4)
         assert data(one.topic("room").history()) == [1, 2, 3, 4]
 
 
