@@ -283,6 +283,14 @@ async def test_publish_to_a_log_that_went_back_begins_anew(log: Log) -> None:
     assert await log.ask("XRANGE", KEYS.log, "-", "+") == [[b"1-0", [b"e", b"b"]]]
 
 
+async def test_publish_of_who_knows_another_log_goes_on(log: Log) -> None:
+    """How far somebody has seen another epoch says nothing of this one, which goes on and keeps all."""
+    for _ in range(250):
+        await log.publish(b"a", fresh="e1")
+    assert await log.publish(b"b", fresh="e2", epoch="e0", known=500, oldest=240) == [b"e1", 251]
+    assert await log.ask("XLEN", KEYS.log) == 251
+
+
 async def test_log_keeps_what_is_wanted(log: Log) -> None:
     """What is older than the publisher wants goes, a node of the stream at a time."""
     for number in range(1, 301):

@@ -17,7 +17,7 @@ from realtime.engines import entries, feed as feed_module, redis as redis_module
 from realtime.engines.feed import Feed
 from realtime.engines.redis import MAX_PAYLOAD, Redis
 from realtime.engines.resp import Connection
-from realtime.errors import TooLarge
+from realtime.errors import TooLarge, UnknownTopic
 from realtime.message import Message
 from realtime.topic import TopicOptions
 
@@ -292,6 +292,32 @@ async def test_feed_that_is_closed_leaves_nothing(one: Bus) -> None:
     assert task.cancelled()
     gone.check()
     assert gone._task is None
+
+
+async def test_topic_that_goes_keeps_nobody_waiting(redis: RedisServer, one: Bus) -> None:
+    """Who waits for what Redis has of a topic that goes meanwhile is told so, and at once."""
+    redis.pause()
+    opening = asyncio.create_task(one.open("room/1"))
+    await asyncio.sleep(0)
+    one.forget("room")
+    with pytest.raises(UnknownTopic):
+        await opening
+    redis.resume()
+
+
+async def test_what_is_taken_of_a_topic_that_goes_is_done(
+    one: Bus, other: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publish that Redis has taken does not wait to come into a topic that is no more."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
+    monkeypatch.setattr(feed_module, "SOON", 60.0)
+    hearing(one).pause()
+    publishing = asyncio.create_task(one.publish("room", "hi"))
+    await until(lambda: [pending.position for pending in feed(one).pending.values()] not in ([], [None]))
+    one.forget("room")
+    async with asyncio.timeout(20):
+        assert (await publishing).offset == 1
+    await until(lambda: heard(other) == ["hi"])
 
 
 async def test_feed_subscribes_and_unsubscribes(redis: RedisServer, one: Bus) -> None:

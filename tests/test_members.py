@@ -348,3 +348,60 @@ async def test_who_comes_quietly_goes_quietly(tmp_path: Path) -> None:
         members_of(other).spare(0.0)
         members_of(other).bury({other.engine.node})
         assert list(members_of(other)._leaving.values()) == [None]
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_has_come_is_here_at_once(tmp_path: Path, aloud: bool) -> None:
+    """When it is done who has come is here, and who has gone is not, though nothing is heard of it yet."""
+    async with two(tmp_path) as (one, topic, _, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        assert one.engine._hearing.connection is not None
+        one.engine._hearing.connection.pause()
+        await one.arrive(topic, node(one), ALICE, aloud=aloud)
+        assert list(topic.here.values()) == [ALICE]
+        await one.depart(topic, node(one), ALICE, aloud=aloud)
+        assert list(topic.here.values()) == []
+
+
+async def test_who_goes_after_the_topic(tmp_path: Path) -> None:
+    """Who goes when the process has the topic no more is gone for all, as soon as there is room for it."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room/1"), await other.open("room/1")
+        there.members["bob"] = None  # so it does not go
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        one.left(topic)
+        assert one.find("room/1") is None
+        one.limit(0, 1_000_000)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        assert list(members_of(one)._leaving) == [("room/1", node(one))]
+        one.limit(10, 1_000_000)
+        await until(lambda: not there.here)
+
+
+async def test_what_was_said_meanwhile_is_not_said_again(tmp_path: Path) -> None:
+    """Where it has been said who left, before it was to be said again, nothing comes of it."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await one.depart(topic, node(one), ALICE, aloud=True)
+        await members_of(one)._depart("room", node(one))
+        assert topic.head == 2
+        await until(lambda: there.head == 2)
+
+
+async def test_process_that_ends_is_none_at_once(tmp_path: Path) -> None:
+    """One that ends in order says so: nobody waits until its lease is over."""
+    async with redis_server(tmp_path) as redis:
+        async with bus_on(redis) as bus:
+            name = bus.engine.node
+            assert await redis.command("ZSCORE", "realtime:nodes", name)
+        assert await redis.command("ZSCORE", "realtime:nodes", name) == ""
+
+
+async def test_processes_that_are_long_gone_are_forgotten(tmp_path: Path) -> None:
+    """What processes there were is not kept for ever, and what processes there are is."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await redis.command("ZADD", "realtime:nodes", "1", "0a")
+        async with asyncio.timeout(20):
+            while await redis.command("ZRANGE", "realtime:nodes", "0", "-1") != bus.engine.node:
+                pass

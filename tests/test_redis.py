@@ -620,12 +620,14 @@ async def test_full_redis_lets_history_be_read(redis: RedisServer) -> None:
         assert data((await other.open("room")).history()) == [1]
 
 
-async def test_read_only_redis_is_told(redis: RedisServer) -> None:
+@pytest.mark.parametrize(("stale", "code"), [("yes", "READONLY"), ("no", "MASTERDOWN")])
+async def test_read_only_redis_is_told(redis: RedisServer, stale: str, code: str) -> None:
     """One that has become a replica takes nothing, and is asked anew, until it is none."""
     async with bus_on(redis) as one:
         await one.publish("room", 1)
+        await redis.command("CONFIG", "SET", "replica-serve-stale-data", stale)
         await redis.command("REPLICAOF", "127.0.0.1", "1")
-        assert "READONLY" in await refused(one)
+        assert code in await refused(one)
         await until(lambda: engine(one)._asking.lost)
         await redis.command("REPLICAOF", "NO", "ONE")
         await accepts(one, 2)
@@ -907,6 +909,35 @@ async def test_every_key_expires(redis: RedisServer) -> None:
         assert len(keys) == 6, keys
         endless = [key for key in keys if int(await redis.command("PTTL", key)) < 0]
         assert endless == []
+
+
+async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a topic says again and again that it stays, though nothing comes."""
+    monkeypatch.setattr(redis_module, "PROBE", 0.01)
+    async with bus_on(redis) as one:
+        await one.publish("room", 1)
+        await redis.command("PEXPIRE", HEAD, "60000")
+        async with asyncio.timeout(20):
+            while int(await redis.command("PTTL", HEAD)) <= 60_000:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        (TopicOptions(lag=5000.0), 5000),
+        (TopicOptions(lag=5.0, history=1, history_age=7000.0), 7000),
+        (TopicOptions(lag=5.0, history=0, history_age=7000.0), 5),
+    ],
+)
+async def test_topic_stays_longer_than_it_is_wanted(
+    redis: RedisServer, options: TopicOptions, seconds: int
+) -> None:
+    """What is kept stays ten minutes longer than the oldest message that anybody may ask for."""
+    async with bus_on(redis, options) as one:
+        await one.publish("room", 1)
+        kept = int(await redis.command("TTL", LOG))
+        assert seconds + redis_module.STAYS - 60 < kept <= seconds + redis_module.STAYS
 
 
 async def test_databases_share_nothing(redis: RedisServer) -> None:
