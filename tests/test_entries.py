@@ -241,11 +241,12 @@ class Log:
         seen: str = "r1",
         run: str = "r1",
         most: int = 100,
+        oldest: int = 0,
         whole: int = 0,
     ) -> Any:
         """What the script answers to who looks."""
         keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
-        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, 0, whole, 30_000)
+        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, oldest, whole, 30_000)
         return await self.ask("EVAL", entries.SYNC.text, *keys, *arguments)
 
 
@@ -296,6 +297,23 @@ async def test_log_keeps_what_is_wanted(log: Log) -> None:
     for number in range(1, 301):
         await log.publish(b"x", epoch="f1", known=number - 1, oldest=max(0, number - 10))
     assert 10 <= await log.ask("XLEN", KEYS.log) <= 210
+
+
+async def test_log_in_which_nobody_speaks_keeps_what_is_wanted(log: Log) -> None:
+    """What is older than who looks wants goes, too; and nothing of another log than it knows."""
+    for _ in range(300):
+        await log.publish(b"x", fresh="e1")
+    await log.sync(epoch="e0", known=300, oldest=290)
+    assert await log.ask("XLEN", KEYS.log) == 300
+    await log.sync(epoch="e1", known=300, token=b"x", oldest=290)
+    assert 10 <= await log.ask("XLEN", KEYS.log) <= 200
+
+
+async def test_who_is_here_is_told_to_who_asks(log: Log) -> None:
+    """Who looks only for what was said is not sent everybody who is here."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    assert (await log.sync(whole=1))[4] == [b"c1", b"[true,{}]"]
+    assert (await log.sync())[4] == []
 
 
 async def test_who_comes_twice_came_once(log: Log) -> None:
@@ -395,6 +413,17 @@ async def test_entry_that_was_trimmed_is_no_loss(log: Log, seen: str, known: int
     await restarted(log, [("r1", 1), ("r2", 5), ("r3", 4), ("r4", 7)])
     answer = await log.sync(fresh="e2", epoch="e1", known=known, token=b"a", seen=seen, run="r4")
     assert answer[:2] == ([b"e1", 11] if same else [b"e2", 0])
+
+
+async def test_place_that_is_taken_again_is_no_proof(log: Log) -> None:
+    """Where what was seen last is not known, an entry in its place does not make it the same log."""
+    for _ in range(2):
+        await log.publish(b"a", fresh="e1")
+    await log.ask("HSET", KEYS.head, "offset", 1)
+    await log.publish(b"b", run="r2")
+    assert len(await log.ask("XRANGE", KEYS.log, 2, 2)) == 1
+    answer = await log.sync(fresh="e2", epoch="e1", known=2, seen="r1", run="r2")
+    assert answer[:2] == [b"e2", 0]
 
 
 async def test_start_is_noted_by_who_looks(log: Log) -> None:

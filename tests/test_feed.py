@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,6 +138,41 @@ async def test_what_is_taken_but_does_not_come_is_fetched(
     assert heard(one) == ["hi"]
     assert engine(one).counters["filled"] == 1
     assert other.topic("room").epoch == one.topic("room").epoch
+
+
+async def test_what_another_says_is_not_ones_own(
+    one: Bus, other: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is known by who has published it, and not by its number alone."""
+    connection = engine(one)._asking.connection
+    assert connection is not None
+    monkeypatch.setattr(connection, "_flush", lambda: None)  # what is asked does not leave
+    publishing = asyncio.create_task(one.publish("room", "mine"))
+    await until(lambda: feed(one).pending)
+    (number,) = feed(one).pending
+    engine(other)._numbers = itertools.count(number)
+    await other.publish("room", "another's")
+    await until(lambda: one.topic("room").head == 1)
+    assert heard(one) == ["another's"]
+    assert not publishing.done()
+    publishing.cancel()
+
+
+async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes in the very turn in which it is given up comes all the same, once."""
+    monkeypatch.setattr(feed_module, "SOON", 60.0)
+    hearing(one).pause()
+    publishing = asyncio.create_task(one.publish("room", "hi"))
+    await until(lambda: [pending.position for pending in feed(one).pending.values()] not in ([], [None]))
+    ((number, pending),) = feed(one).pending.items()
+    assert pending.message is not None
+    entry = entries.write(one.engine.node, number, pending.message)
+    pending.over()
+    feed(one).pushed(b"%s\n%s" % (str(pending.position).encode(), entry))
+    assert (await publishing).offset == 1
+    hearing(one).resume()
+    await one.publish("room", "next")
+    assert heard(one) == ["hi", "next"]
 
 
 async def test_what_comes_before_the_look_waits_for_it(redis: RedisServer, one: Bus, other: Bus) -> None:

@@ -361,6 +361,7 @@ async def test_who_has_come_is_here_at_once(tmp_path: Path, aloud: bool) -> None
         assert list(topic.here.values()) == [ALICE]
         await one.depart(topic, node(one), ALICE, aloud=aloud)
         assert list(topic.here.values()) == []
+        assert not members_of(one)._leaving
 
 
 async def test_who_goes_after_the_topic(tmp_path: Path) -> None:

@@ -1135,6 +1135,7 @@ GARBAGE: list[str | bytes] = [
     "\x00\x01",
     "[" * 10_000,
     '-\n[1,"0a",1,1.0,"message","json","+",1]\n{}',
+    '-\n[1,"0a",1,1.0,"message","text"]\nhi',
 ]
 
 
