@@ -478,6 +478,27 @@ async def test_who_came_back_before_the_answer_keeps_its_place(one: Bus, other: 
     assert here(other) == ["alice", "bob"]
 
 
+async def test_order_is_that_in_which_it_was_said(one: Bus, other: Bus) -> None:
+    """Who comes by this process is here at once, and behind those who came before when that is heard."""
+    hearing(one).pause()
+    await come(other, "alice", aloud=False)
+    await come(one, "bob", aloud=False)
+    assert here(one) == ["bob"]
+    hearing(one).resume()
+    await until(lambda: here(one) == ["alice", "bob"])
+
+
+async def test_who_is_said_to_be_gone_comes_back(one: Bus, other: Bus) -> None:
+    """Who is here by a process that another takes for gone is here again, and all are told so."""
+    await come(one, "alice")
+    await until(lambda: here(other) == ["alice"])
+    engine(other).members.spare(0.0)
+    engine(other).members.bury({other.engine.node})
+    told = ["realtime:join", "realtime:leave", "realtime:join"]
+    await until(lambda: [message.event for message in other.topic("room").history()] == told)
+    assert here(other) == ["alice"]
+
+
 async def test_what_came_during_another_look_is_not_done_again(one: Bus, other: Bus) -> None:
     """Who came during one look, and has gone since, does not come back with the next."""
     async with looking(other):

@@ -865,6 +865,13 @@ async def test_scripts_that_are_flushed_are_sent_again(redis: RedisServer) -> No
         assert data(one.topic("room").history()) == list(range(100))
 
 
+async def test_scripts_are_there_before_they_are_wanted(redis: RedisServer) -> None:
+    """Redis has been told the scripts when the first message comes."""
+    async with bus_on(redis):
+        known = await redis.command("SCRIPT", "EXISTS", entries.PUBLISH.sha, entries.SYNC.sha)
+        assert known.split() == ["1", "1"]
+
+
 async def test_reading_first_is_no_reset(redis: RedisServer) -> None:
     """Who has read an empty topic resumes there: the first message does not begin another log."""
     async with bus_on(redis) as one, bus_on(redis) as other:
