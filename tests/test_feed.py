@@ -175,6 +175,29 @@ async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.Mo
     assert heard(one) == ["hi", "next"]
 
 
+async def test_what_is_taken_in_another_log_is_fetched(redis: RedisServer, one: Bus) -> None:
+    """Nor is it longer where the log has begun anew, and its offsets are before those that there were."""
+    await say(one, 1, 2, 3)
+    epoch = one.topic("room").epoch
+    hearing(one).pause()
+    await redis.command("FLUSHALL")
+    assert (await one.publish("room", "hi")).offset == 1
+    assert heard(one) == ["hi"]
+    assert one.topic("room").epoch != epoch
+
+
+async def test_one_look_is_enough(redis: RedisServer, one: Bus) -> None:
+    """However often a look is wanted before it begins there is one, for all that was wanted."""
+    await redis.command("HSET", "realtime:{room}:here", "0a.c1", '[false,{"client":"alice"},1,1]')
+    looks = feed(one)
+    looks.check(whole=True)
+    task = looks._task
+    looks.check()
+    assert looks._task is task
+    assert await looks.looked()
+    assert here(one) == ["alice"]
+
+
 async def test_what_comes_before_the_look_waits_for_it(redis: RedisServer, one: Bus, other: Bus) -> None:
     """Once it is to be looked at the stream nothing is taken from the subscription."""
     await say(one, 1)

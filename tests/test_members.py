@@ -16,6 +16,7 @@ from realtime.bus import Bus
 from realtime.engines import redis as engine, watch
 from realtime.engines.members import Members
 from realtime.errors import Unavailable
+from realtime.message import Message
 from realtime.topic import Topic
 
 ALICE = {"client": "alice"}
@@ -285,9 +286,7 @@ async def looked(bus: Bus, topic: Topic) -> None:
     feed = bus.engine.feed(topic)
     feed.check(whole=True)
     assert await feed.looked()
-    work = list(bus.engine._tasks)
-    if work:
-        await asyncio.wait(work)
+    await asyncio.gather(*bus.engine._tasks)  # raises what went wrong
 
 
 async def test_name_that_another_has_meanwhile(tmp_path: Path) -> None:
@@ -407,3 +406,36 @@ async def test_processes_that_are_long_gone_are_forgotten(tmp_path: Path) -> Non
         async with asyncio.timeout(20):
             while await redis.command("ZRANGE", "realtime:nodes", "0", "-1") != bus.engine.node:
                 pass
+
+
+async def test_who_is_here_by_another_process_is_its_own_affair(tmp_path: Path) -> None:
+    """Who looks sees off nobody who is here by another process."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        await looked(one, topic)
+        assert (list(topic.here.values()), topic.head) == ([ALICE], 1)
+
+
+async def test_who_left_is_told_as_it_was(tmp_path: Path) -> None:
+    """That somebody left, which could not be said yet, is said as it was, and not as a look finds it."""
+    async with two(tmp_path) as (one, topic, _, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        one.engine.feed(topic).own.clear()
+        left = Message.of(ALICE, event="realtime:leave", time=1.0)
+        members_of(one)._leaving["room", node(one)] = left
+        await looked(one, topic)
+        await until(lambda: topic.head == 2)
+        assert topic.history()[-1].time == 1.0
+
+
+async def test_who_has_gone_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    """Who goes while it is about to be said to be here again is not said to be."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        assert isinstance(one.engine, engine.Redis)
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        members_of(one).come_back(one.engine.feed(topic), node(one))
+        await one.depart(topic, node(one), ALICE, aloud=True)
+        await looked(one, topic)
+        assert await redis.command("HLEN", "realtime:{room}:here") == "0"
