@@ -98,6 +98,7 @@ def test_bytes_are_an_entry_or_a_value_error(garbage: bytes) -> None:
         b'[1,"0a",1,1.0,"message",["text"]]\nhi',
         b'[1,"0a",1,1.0,"","text"]\nhi',
         b'[1,"0a",1,1.0,null,"text"]\nhi',
+        b'[1,"0a",1,1.0,7,"text"]\nhi',
         b'[1,"0a",1,1.0,"a\\ndata: b","text"]\nhi',  # would forge a line of a stream
         b'[1,"0a",1,1.0,"message","text"]\n\xff',
         b'[1,"0a",1,1.0,"message","json"]\n\xff',
@@ -138,6 +139,8 @@ def test_leave_that_is_not_told_has_no_data() -> None:
         b"[1,2,3]",
         b"[true,{}]",
         b'[true,{},1,"2"]',
+        b"[1,{},1,2]",
+        b"[true,7,1,2]",
         b"[" * 99_999,
     ],
 )

@@ -299,6 +299,7 @@ async def test_look_tells_whether_it_was_possible(redis: RedisServer, one: Bus) 
     assert await feed(one).looked()
     await redis.kill()
     assert not await feed(one).looked()
+    assert feed(one).refusal == ""  # Redis has not said a word
     await redis.start()
 
 
@@ -311,8 +312,26 @@ async def test_look_that_redis_refuses_is_made_again(redis: RedisServer, one: Bu
     assert not await feed(one).looked()
     assert "WRONGTYPE" in feed(one).refusal
     await redis.command("RENAME", "kept{room}", HEAD)
+    await redis.command("HSET", "realtime:{room}:here", "0a.c1", '[false,{"client":"alice"},1,1]')
     assert await feed(one).looked()
-    assert (heard(one), one.topic("room").epoch) == ([1], epoch)
+    assert (heard(one), one.topic("room").epoch, feed(one).refusal) == ([1], epoch, "")
+    assert here(one) == ["alice"]  # it may have been missed
+
+
+async def test_look_that_another_redis_might_do(redis: RedisServer, one: Bus) -> None:
+    """Where a look is refused by what has become a replica, one is connected anew."""
+    await redis.command("REPLICAOF", "127.0.0.1", "1")
+    assert not await feed(one).looked()
+    assert "READONLY" in feed(one).refusal
+    await until(lambda: engine(one)._asking.lost)
+    await redis.command("REPLICAOF", "NO", "ONE")
+
+
+async def test_look_that_is_wanted_during_a_look_is_made(one: Bus) -> None:
+    """What is to be looked at while that is done is looked at once more, at once."""
+    async with looking(one):
+        feed(one).check()
+    assert not feed(one).due
 
 
 async def test_no_more_than_so_many_look_at_once(one: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,13 +362,15 @@ async def test_feed_that_is_closed_leaves_nothing(one: Bus) -> None:
     await asyncio.sleep(0)  # it has begun
     gone.heard(one.topic("room").position._replace(offset=7))
     task, timer = gone._task, gone._timer
+    gone.heard(one.topic("room").position._replace(offset=8))
+    assert gone._timer is timer
     assert task is not None
     assert timer is not None
     one.forget("room")
     await asyncio.wait([task])
     assert timer.cancelled()
     assert task.cancelled()
-    gone.check()
+    assert await gone.looked()  # nothing is missing there
     assert gone._task is None
 
 

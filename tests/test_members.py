@@ -15,6 +15,7 @@ from sites import bus_on, until
 from realtime.bus import Bus
 from realtime.engines import redis as engine, watch
 from realtime.engines.members import Members
+from realtime.engines.resp import Where
 from realtime.errors import Unavailable
 from realtime.message import Message
 from realtime.topic import Topic
@@ -406,6 +407,28 @@ async def test_processes_that_are_long_gone_are_forgotten(tmp_path: Path) -> Non
         async with asyncio.timeout(20):
             while await redis.command("ZRANGE", "realtime:nodes", "0", "-1") != bus.engine.node:
                 pass
+
+
+async def test_who_comes_while_nothing_can_be_asked(tmp_path: Path) -> None:
+    """Who comes while only that connection is away is here for all when it is back."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        assert isinstance(one.engine, engine.Redis)
+        line = one.engine._asking
+        line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
+        line.abort("cut")
+        await until(lambda: line.away > engine.TOLERATED)
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        line.where = where
+        await until(lambda: list(there.here.values()) == [ALICE])
+
+
+async def test_who_comes_while_redis_is_full(tmp_path: Path) -> None:
+    """Who comes while Redis takes nothing is here for all when it does."""
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: list(there.here.values()) == [ALICE])
 
 
 async def test_who_is_here_by_another_process_is_its_own_affair(tmp_path: Path) -> None:
