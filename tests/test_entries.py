@@ -98,6 +98,7 @@ def test_bytes_are_an_entry_or_a_value_error(garbage: bytes) -> None:
         b'[1,"0a",1,1.0,"message",["text"]]\nhi',
         b'[1,"0a",1,1.0,"","text"]\nhi',
         b'[1,"0a",1,1.0,null,"text"]\nhi',
+        b'[1,"0a",1,1.0,7,"text"]\nhi',
         b'[1,"0a",1,1.0,"a\\ndata: b","text"]\nhi',  # would forge a line of a stream
         b'[1,"0a",1,1.0,"message","text"]\n\xff',
         b'[1,"0a",1,1.0,"message","json"]\n\xff',
@@ -138,6 +139,8 @@ def test_leave_that_is_not_told_has_no_data() -> None:
         b"[1,2,3]",
         b"[true,{}]",
         b'[true,{},1,"2"]',
+        b"[1,{},1,2]",
+        b"[true,7,1,2]",
         b"[" * 99_999,
     ],
 )
@@ -241,11 +244,12 @@ class Log:
         seen: str = "r1",
         run: str = "r1",
         most: int = 100,
+        oldest: int = 0,
         whole: int = 0,
     ) -> Any:
         """What the script answers to who looks."""
         keys = (4, KEYS.head, KEYS.log, KEYS.here, KEYS.names)
-        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, 0, whole, 30_000)
+        arguments = (run, fresh, epoch, known, token, seen, most, 60_000, oldest, whole, 30_000)
         return await self.ask("EVAL", entries.SYNC.text, *keys, *arguments)
 
 
@@ -283,11 +287,36 @@ async def test_publish_to_a_log_that_went_back_begins_anew(log: Log) -> None:
     assert await log.ask("XRANGE", KEYS.log, "-", "+") == [[b"1-0", [b"e", b"b"]]]
 
 
+async def test_publish_of_who_knows_another_log_goes_on(log: Log) -> None:
+    """How far somebody has seen another epoch says nothing of this one, which goes on and keeps all."""
+    for _ in range(250):
+        await log.publish(b"a", fresh="e1")
+    assert await log.publish(b"b", fresh="e2", epoch="e0", known=500, oldest=240) == [b"e1", 251]
+    assert await log.ask("XLEN", KEYS.log) == 251
+
+
 async def test_log_keeps_what_is_wanted(log: Log) -> None:
     """What is older than the publisher wants goes, a node of the stream at a time."""
     for number in range(1, 301):
         await log.publish(b"x", epoch="f1", known=number - 1, oldest=max(0, number - 10))
     assert 10 <= await log.ask("XLEN", KEYS.log) <= 210
+
+
+async def test_log_in_which_nobody_speaks_keeps_what_is_wanted(log: Log) -> None:
+    """What is older than who looks wants goes, too; and nothing of another log than it knows."""
+    for _ in range(300):
+        await log.publish(b"x", fresh="e1")
+    await log.sync(epoch="e0", known=300, oldest=290)
+    assert await log.ask("XLEN", KEYS.log) == 300
+    await log.sync(epoch="e1", known=300, token=b"x", oldest=290)
+    assert 10 <= await log.ask("XLEN", KEYS.log) <= 200
+
+
+async def test_who_is_here_is_told_to_who_asks(log: Log) -> None:
+    """Who looks only for what was said is not sent everybody who is here."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    assert (await log.sync(whole=1))[4] == [b"c1", b"[true,{}]"]
+    assert (await log.sync())[4] == []
 
 
 async def test_who_comes_twice_came_once(log: Log) -> None:
@@ -389,6 +418,17 @@ async def test_entry_that_was_trimmed_is_no_loss(log: Log, seen: str, known: int
     assert answer[:2] == ([b"e1", 11] if same else [b"e2", 0])
 
 
+async def test_place_that_is_taken_again_is_no_proof(log: Log) -> None:
+    """Where what was seen last is not known, an entry in its place does not make it the same log."""
+    for _ in range(2):
+        await log.publish(b"a", fresh="e1")
+    await log.ask("HSET", KEYS.head, "offset", 1)
+    await log.publish(b"b", run="r2")
+    assert len(await log.ask("XRANGE", KEYS.log, 2, 2)) == 1
+    answer = await log.sync(fresh="e2", epoch="e1", known=2, seen="r1", run="r2")
+    assert answer[:2] == [b"e2", 0]
+
+
 async def test_start_is_noted_by_who_looks(log: Log) -> None:
     """A look is as good as a publish: what it has found in a run the next start does not make doubtful."""
     await log.publish(b"a", fresh="e1")
@@ -464,6 +504,60 @@ async def test_every_key_expires(log: Log) -> None:
     names = await log.ask("KEYS", "*")
     assert len(names) == 4
     assert all([await log.ask("PTTL", name) > 0 for name in names])
+
+
+async def kept_for_ever(log: Log) -> set[bytes]:
+    """Which keys do not go by themselves."""
+    return {name for name in await log.ask("KEYS", "*") if await log.ask("PTTL", name) < 0}
+
+
+async def test_each_key_of_a_publish_expires(log: Log) -> None:
+    """None of what one publish makes is there for ever, though nobody ever looks."""
+    await log.publish(b"a")
+    assert await kept_for_ever(log) == set()
+    await log.publish(b"", b"+", b"c1", b"[false,{}]", b"about")
+    assert await kept_for_ever(log) == set()
+    await log.publish(b"b", b"once", 60_000, b"", key=KEYS.once("k"))
+    assert await kept_for_ever(log) == set()
+    assert len(await log.ask("KEYS", "*")) == 4
+
+
+async def test_log_that_begins_anew_expires(log: Log) -> None:
+    """Where what there was is gone, what takes its place goes by itself, too."""
+    await log.publish(b"a", fresh="e1")
+    await log.ask("DEL", KEYS.head)
+    await log.publish(b"b", fresh="e2")
+    assert await kept_for_ever(log) == set()
+
+
+async def test_who_looks_has_all_stay_as_long(log: Log) -> None:
+    """Every key of a topic stays so long after each look: none goes while it is used, none is for ever."""
+    await log.publish(b"a", b"+", b"c1", b"[true,{}]")
+    await log.ask("HSET", KEYS.names, "alice", "c1")
+    keys = KEYS.head, KEYS.log, KEYS.here, KEYS.names
+    for key in keys:
+        await log.ask("PERSIST", key)
+    assert await kept_for_ever(log) == set(keys)
+    await log.sync(epoch="f1", known=1, token=b"a")
+    assert await kept_for_ever(log) == set()
+
+
+async def test_who_claims_has_the_names_stay(log: Log) -> None:
+    """The names of a topic go by themselves, and not before the last claim says."""
+    claim = entries.CLAIM.text, 1, KEYS.names
+    assert await log.ask("EVAL", *claim, "alice", "c1", 1_000, "") == b"c1"
+    assert 0 < await log.ask("PTTL", KEYS.names) <= 1_000
+    assert await log.ask("EVAL", *claim, "alice", "c2", 60_000, "") == b"c1"
+    assert 1_000 < await log.ask("PTTL", KEYS.names) <= 60_000
+
+
+async def test_claim_replaces_what_it_has_seen_and_nothing_else(log: Log) -> None:
+    """Of two who find the same garbage in the place of a name one has it, and the other is told who."""
+    await log.ask("HSET", KEYS.names, "alice", "garbage")
+    claim = entries.CLAIM.text, 1, KEYS.names, "alice"
+    assert await log.ask("EVAL", *claim, "c1", 60_000, "") == b"garbage"
+    assert await log.ask("EVAL", *claim, "c1", 60_000, "garbage") == b"c1"
+    assert await log.ask("EVAL", *claim, "c2", 60_000, "garbage") == b"c1"
 
 
 @pytest.mark.parametrize("key", [KEYS.head, KEYS.here])

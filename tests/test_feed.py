@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from realtime.engines import entries, feed as feed_module, redis as redis_module
 from realtime.engines.feed import Feed
 from realtime.engines.redis import MAX_PAYLOAD, Redis
 from realtime.engines.resp import Connection
-from realtime.errors import TooLarge
+from realtime.errors import TooLarge, UnknownTopic
 from realtime.message import Message
 from realtime.topic import TopicOptions
 
@@ -138,6 +140,64 @@ async def test_what_is_taken_but_does_not_come_is_fetched(
     assert other.topic("room").epoch == one.topic("room").epoch
 
 
+async def test_what_another_says_is_not_ones_own(
+    one: Bus, other: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message is known by who has published it, and not by its number alone."""
+    connection = engine(one)._asking.connection
+    assert connection is not None
+    monkeypatch.setattr(connection, "_flush", lambda: None)  # what is asked does not leave
+    publishing = asyncio.create_task(one.publish("room", "mine"))
+    await until(lambda: feed(one).pending)
+    (number,) = feed(one).pending
+    engine(other)._numbers = itertools.count(number)
+    await other.publish("room", "another's")
+    await until(lambda: one.topic("room").head == 1)
+    assert heard(one) == ["another's"]
+    assert not publishing.done()
+    publishing.cancel()
+
+
+async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that comes in the very turn in which it is given up comes all the same, once."""
+    monkeypatch.setattr(feed_module, "SOON", 60.0)
+    hearing(one).pause()
+    publishing = asyncio.create_task(one.publish("room", "hi"))
+    await until(lambda: [pending.position for pending in feed(one).pending.values()] not in ([], [None]))
+    ((number, pending),) = feed(one).pending.items()
+    assert pending.message is not None
+    entry = entries.write(one.engine.node, number, pending.message)
+    pending.over()
+    feed(one).pushed(b"%s\n%s" % (str(pending.position).encode(), entry))
+    assert (await publishing).offset == 1
+    hearing(one).resume()
+    await one.publish("room", "next")
+    assert heard(one) == ["hi", "next"]
+
+
+async def test_what_is_taken_in_another_log_is_fetched(redis: RedisServer, one: Bus) -> None:
+    """Nor is it longer where the log has begun anew, and its offsets are before those that there were."""
+    await say(one, 1, 2, 3)
+    epoch = one.topic("room").epoch
+    hearing(one).pause()
+    await redis.command("FLUSHALL")
+    assert (await one.publish("room", "hi")).offset == 1
+    assert heard(one) == ["hi"]
+    assert one.topic("room").epoch != epoch
+
+
+async def test_one_look_is_enough(redis: RedisServer, one: Bus) -> None:
+    """However often a look is wanted before it begins there is one, for all that was wanted."""
+    await redis.command("HSET", "realtime:{room}:here", "0a.c1", '[false,{"client":"alice"},1,1]')
+    looks = feed(one)
+    looks.check(whole=True)
+    task = looks._task
+    looks.check()
+    assert looks._task is task
+    assert await looks.looked()
+    assert here(one) == ["alice"]
+
+
 async def test_what_comes_before_the_look_waits_for_it(redis: RedisServer, one: Bus, other: Bus) -> None:
     """Once it is to be looked at the stream nothing is taken from the subscription."""
     await say(one, 1)
@@ -239,6 +299,7 @@ async def test_look_tells_whether_it_was_possible(redis: RedisServer, one: Bus) 
     assert await feed(one).looked()
     await redis.kill()
     assert not await feed(one).looked()
+    assert feed(one).refusal == ""  # Redis has not said a word
     await redis.start()
 
 
@@ -251,8 +312,26 @@ async def test_look_that_redis_refuses_is_made_again(redis: RedisServer, one: Bu
     assert not await feed(one).looked()
     assert "WRONGTYPE" in feed(one).refusal
     await redis.command("RENAME", "kept{room}", HEAD)
+    await redis.command("HSET", "realtime:{room}:here", "0a.c1", '[false,{"client":"alice"},1,1]')
     assert await feed(one).looked()
-    assert (heard(one), one.topic("room").epoch) == ([1], epoch)
+    assert (heard(one), one.topic("room").epoch, feed(one).refusal) == ([1], epoch, "")
+    assert here(one) == ["alice"]  # it may have been missed
+
+
+async def test_look_that_another_redis_might_do(redis: RedisServer, one: Bus) -> None:
+    """Where a look is refused by what has become a replica, one is connected anew."""
+    await redis.command("REPLICAOF", "127.0.0.1", "1")
+    assert not await feed(one).looked()
+    assert "READONLY" in feed(one).refusal
+    await until(lambda: engine(one)._asking.lost)
+    await redis.command("REPLICAOF", "NO", "ONE")
+
+
+async def test_look_that_is_wanted_during_a_look_is_made(one: Bus) -> None:
+    """What is to be looked at while that is done is looked at once more, at once."""
+    async with looking(one):
+        feed(one).check()
+    assert not feed(one).due
 
 
 async def test_no_more_than_so_many_look_at_once(one: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,14 +362,42 @@ async def test_feed_that_is_closed_leaves_nothing(one: Bus) -> None:
     await asyncio.sleep(0)  # it has begun
     gone.heard(one.topic("room").position._replace(offset=7))
     task, timer = gone._task, gone._timer
+    gone.heard(one.topic("room").position._replace(offset=8))
+    assert gone._timer is timer
     assert task is not None
     assert timer is not None
     one.forget("room")
     await asyncio.wait([task])
     assert timer.cancelled()
     assert task.cancelled()
-    gone.check()
+    assert await gone.looked()  # nothing is missing there
     assert gone._task is None
+
+
+async def test_topic_that_goes_keeps_nobody_waiting(redis: RedisServer, one: Bus) -> None:
+    """Who waits for what Redis has of a topic that goes meanwhile is told so, and at once."""
+    redis.pause()
+    opening = asyncio.create_task(one.open("room/1"))
+    await asyncio.sleep(0)
+    one.forget("room")
+    with pytest.raises(UnknownTopic):
+        await opening
+    redis.resume()
+
+
+async def test_what_is_taken_of_a_topic_that_goes_is_done(
+    one: Bus, other: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publish that Redis has taken does not wait to come into a topic that is no more."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
+    monkeypatch.setattr(feed_module, "SOON", 60.0)
+    hearing(one).pause()
+    publishing = asyncio.create_task(one.publish("room", "hi"))
+    await until(lambda: [pending.position for pending in feed(one).pending.values()] not in ([], [None]))
+    one.forget("room")
+    async with asyncio.timeout(20):
+        assert (await publishing).offset == 1
+    await until(lambda: heard(other) == ["hi"])
 
 
 async def test_feed_subscribes_and_unsubscribes(redis: RedisServer, one: Bus) -> None:
@@ -301,8 +408,9 @@ async def test_feed_subscribes_and_unsubscribes(redis: RedisServer, one: Bus) ->
 
     assert (await subscribers()).endswith("1")
     one.forget("room")
-    while not (await subscribers()).endswith("0"):
-        pass
+    async with asyncio.timeout(20):
+        while not (await subscribers()).endswith("0"):
+            pass
 
 
 # Who is here
@@ -324,6 +432,127 @@ async def test_who_comes_while_it_is_looked_is_here(redis: RedisServer, one: Bus
     await until(lambda: not other.topic("room").here)
     await until(lambda: not feed(other)._task)
     assert other.topic("room").here == {}
+
+
+@asynccontextmanager
+async def looking(bus: Bus, meanwhile: Awaitable[object] | None = None) -> AsyncIterator[None]:
+    """A look at who is here: ``meanwhile`` is done before Redis is asked, the rest when it has answered."""
+    looks, found = feed(bus), feed(bus).found
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*words: Any) -> Any:
+        if meanwhile is not None:
+            await meanwhile
+        answer = await found(*words)
+        answered.set()
+        await go_on.wait()
+        return answer
+
+    looks.found = slowly  # type: ignore[method-assign,assignment]
+    try:
+        looks.check(whole=True)
+        await answered.wait()
+        yield
+    finally:
+        looks.found = found  # type: ignore[method-assign]
+        go_on.set()
+    await until(lambda: looks._task is None)
+
+
+def here(bus: Bus) -> list[object]:
+    """Who is here, in order."""
+    return [told["client"] for told in bus.topic("room").here.values()]
+
+
+async def come(bus: Bus, name: str, *, aloud: bool = True) -> None:
+    """Somebody of this name comes."""
+    await bus.arrive(bus.topic("room"), f"{bus.engine.node}.{name}", {"client": name}, aloud=aloud)
+
+
+async def go(bus: Bus, name: str, *, aloud: bool = True) -> None:
+    """The same goes."""
+    await bus.depart(bus.topic("room"), f"{bus.engine.node}.{name}", {"client": name}, aloud=aloud)
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_came_after_the_look_is_here(one: Bus, other: Bus, aloud: bool) -> None:
+    """Who came when Redis had answered, and was heard of before the answer is taken over, is here."""
+    async with looking(other):
+        await come(one, "alice", aloud=aloud)
+        await until(lambda: here(other) == ["alice"])
+    assert here(other) == ["alice"]
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_went_after_the_look_is_gone(one: Bus, other: Bus, aloud: bool) -> None:
+    """Who went when Redis had answered, and was heard of before the answer is taken over, is gone."""
+    await come(one, "alice", aloud=aloud)
+    await until(lambda: here(other) == ["alice"])
+    async with looking(other):
+        await go(one, "alice", aloud=aloud)
+        await until(lambda: here(other) == [])
+    assert here(other) == []
+
+
+async def test_who_came_before_the_answer_keeps_its_place(one: Bus, other: Bus) -> None:
+    """What Redis has taken into account is not done again: the order is that in which they came."""
+
+    async def before() -> None:
+        await come(one, "alice", aloud=False)
+        await come(one, "bob")
+        await until(lambda: here(other) == ["alice", "bob"])
+
+    async with looking(other, before()):
+        pass
+    assert here(other) == ["alice", "bob"]
+
+
+async def test_who_came_back_before_the_answer_keeps_its_place(one: Bus, other: Bus) -> None:
+    """Nor is it done again that somebody went who has come again since."""
+    await come(one, "alice")
+
+    async def before() -> None:
+        await go(one, "alice")
+        await come(one, "alice")
+        await come(one, "bob")
+        await until(lambda: here(other) == ["alice", "bob"])
+
+    async with looking(other, before()):
+        pass
+    assert here(other) == ["alice", "bob"]
+
+
+async def test_order_is_that_in_which_it_was_said(one: Bus, other: Bus) -> None:
+    """Who comes by this process is here at once, and behind those who came before when that is heard."""
+    hearing(one).pause()
+    await come(other, "alice", aloud=False)
+    await come(one, "bob", aloud=False)
+    assert here(one) == ["bob"]
+    hearing(one).resume()
+    await until(lambda: here(one) == ["alice", "bob"])
+
+
+async def test_who_is_said_to_be_gone_comes_back(one: Bus, other: Bus) -> None:
+    """Who is here by a process that another takes for gone is here again, and all are told so."""
+    await come(one, "alice")
+    await until(lambda: here(other) == ["alice"])
+    engine(other).members.spare(0.0)
+    engine(other).members.bury({other.engine.node})
+    told = ["realtime:join", "realtime:leave", "realtime:join"]
+    await until(lambda: [message.event for message in other.topic("room").history()] == told)
+    assert here(other) == ["alice"]
+
+
+async def test_what_came_during_another_look_is_not_done_again(one: Bus, other: Bus) -> None:
+    """Who came during one look, and has gone since, does not come back with the next."""
+    async with looking(other):
+        await come(one, "alice", aloud=False)
+        await until(lambda: here(other) == ["alice"])
+    await go(one, "alice", aloud=False)
+    await until(lambda: here(other) == [])
+    async with looking(other):
+        pass
+    assert here(other) == []
 
 
 async def test_garbage_among_the_members_hides_nobody(redis: RedisServer, one: Bus) -> None:
@@ -387,3 +616,13 @@ async def test_message_that_is_too_large(tmp_path: Path) -> None:
         with pytest.raises(TooLarge):
             await one.publish("room", "x" * (MAX_PAYLOAD + 1))
         assert (await one.publish("room", "x" * MAX_PAYLOAD)).offset == 1
+
+
+async def test_page_of_the_largest_messages_is_read(tmp_path: Path) -> None:
+    """So many as are read at once, each as large as may be, make an answer that is taken."""
+    options = TopicOptions(history=10, lag_bytes=64 * 1024 * 1024)
+    async with site("redis", tmp_path, options) as (one, other, _):
+        for _ in range(4):
+            await one.publish("room", b"x" * MAX_PAYLOAD)
+        assert len((await other.open("room")).history()) == 4
+        assert engine(other)._asking.lost == 0

@@ -15,7 +15,9 @@ from sites import bus_on, until
 from realtime.bus import Bus
 from realtime.engines import redis as engine, watch
 from realtime.engines.members import Members
+from realtime.engines.resp import Where
 from realtime.errors import Unavailable
+from realtime.message import Message
 from realtime.topic import Topic
 
 ALICE = {"client": "alice"}
@@ -275,3 +277,208 @@ async def test_claim_that_is_made_again(tmp_path: Path, monkeypatch: pytest.Monk
         members_of(one).say_who_left()
         await one.engine.catch_up(topic)
         assert await other.holder("room", "alice") == (node(one), "")
+
+
+async def test_nobody_is_buried_who_is_spared(tmp_path: Path) -> None:
+    """While processes are spared nobody is gone, whatever Redis knows of them; then who is gone is."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        members_of(one).spare(60.0)
+        members_of(one).bury(set())
+        assert not members_of(one)._leaving
+        members_of(one).spare(0.0)
+        members_of(one).bury({one.engine.node})
+        assert list(members_of(one)._leaving) == [("room", node(other))]
+
+
+async def test_two_who_claim_what_is_garbage(tmp_path: Path) -> None:
+    """Where no holder stands one of all who claim it at once has the name, and all are told who."""
+    async with two(tmp_path) as (one, _, other, _, redis):
+        await redis.command("HSET", "realtime:{room}:names", "alice", "garbage")
+        claims = [bus.claim("room", "alice", f"{number}.c") for number in range(5) for bus in (one, other)]
+        async with asyncio.timeout(20):
+            assert len(set(await asyncio.gather(*claims))) == 1
+
+
+async def looked(bus: Bus, topic: Topic) -> None:
+    """Look who is here, and do what follows from it."""
+    assert isinstance(bus.engine, engine.Redis)
+    feed = bus.engine.feed(topic)
+    feed.check(whole=True)
+    assert await feed.looked()
+    await asyncio.gather(*bus.engine._tasks)  # raises what went wrong
+
+
+async def test_name_that_another_has_meanwhile(tmp_path: Path) -> None:
+    """Who had a name before Redis forgot it does not take it from who has it since."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await redis.command("HSET", "realtime:{room}:names", "alice", f'["{node(other)}",""]')
+        await looked(one, topic)
+        assert await other.holder("room", "alice") == (node(other), "")
+
+
+async def test_name_that_another_has_is_not_claimed_again(tmp_path: Path) -> None:
+    """Who was told that another has a name does not have it when that one is gone."""
+    async with two(tmp_path) as (one, topic, other, _, _):
+        await other.claim("room", "alice", node(other))
+        await one.claim("room", "alice", node(one))
+        await other.release("room", "alice", node(other))
+        await looked(one, topic)
+        assert await other.holder("room", "alice") is None
+
+
+async def test_name_that_is_given_back_during_a_look(tmp_path: Path) -> None:
+    """Who gives a name back while it is about to be claimed again has it no more."""
+    async with two(tmp_path) as (one, topic, other, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        await one.claim("room", "alice", node(one))
+        members_of(one).reconcile(one.engine.feed(topic))
+        await one.release("room", "alice", node(one))
+        await looked(one, topic)
+        assert await other.holder("room", "alice") is None
+
+
+async def test_name_that_another_client_gives_back(tmp_path: Path) -> None:
+    """Only who has a name gives it back: Redis that forgets is told of it again all the same."""
+    async with two(tmp_path) as (one, topic, other, _, redis):
+        await one.claim("room", "alice", node(one))
+        await one.release("room", "alice", f"{one.engine.node}.c2")
+        await redis.command("DEL", "realtime:{room}:names")
+        await looked(one, topic)
+        assert await other.holder("room", "alice") == (node(one), "")
+
+
+async def test_who_has_gone_does_not_come_back(tmp_path: Path) -> None:
+    """Who is gone for good is not said to be here by any later look."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        await looked(one, topic)
+        assert not topic.here
+        await until(lambda: not there.here)
+
+
+async def test_who_comes_quietly_goes_quietly(tmp_path: Path) -> None:
+    """Of whom no message told that it came none tells that it goes, by whomever it is seen off."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        await looked(other, there)
+        members_of(other).spare(0.0)
+        members_of(other).bury({other.engine.node})
+        assert list(members_of(other)._leaving.values()) == [None]
+
+
+@pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
+async def test_who_has_come_is_here_at_once(tmp_path: Path, aloud: bool) -> None:
+    """When it is done who has come is here, and who has gone is not, though nothing is heard of it yet."""
+    async with two(tmp_path) as (one, topic, _, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        assert one.engine._hearing.connection is not None
+        one.engine._hearing.connection.pause()
+        await one.arrive(topic, node(one), ALICE, aloud=aloud)
+        assert list(topic.here.values()) == [ALICE]
+        await one.depart(topic, node(one), ALICE, aloud=aloud)
+        assert list(topic.here.values()) == []
+        assert (members_of(one)._leaving, one.engine.feed(topic).aloud) == ({}, set())
+
+
+async def test_who_goes_after_the_topic(tmp_path: Path) -> None:
+    """Who goes when the process has the topic no more is gone for all, as soon as there is room for it."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room/1"), await other.open("room/1")
+        there.members["bob"] = None  # so it does not go
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        await until(lambda: there.here)
+        one.left(topic)
+        assert one.find("room/1") is None
+        one.limit(0, 1_000_000)
+        await one.depart(topic, node(one), ALICE, aloud=False)
+        assert list(members_of(one)._leaving) == [("room/1", node(one))]
+        one.limit(10, 1_000_000)
+        await until(lambda: not there.here)
+
+
+async def test_what_was_said_meanwhile_is_not_said_again(tmp_path: Path) -> None:
+    """Where it has been said who left, before it was to be said again, nothing comes of it."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await one.depart(topic, node(one), ALICE, aloud=True)
+        await members_of(one)._depart("room", node(one))
+        assert topic.head == 2
+        await until(lambda: there.head == 2)
+
+
+async def test_process_that_ends_is_none_at_once(tmp_path: Path) -> None:
+    """One that ends in order says so: nobody waits until its lease is over."""
+    async with redis_server(tmp_path) as redis:
+        async with bus_on(redis) as bus:
+            name = bus.engine.node
+            assert await redis.command("ZSCORE", "realtime:nodes", name)
+        assert await redis.command("ZSCORE", "realtime:nodes", name) == ""
+
+
+async def test_processes_that_are_long_gone_are_forgotten(tmp_path: Path) -> None:
+    """What processes there were is not kept for ever, and what processes there are is."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await redis.command("ZADD", "realtime:nodes", "1", "0a")
+        async with asyncio.timeout(20):
+            while await redis.command("ZRANGE", "realtime:nodes", "0", "-1") != bus.engine.node:
+                pass
+
+
+async def test_who_comes_while_nothing_can_be_asked(tmp_path: Path) -> None:
+    """Who comes while only that connection is away is here for all when it is back."""
+    async with two(tmp_path) as (one, topic, _, there, _):
+        assert isinstance(one.engine, engine.Redis)
+        line = one.engine._asking
+        line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
+        line.abort("cut")
+        await until(lambda: line.away > engine.TOLERATED)
+        await one.arrive(topic, node(one), ALICE, aloud=False)
+        line.where = where
+        await until(lambda: list(there.here.values()) == [ALICE])
+
+
+async def test_who_comes_while_redis_is_full(tmp_path: Path) -> None:
+    """Who comes while Redis takes nothing is here for all when it does."""
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: list(there.here.values()) == [ALICE])
+
+
+async def test_who_is_here_by_another_process_is_its_own_affair(tmp_path: Path) -> None:
+    """Who looks sees off nobody who is here by another process."""
+    async with two(tmp_path) as (one, topic, other, there, _):
+        await other.arrive(there, node(other), ALICE, aloud=True)
+        await until(lambda: topic.here)
+        await looked(one, topic)
+        assert (list(topic.here.values()), topic.head) == ([ALICE], 1)
+
+
+async def test_who_left_is_told_as_it_was(tmp_path: Path) -> None:
+    """That somebody left, which could not be said yet, is said as it was, and not as a look finds it."""
+    async with two(tmp_path) as (one, topic, _, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        one.engine.feed(topic).own.clear()
+        left = Message.of(ALICE, event="realtime:leave", time=1.0)
+        members_of(one)._leaving["room", node(one)] = left
+        await looked(one, topic)
+        await until(lambda: topic.head == 2)
+        assert topic.history()[-1].time == 1.0
+
+
+async def test_who_has_gone_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    """Who goes while it is about to be said to be here again is not said to be."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        assert isinstance(one.engine, engine.Redis)
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        members_of(one).come_back(one.engine.feed(topic), node(one))
+        await one.depart(topic, node(one), ALICE, aloud=True)
+        await looked(one, topic)
+        assert await redis.command("HLEN", "realtime:{room}:here") == "0"

@@ -361,6 +361,22 @@ async def test_short_pause_is_nobodys_business(redis: RedisServer) -> None:
         assert engine(one).counters["reconnects"] == 0
 
 
+async def test_short_absence_is_nobodys_business(redis: RedisServer) -> None:
+    """Redis that is gone for a moment is told to nobody, and what is published then waits for it."""
+    async with bus_on(redis) as one, one.subscribe("room") as messages:
+        line = engine(one)._asking
+        line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
+        line.abort("cut")
+        await until(lambda: line.away)
+        engine(one).watch._look()
+        publishing = asyncio.create_task(one.publish("room", "hi"))
+        await asyncio.sleep(0)
+        line.where = where
+        assert (await publishing).offset == 1
+        assert await collect(messages, 1) == ["hi"]
+        assert (one.engine.trouble, one.notice) == ("", None)
+
+
 async def test_flood_while_redis_is_paused_is_bounded(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -604,12 +620,14 @@ async def test_full_redis_lets_history_be_read(redis: RedisServer) -> None:
         assert data((await other.open("room")).history()) == [1]
 
 
-async def test_read_only_redis_is_told(redis: RedisServer) -> None:
+@pytest.mark.parametrize(("stale", "code"), [("yes", "READONLY"), ("no", "MASTERDOWN")])
+async def test_read_only_redis_is_told(redis: RedisServer, stale: str, code: str) -> None:
     """One that has become a replica takes nothing, and is asked anew, until it is none."""
     async with bus_on(redis) as one:
         await one.publish("room", 1)
+        await redis.command("CONFIG", "SET", "replica-serve-stale-data", stale)
         await redis.command("REPLICAOF", "127.0.0.1", "1")
-        assert "READONLY" in await refused(one)
+        assert code in await refused(one)
         await until(lambda: engine(one)._asking.lost)
         await redis.command("REPLICAOF", "NO", "ONE")
         await accepts(one, 2)
@@ -847,6 +865,13 @@ async def test_scripts_that_are_flushed_are_sent_again(redis: RedisServer) -> No
         assert data(one.topic("room").history()) == list(range(100))
 
 
+async def test_scripts_are_there_before_they_are_wanted(redis: RedisServer) -> None:
+    """Redis has been told the scripts when the first message comes."""
+    async with bus_on(redis):
+        known = await redis.command("SCRIPT", "EXISTS", entries.PUBLISH.sha, entries.SYNC.sha)
+        assert known.split() == ["1", "1"]
+
+
 async def test_reading_first_is_no_reset(redis: RedisServer) -> None:
     """Who has read an empty topic resumes there: the first message does not begin another log."""
     async with bus_on(redis) as one, bus_on(redis) as other:
@@ -891,6 +916,35 @@ async def test_every_key_expires(redis: RedisServer) -> None:
         assert len(keys) == 6, keys
         endless = [key for key in keys if int(await redis.command("PTTL", key)) < 0]
         assert endless == []
+
+
+async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a topic says again and again that it stays, though nothing comes."""
+    monkeypatch.setattr(redis_module, "PROBE", 0.01)
+    async with bus_on(redis) as one:
+        await one.publish("room", 1)
+        await redis.command("PEXPIRE", HEAD, "60000")
+        async with asyncio.timeout(20):
+            while int(await redis.command("PTTL", HEAD)) <= 60_000:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        (TopicOptions(lag=5000.0), 5000),
+        (TopicOptions(lag=5.0, history=1, history_age=7000.0), 7000),
+        (TopicOptions(lag=5.0, history=0, history_age=7000.0), 5),
+    ],
+)
+async def test_topic_stays_longer_than_it_is_wanted(
+    redis: RedisServer, options: TopicOptions, seconds: int
+) -> None:
+    """What is kept stays ten minutes longer than the oldest message that anybody may ask for."""
+    async with bus_on(redis, options) as one:
+        await one.publish("room", 1)
+        kept = int(await redis.command("TTL", LOG))
+        assert seconds + redis_module.STAYS - 60 < kept <= seconds + redis_module.STAYS
 
 
 async def test_databases_share_nothing(redis: RedisServer) -> None:
@@ -1088,6 +1142,7 @@ GARBAGE: list[str | bytes] = [
     "\x00\x01",
     "[" * 10_000,
     '-\n[1,"0a",1,1.0,"message","json","+",1]\n{}',
+    '-\n[1,"0a",1,1.0,"message","text"]\nhi',
 ]
 
 
@@ -1137,6 +1192,7 @@ async def test_foreign_entries_in_the_stream_are_no_messages(redis: RedisServer)
         await redis.command("XADD", LOG, "*", "e", "foreign")
         assert data((await other.open("room")).history()) == [1, 2, 3]
         assert (await other.publish("room", 4)).offset == 4
+        await until(lambda: one.topic("room").head == 4)
         assert data(one.topic("room").history()) == [1, 2, 3, 4]
 
 
