@@ -423,7 +423,7 @@ class Outbox {
   #fail(item, reason) {
     item.line.classList.add("failed");
     item.state.setAttribute("role", "alert");
-    item.state.textContent = `${reason}. `;
+    item.state.textContent = `${reason.replace(/\.$/, "")}. `;
     const again = make("button", { type: "button", className: "chat-link" }, "Try again");
     again.addEventListener("click", () => {
       this.#done(item);

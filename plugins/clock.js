@@ -163,10 +163,11 @@ export default function clock(page) {
     if (live && last !== null) even.add(now - last);
     if (live) last = now;
   });
-  connection.addEventListener("open", () => {
+  const going = () => {
     section.classList.remove("cut");
     note.textContent = "";
-  });
+  };
+  connection.addEventListener("open", going);
   const stopped = (text) => {
     section.classList.add("cut");
     note.textContent = text;
@@ -176,4 +177,9 @@ export default function clock(page) {
   };
   connection.addEventListener("down", () => stopped("Cut off: this was the last time that came."));
   connection.addEventListener("close", () => stopped("Closed: this was the last time that came."));
+  connection.addEventListener("degraded", () => stopped("On hold: this was the last time that came."));
+  connection.addEventListener("restored", () => {
+    going();
+    live = true;
+  });
 }

@@ -148,7 +148,8 @@ def test_redis_that_is_down_at_the_start_ends_it(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(config(url))
     done = run(tmp_path)
     assert done.returncode == 3
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("could not start")]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("could not start: ")
     assert "redis://:***@127.0.0.1:1/0" in line
     assert "nothing listens there" in line
     assert "s3cret" not in done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -348,6 +349,19 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert await soon(connection.ask("ECHO", "x" * 1_000_000)) == b"x" * 1_000_000
         assert "TLS" in await refusal(f"redis://127.0.0.1:{port}")
         assert "TLS" in await refusal(f"rediss://127.0.0.1:{server.port}", within=0.3)
+
+
+async def test_authorities_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying again does not read the certificates of all authorities anew, which takes the event loop long."""
+    read: list[None] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: read.append(None))
+    Path(tmp_path, "ca.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))  # no other test has this one
+    with socket.socket() as taken:  # which does not listen, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        for _ in range(3):
+            await refusal(f"rediss://127.0.0.1:{taken.getsockname()[1]}")
+    assert read == [None]
 
 
 async def test_loading(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self, cast
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
         if where.path:
             await self._loop.create_unix_connection(lambda: self, where.path)
             return
-        context = ssl.create_default_context() if where.tls else None
+        context = _trust(ssl.get_default_verify_paths()) if where.tls else None
         self._hint = "" if where.tls else "; if it wants TLS its URL begins with rediss://"
         await self._loop.create_connection(lambda: self, where.host, where.port, ssl=context)
         # The event loop has set TCP_NODELAY.
@@ -347,6 +348,12 @@ def _fail(future: asyncio.Future[Any], why: str) -> None:
 
 def _strerror(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@lru_cache(1)
+def _trust(_paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    """Which certificates are believed; reading all of a machine's holds the event loop for a tenth of a second."""
+    return ssl.create_default_context()
 
 
 def _sentence(error: OSError | UnicodeError, where: Where) -> str:

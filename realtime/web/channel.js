@@ -132,7 +132,7 @@ function follow(connection) {
   });
   connection.addEventListener("degraded", ({ detail }) => {
     if (!now()) return;
-    tell("held", "Live, read only");
+    tell("held", facts.hears ? "Live, read only" : "Live, on hold");
     const why = sentence(detail.data.reason);
     page.say(why);
     remark(`${why} You stay connected, and what is said when it takes them again comes by itself.`, "warn");
@@ -163,7 +163,8 @@ function follow(connection) {
   connection.addEventListener("down", ({ detail: { code, reason, delay } }) => {
     if (!now()) return;
     log("lost", "cut", `${code} ${reason}`);
-    if (!wanted) remark("The connection is lost. It comes back by itself, and goes on where it was cut.");
+    if (!resumed) remark(`${sentence(reason || "The server does not answer")} It is tried again by itself.`, "warn");
+    else if (!wanted) remark("The connection is lost. It comes back by itself, and goes on where it was cut.");
     wanted = false;
     due = Date.now() + delay;
     count();

@@ -69,6 +69,7 @@ CONFIG = """
       clock: {plugin: clock, path: /events}
       echo: {plugin: echo, path: /ws}
       shut: {plugin: room, path: /shut, allow: {subscribe: nobody}}
+      full: {plugin: room, path: /full, limits: {max_clients: 0}}
 """
 
 
@@ -512,6 +513,15 @@ async def test_loss_is_remarked(serve: Serve, browser: Browser) -> None:
         await expect(page.locator("#outcome")).to_contain_text("The connection is lost")
 
 
+async def test_who_is_not_in_yet_is_told_why(serve: Serve, browser: Browser) -> None:
+    """Of a connection that never stood it is said why there is none, and not that it is lost."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/full"), "503") as page:
+        why = "The channel is full (limits.max_clients)."
+        await expect(page.locator("#outcome")).to_have_text(f"{why} It is tried again by itself.")
+
+
 # An engine that is away
 
 
@@ -535,6 +545,16 @@ async def test_engine_that_is_away(serve: Serve, browser: Browser) -> None:
         await bus.tell(Message.of({}, event="realtime:restored", time=2.0))
         await expect(page.get_by_role("status")).to_have_text("Live over WebSocket")
         await expect(page.locator("#outcome")).to_have_text("The server takes messages again.")
+
+
+async def test_channel_that_only_speaks_is_on_hold(serve: Serve, browser: Browser) -> None:
+    """Where nobody has anything to say, it is not called read only."""
+    from playwright.async_api import expect
+
+    async with serve(CONFIG, FILES) as serving, chromium.tab(browser, serving.http("/events")) as page:
+        await live(page)
+        await serving.server.bus.tell(away(), lasting=True)
+        await expect(page.get_by_role("status")).to_have_text("Live, on hold")
 
 
 async def test_page_that_is_opened_while_the_engine_is_away(serve: Serve, browser: Browser) -> None:

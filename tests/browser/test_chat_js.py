@@ -565,6 +565,21 @@ async def test_engine_that_is_away_loses_no_text(
         assert await page.locator(".pending, .chat-hint:visible").count() == 0
 
 
+async def test_reason_ends_with_one_full_stop(
+    serve: Serve, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Redis itself says, which is a sentence, is told as one."""
+    monkeypatch.setattr(watch, "PROBE", 60.0)  # nobody looks, so that it is refused and does not wait
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{CHAT}") as serving,
+        guest(browser, serving, "ann") as page,
+    ):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        await say(page, "one too many")
+        await has(page.locator(".chat-fate"), re.compile(r"^Not sent: .*'maxmemory'\. Try againDiscard$"))
+
+
 async def test_joining_while_the_engine_is_away(
     serve: Serve, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ import pytest_asyncio
 from conftest import Serve, Serving
 from wire import PATIENCE
 
+from realtime.message import Message
+
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Locator, Page
 
@@ -108,3 +110,18 @@ async def test_a_cut_is_told_and_is_no_interval(serve: Serve, browser: Browser) 
         await tick(serving, "2031-03-02 15:04:09.000000")
         await has(page.get_by_role("timer"), "15:04:09.000")
         await page.get_by_role("img", name="The last 2 intervals").wait_for()
+
+
+async def test_time_that_stands_still_is_told(serve: Serve, browser: Browser) -> None:
+    """While the engine is away the page says that the time is old; that is no interval either."""
+    async with serve(SLOW) as serving, clock(browser, serving) as page:
+        for second in range(3):
+            await tick(serving, f"2031-03-02 15:04:0{second}.000000")
+        await page.get_by_role("img", name="The last 2 intervals").wait_for()
+        await serving.server.bus.tell(Message.of({"reason": "no"}, event="realtime:degraded", time=1.0))
+        await page.get_by_text("On hold: this was the last time that came.").wait_for()
+        await serving.server.bus.tell(Message.of({}, event="realtime:restored", time=2.0))
+        await page.get_by_text("On hold: this was").wait_for(state="detached")
+        for second in range(8, 10):
+            await tick(serving, f"2031-03-02 15:04:0{second}.000000")
+        await page.get_by_role("img", name="The last 3 intervals").wait_for()
