@@ -17,8 +17,8 @@ from realtime.remedies import remedy
 
 log = logging.getLogger("realtime.lifespan")
 
-#: After so many seconds a lifespan that has not started yet is named in the log; what has five seconds, as an
-#: engine to connect, has said by then why it gives up.
+#: After so many seconds a lifespan that has not started yet is named in the log; an engine, which has five
+#: to connect, has said by then why it gives up.
 SLOW_START = 6.0
 
 

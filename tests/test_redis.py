@@ -921,7 +921,7 @@ async def test_every_key_expires(redis: RedisServer) -> None:
 
 async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has a topic says again and again that it stays, though nothing comes."""
-    monkeypatch.setattr(redis_module, "PROBE", 0.01)
+    monkeypatch.setattr(watch_module, "PROBE", 0.01)
     async with bus_on(redis) as one:
         await one.publish("room", 1)
         await redis.command("PEXPIRE", HEAD, "60000")

@@ -352,7 +352,7 @@ def _strerror(error: BaseException) -> str:
 
 @lru_cache(1)
 def _trust(_paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
-    """Which certificates are believed; reading all of a machine's holds the event loop for a tenth of a second."""
+    """Which certificates are believed; reading those of a machine holds the event loop for long."""
     return ssl.create_default_context()
 
 
