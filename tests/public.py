@@ -38,7 +38,7 @@ FOR_THE_HOST = {
     "Peer": "opened",
 }
 #: What anybody makes one of, or calls the ``__init__`` of: the rest is made by the host.
-MADE = {"Address", "Backoff", "Channel", "Connection", "Message", "Position", "Rejected", "Server"}
+MADE = {"Address", "Backoff", "Channel", "Connection", "Position", "Rejected", "Server"}
 #: What is promised although it stands in a module of its own.
 BESIDES = ("config.load", "config.parse", "values.Address")
 
