@@ -48,7 +48,7 @@ _ELSEWHERE = {"on_open": "on_connect", "on_receive": "on_message", "on_text": "o
     ("on_close", "on_disconnect"), "on_leave"
 )
 #: What the host has in every channel for itself, and the keys of every channel that it reads.
-_HOSTS = ("clients", "joined", "left", "members", "methods", "serve_with", "topics", "url_on")
+_HOSTS = ("clients", "joined", "left", "members", "methods", "respond", "serve_with", "topics", "url_on")
 _KEYS = ("plugin", "path", "enabled")
 
 #: The hooks by which a plugin offers classes: of what, and what one is called.

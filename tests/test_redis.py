@@ -894,6 +894,16 @@ async def test_topic_that_is_made_again_goes_on(redis: RedisServer) -> None:
         assert data(one.topic("room/1").history()) == [1, 2]
 
 
+async def test_topic_that_goes_as_soon_as_it_is_there(redis: RedisServer) -> None:
+    """What is published to a topic that goes before its publisher has its turn is not refused for that."""
+    async with bus_on(redis) as bus:
+        publishing = asyncio.create_task(bus.publish("room/1", "hi"))
+        await until(lambda: (topic := bus.find("room/1")) and topic.opened)
+        bus.left(bus.topic("room/1"))  # as a sweep does
+        assert bus.find("room/1") is None
+        assert (await publishing).offset == 1
+
+
 async def test_wrong_clock_of_a_process_is_of_no_account(redis: RedisServer) -> None:
     """A process whose clock is a day off publishes, and has what others publish, as it should."""
     async with bus_on(redis, ALL) as one, bus_on(redis, ALL) as other:

@@ -50,7 +50,7 @@ class Feed:
         #: What this process has published, by its number.
         self.pending: dict[int, Pending] = {}
         #: What it has not waited for any longer, which may come all the same, and whom it is not for.
-        self.given_up: dict[int, Message] = {}
+        self.given_up: dict[int, object] = {}
         #: The clients of this process who are here: what is told of each, and the message that says so.
         self.own: dict[str, tuple[dict[str, Any], Message | None]] = {}
         #: What those have, by this process, that only one can have.
@@ -122,11 +122,11 @@ class Feed:
         pending = self.pending.pop(entry.number, None)
         if pending is not None and pending.message is not None:
             return pending.message, pending
-        return self.given_up.pop(entry.number, entry.message), pending
+        return entry.message._replace(exclude=self.given_up.pop(entry.number, None)), pending
 
-    def give_up(self, number: int, message: Message) -> None:
-        """A message is not waited for any more."""
-        self.given_up[number] = message
+    def give_up(self, number: int, exclude: object) -> None:
+        """A message is not waited for any more, and not for this one."""
+        self.given_up[number] = exclude
         if len(self.given_up) > MAX_GIVEN_UP:
             del self.given_up[next(iter(self.given_up))]
 

@@ -295,7 +295,7 @@ class Redis(Engine):
 
     async def publish(self, topic: Topic, message: Message, once: Once | None = None) -> Position:
         if not topic.opened:
-            await self.open(topic)
+            topic = await self.bus.open(topic.name)  # it may go as soon as it is there
         feed = self.feed(topic)
         if once is None:
             return await self.put(feed, message)
@@ -350,7 +350,7 @@ class Redis(Engine):
             timer.cancel()
             given_up = feed.pending.pop(number, None)
             if given_up is not None and message is not None and message.exclude is not None:
-                feed.give_up(number, message)
+                feed.give_up(number, message.exclude)
 
     def fresh(self) -> str:
         """An epoch that no log has had."""
