@@ -416,7 +416,7 @@ async def test_who_comes_while_nothing_can_be_asked(tmp_path: Path) -> None:
         line = one.engine._asking
         line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
         line.abort("cut")
-        await until(lambda: line.away > engine.TOLERATED)
+        await until(lambda: line.away > watch.TOLERATED)
         await one.arrive(topic, node(one), ALICE, aloud=False)
         line.where = where
         await until(lambda: list(there.here.values()) == [ALICE])
