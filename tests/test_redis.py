@@ -929,17 +929,6 @@ async def test_every_key_expires(redis: RedisServer) -> None:
         assert endless == []
 
 
-async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has a topic says again and again that it stays, though nothing comes."""
-    monkeypatch.setattr(watch_module, "PROBE", 0.01)
-    async with bus_on(redis) as one:
-        await one.publish("room", 1)
-        await redis.command("PEXPIRE", HEAD, "60000")
-        async with asyncio.timeout(20):
-            while int(await redis.command("PTTL", HEAD)) <= 60_000:
-                pass
-
-
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [
