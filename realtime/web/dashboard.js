@@ -115,7 +115,7 @@ function showTiles({ now, process, bus, channels, started, time, ready, reasons,
     tile.className = `tile ${mark || ""}`;
   });
   tiles.at(-1).tile.title = `version ${version}`;
-  tell(ready ? "" : `The server is not ready: ${reasons.join("; ")}.`, "ready");
+  tell(ready ? "" : `The server is not ready: ${reasons.join("; ").replace(/\.$/, "")}.`, "ready");
 }
 
 const total = (channels, key) => Object.values(channels).reduce((all, one) => all + one[key], 0);
@@ -132,7 +132,7 @@ const ENGINE = {
 
 /** What keeps the messages, if that is not this process itself. */
 function showEngine({ engine: { name, up, reason, counters } }) {
-  const shown = make("b", up ? "good" : "bad", up ? "up" : "away");
+  const shown = make("b", up ? "good" : "bad", up ? "up" : "down");
   by("engine").hidden = name === "memory";
   const more = up ? ` · ${plural(counters.filled ?? 0, "message")} fetched from its log` : ` · ${reason}`;
   by("engine").replaceChildren(`Engine ${name}: `, shown, more);

@@ -344,12 +344,26 @@ async def test_engine(serve: Serve, browser: Browser, tmp_path: Path) -> None:
             "Engine redis: up · 0 messages fetched from its log"
         )
         await redis.kill()
-        await expect(page.locator("#engine")).to_contain_text("Engine redis: away · Redis is away: ")
+        await expect(page.locator("#engine")).to_contain_text("Engine redis: down · Redis is away: ")
         await expect(page.get_by_role("alert")).to_contain_text(
             "The server is not ready: the engine redis: "
         )
         await page.get_by_role("listitem").filter(has_text="engine: connections to it lost").wait_for()
         assert await tile(page, "Server").inner_text() == "Not ready"
+
+
+async def test_engine_that_is_full(serve: Serve, browser: Browser, tmp_path: Path) -> None:
+    """An engine that takes nothing is not called away; what it says itself ends with one full stop."""
+    from playwright.async_api import expect
+
+    async with (
+        redis_server(tmp_path) as redis,
+        serve(f"bus: {{engine: redis, url: '{redis.url}'}}\n{textwrap.dedent(CONFIG)}", FILES) as serving,
+        chromium.tab(browser, serving.http("/-/dashboard")) as page,
+    ):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        await expect(page.locator("#engine")).to_contain_text("Engine redis: down · Redis takes nothing: ")
+        await expect(page.get_by_role("alert")).to_have_text(re.compile(r"[^.]\.$"))
 
 
 async def test_memory_is_no_news(watched: Watched) -> None:
