@@ -401,9 +401,7 @@ async def test_token_to_publish(serve: Serve, browser: Browser, way: str) -> Non
         await page.close()
 
 
-async def test_token_that_expires(
-    serve: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_token_that_expires(serve: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a token expires another one is asked for, which takes the place of the one in the URL."""
     async with serve(LOCKED, FILES) as serving:
         # By a clock of the test: it stands a moment before the end until the page is there.
