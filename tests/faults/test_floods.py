@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import wire
 from conftest import FLOODED, Serving
-from timing import now
+from timing import now, within
 
 from faults.catalogue import fault
 from faults.conftest import Calm
@@ -159,7 +159,7 @@ async def test_flood_disturbs_nobody(calm: Calm) -> None:
             floods.append(asyncio.create_task(flooding))
         async with wire.websocket(serving.port, "/calm") as other:
             for number in range(50):
-                async with asyncio.timeout(1.0):
+                async with within(1.0):
                     await other.send(wire.text(str(number)))
                     assert await other.text() == f"Echo: {number}"
         for task in floods:
