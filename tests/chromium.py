@@ -25,6 +25,9 @@ OPTIONS = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
 ]
 
+#: How long anything in a browser may take, in seconds: far more than it does, on a busy machine too.
+PATIENCE = 60.0
+
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
@@ -33,7 +36,9 @@ async def browser() -> AsyncIterator[Browser]:
 
     chromium = need("chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, headless=True, args=OPTIONS)
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, headless=True, args=OPTIONS, timeout=PATIENCE * 1000
+        )
         try:
             yield browser
         finally:
@@ -59,6 +64,7 @@ async def tab(browser: Browser, url: str, forgiven: str = "", **context: Any) ->
             wrong.append(f"{message.text} ({message.location['url']})")
 
     page = await browser.new_page(**context)
+    page.set_default_timeout(PATIENCE * 1000)
     page.on("console", said)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", dismiss)

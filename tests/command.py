@@ -17,6 +17,8 @@ ROOT = PACKAGE.parent
 #: As at a terminal: under a CI service pytest says more, and what a person reads is what is tested.
 PLAIN = {key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER")}
 ENVIRONMENT = {**PLAIN, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+#: How long anything may take, in seconds: far more than it does, on a busy machine too.
+PATIENCE = 60.0
 
 
 def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +29,7 @@ def run(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
         env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
 
 
@@ -41,7 +43,7 @@ class Running:
     async def until(self, words: str) -> str:
         """Read standard error until a line has these words; returns that line."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while line := (await self.process.stderr.readline()).decode():
                 self.said += line
                 if words in line:
@@ -57,7 +59,7 @@ class Running:
         assert self.process.stderr is not None
         if number is not None:
             self.process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             self.said += (await self.process.stderr.read()).decode()
             return await self.process.wait()
 

@@ -6,21 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import needs
+from servers import closed_port
 
 #: How long it may take to begin, in seconds: far more than it does, on a busy machine too.
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class RedisServer:
@@ -28,7 +22,7 @@ class RedisServer:
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = closed_port()
         self.options = options
         self.process: asyncio.subprocess.Process | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import re
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,30 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+def _ports() -> Iterator[int]:
+    """Ports that the kernel gives to nobody who asks for any, each process of a run its own.
+
+    Nor does it give any that is ten thousand higher, where a Redis of a cluster listens, too.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(12_000 + worker, 22_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    first = random.SystemRandom().randrange(len(mine))
+    return itertools.cycle([*mine[first:], *mine[:first]])
+
+
+_PORTS = _ports()
+
+
 def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
+    """A port that nobody listens on, and nobody takes by chance: no server, and no connection either.
+
+    One that the kernel has just given, and taken back, it may give to the next who asks while the test
+    that has it is about to listen there, or to listen again.
+    """
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @asynccontextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from wire import PATIENCE, soon
+from chromium import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -58,7 +59,8 @@ class Tab:
 
     async def run(self, script: str) -> Any:
         """What an expression gives, or a promise that it is."""
-        return await soon(self.page.evaluate(script))
+        async with asyncio.timeout(PATIENCE):
+            return await self.page.evaluate(script)
 
     async def until(self, condition: str) -> None:
         """Wait until an expression is true."""

@@ -215,12 +215,13 @@ async def test_plain_websocket_is_told_nothing(serve: Serve) -> None:
 async def test_heartbeat(serve: Serve) -> None:
     """With the subprotocol a silence is broken by a frame with each ``keep_alive``, no more often."""
     loop = asyncio.get_running_loop()
-    async with serve(FAST, FEED) as serving, opened(serving, "v1") as reader:
-        begun = loop.time()
-        assert (await reader.event())["data"]["heartbeat"] == 0.05
-        for _ in range(4):
-            assert await reader.event() == {"event": "realtime:heartbeat", "data": {}}
-        assert loop.time() - begun > 0.19
+    async with serve(FAST, FEED) as serving:
+        begun = loop.time()  # before the silence is
+        async with opened(serving, "v1") as reader:
+            assert (await reader.event())["data"]["heartbeat"] == 0.05
+            for _ in range(4):
+                assert await reader.event() == {"event": "realtime:heartbeat", "data": {}}
+            assert loop.time() - begun > 0.19
 
 
 @KINDS

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from certificates import Authority
-from redises import RedisServer, free_port, redis_server
+from redises import RedisServer, redis_server
+from servers import closed_port
 from wire import eventually, soon
 
 from realtime.engines import resp
@@ -339,7 +340,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TLS is spoken with a Redis whose certificate is trusted, and with no other."""
-    authority, port = Authority(tmp_path), free_port()
+    authority, port = Authority(tmp_path), closed_port()
     files = ["--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem")]
     tls = ["--tls-port", str(port), *files, "--tls-auth-clients", "no"]
     async with redis_server(tmp_path, *tls) as server:

@@ -381,11 +381,12 @@ async def test_keep_alive_in_its_time(serve: Serve) -> None:
     """Comments come no more often than ``keep_alive`` says."""
     config = "channels: {feed: {plugin: feed, path: /feed, keep_alive: 100ms}}"
     loop = asyncio.get_running_loop()
-    async with serve(config, FEED) as serving, stream(serving.port, "/feed") as wire:
-        begun = loop.time()
-        for _ in range(3):
-            assert await wire.chunk() == ": keep-alive\n\n"
-        assert loop.time() - begun > 0.29
+    async with serve(config, FEED) as serving:
+        begun = loop.time()  # before the silence is
+        async with stream(serving.port, "/feed") as wire:
+            for _ in range(3):
+                assert await wire.chunk() == ": keep-alive\n\n"
+            assert loop.time() - begun > 0.29
 
 
 async def test_slow_reader_is_told_what_it_missed(serve: Serve) -> None:

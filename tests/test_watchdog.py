@@ -60,7 +60,7 @@ async def test_hold_is_told_once(told: list[str]) -> None:
     dog.stop()
     assert dog.holds == len(told) == 1
     assert dog.longest >= 0.2
-    assert "the event loop was held for 0." in told[0]
+    assert "the event loop was held for " in told[0]
     assert f"in {__file__}:" in told[0]
     assert told[0].endswith(": threading.Event().wait(seconds)")
 
@@ -73,7 +73,7 @@ async def test_long_hold_is_told_while_it_lasts(told: list[str], monkeypatch: py
     while not told and time.monotonic() < deadline:
         hold(0.01)
     dog.stop()
-    assert "the event loop is held now for 0." in told[0]
+    assert "the event loop is held now for " in told[0]
 
 
 async def test_many_short_ones_are_told_as_such(told: list[str]) -> None:

@@ -256,12 +256,17 @@ async def test_nothing_of_it_is_left(serve: Serve) -> None:
     assert serving.server.watching.stats.bus.topics == []
 
 
-async def test_expired_token_ends_it(serve: Serve) -> None:
+async def test_expired_token_ends_it(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream ends with the token that it was opened with."""
     text = config(", inspect: authenticated", AUTH)
     async with serve(text) as serving:
-        path = f"/-/stats?token={token(exp=time.time() + 1)}"
+        # By a clock of the test: it stands a moment before the end, and then behind it.
+        ends, clock = int(time.time()) + 30, [0.0]
+        for bus in (serving.server.bus, serving.server.watching.stats.bus):
+            monkeypatch.setattr(bus, "wall_time", lambda: ends - 0.2 + clock[0])
+        path = f"/-/stats?token={token(exp=ends)}"
         async with stream(serving.port, path, headers=STRANGER) as wire:
+            clock[0] = 1.0
             assert (await event(wire, "realtime:bye"))["code"] == 4401
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -10,24 +11,30 @@ from itertools import pairwise
 
 import pytest
 from needs import curl
+from timing import withheld
 
 from acceptance.world import PATIENCE, Home, started
 
 #: The data of an event of the clock.
 EVENT = re.compile(r"data: Current time: (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}) UTC")
 KEEP_ALIVE = ": keep-alive-text"
-#: How much later than due something may be seen, in seconds; half of what a second ticks.
+#: How much later than due something may be seen, in seconds; half of what a second ticks. A busy machine
+#: adds to it.
 LATE = 0.5
 
 CLOCK = "channels: {{clock: {{plugin: clock, path: /events, interval: {interval}}}}}\n"
 
 
-async def read(home: Home, wanted: int) -> list[tuple[float, str]]:
-    """The first events and comments that ``curl -N`` shows, and when, counted from its start."""
+async def read(home: Home, wanted: int) -> tuple[list[tuple[float, str]], float]:
+    """The first events and comments that ``curl -N`` shows, and when, counted from its start.
+
+    And for how long the machine had no time for those who took part, in seconds.
+    """
     seen: list[tuple[float, str]] = []
-    async with home.serving() as address, asyncio.timeout(wanted * PATIENCE):
+    async with home.server() as server, asyncio.timeout(wanted * PATIENCE):
+        address = await server.ready()
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun, served, here = loop.time(), withheld(server.process.pid), withheld(os.getpid())
         async with (
             started(curl(), "-sN", f"http://{address}/events", cwd=home.directory) as process,
             aclosing(process.lines()) as lines,
@@ -37,7 +44,8 @@ async def read(home: Home, wanted: int) -> list[tuple[float, str]]:
                     seen.append((loop.time() - begun, line))
                 if len(seen) == wanted:
                     break
-    return seen
+            busy = withheld(server.process.pid) - served + withheld(os.getpid()) - here
+            return seen, busy + withheld(process.process.pid)
 
 
 def time_of(event: str) -> datetime:
@@ -50,30 +58,30 @@ def time_of(event: str) -> datetime:
 async def test_at_once(home: Home) -> None:
     """The current time is there at once, however long the interval is."""
     home.write(CLOCK.format(interval="1h"))
-    ((after, event),) = await read(home, 1)
+    ((after, event),), _ = await read(home, 1)
     assert after < PATIENCE
     assert abs((datetime.now(UTC) - time_of(event)).total_seconds()) < PATIENCE
 
 
 async def test_every_second(home: Home) -> None:
     """The shipped config tells the time every second, and nothing in between."""
-    seen = await read(home, 4)
+    seen, busy = await read(home, 4)
     ticks = [time_of(event).timestamp() for _, event in seen[1:]]
     arrivals = [after for after, _ in seen[1:]]
     for first, second in (*pairwise(ticks), *pairwise(arrivals)):
-        assert second - first == pytest.approx(1.0, abs=LATE)
+        assert second - first == pytest.approx(1.0, abs=LATE + busy)
 
 
 async def test_keep_alive(home: Home) -> None:
     """With ``interval: 5s`` comments fill the seconds between two events."""
     home.write(CLOCK.format(interval="5s"))
-    seen = await read(home, 6)
+    seen, busy = await read(home, 6)
     lines = [line for _, line in seen]
     assert EVENT.fullmatch(lines[0])
     later = [number for number, line in enumerate(lines[1:], start=1) if EVENT.fullmatch(line)]
     # The server ticks since its start, a moment before curl: four seconds of silence or three.
     assert later
     assert set(lines[1 : later[0]]) == {KEEP_ALIVE}
-    assert later[0] in (4, 5)
+    assert 4 - busy <= later[0] <= 5
     for (first, _), (second, _) in pairwise(seen[: later[0] + 1]):
-        assert second - first < 1.0 + LATE
+        assert second - first < 1.0 + LATE + busy

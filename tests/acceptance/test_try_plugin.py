@@ -8,7 +8,7 @@ from acceptance.test_plugins import CONFIG, SOURCE, installed
 from acceptance.world import MODULE, PLUGIN, Home
 
 #: How long a whole run may take, in seconds: it is a fraction of that where nothing else goes on.
-RUN = 120.0
+RUN = 300.0
 #: The same plugin, which remembers everybody who ever came.
 LEAKY = SOURCE.replace(
     "    async def on_message",
@@ -65,7 +65,7 @@ async def test_plugin_that_fails(home: Home) -> None:
 async def test_ctrl_c(home: Home) -> None:
     """Ctrl-C ends a run in order, without a traceback."""
     async with home.realtime("plugins", "test", "echo") as process:
-        await process.line(lambda line: "abort" in line)
+        await process.line(lambda line: "abort" in line, RUN)
         process.interrupt()
-        assert await process.ended() == 0
+        assert await process.ended(RUN) == 0
     assert "Traceback" not in process.text

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import hiredis
-from redises import RedisServer, free_port
+from redises import RedisServer
+from servers import closed_port
+from timing import withheld
 
 from acceptance.world import HOST, PATIENCE, Home, Process
 
@@ -88,7 +90,7 @@ class Server:
     def __init__(self, home: Home, name: str) -> None:
         self.home = home
         self.name = name
-        self.port = free_port()
+        self.port = closed_port()
         self._processes: list[Process] = []
         self._stack = AsyncExitStack()
         self._process: Process | None = None
@@ -97,6 +99,11 @@ class Server:
     def url(self) -> str:
         """Where it is."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def withheld(self) -> float:
+        """For how long the machine has had no time for it, since it was started, in seconds."""
+        return withheld(self._process.process.pid) if self._process is not None else 0.0
 
     async def start(self) -> None:
         """Start it, and again while it finds no Redis; returns when it is ready."""

@@ -72,7 +72,7 @@ MODULE = PLUGIN.replace("-", "_")
 NEW_PLUGIN = os.environ.get("REALTIME_NEW_PLUGIN", "live-poll")
 
 #: How long an answer may take, in seconds: far more than it does, on a busy machine too.
-PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "10"))
+PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "30"))
 #: How long building, installing and starting may take, in seconds.
 INSTALLING = 300.0
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import chromium
 import pytest
 import pytest_asyncio
+from chromium import PATIENCE
 from conftest import Serve, Serving
 from redises import redis_server
 from servers import way
 from tokenmaker import AUTH, token
-from wire import PATIENCE, eventually, soon
+from wire import eventually, soon
 
 from realtime.engines import watch
 from realtime.message import Message, Position

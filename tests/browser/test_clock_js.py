@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import chromium
 import pytest
 import pytest_asyncio
+from chromium import PATIENCE
 from conftest import Serve, Serving
-from wire import PATIENCE
 
 from realtime.message import Message
 

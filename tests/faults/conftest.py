@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 import wire
 from conftest import Serve, Serving
+from timing import within
 
 #: How long until everything is as it was, in seconds.
 BACK = 10.0
@@ -43,7 +44,7 @@ def calm(serve: Serve, caplog: pytest.LogCaptureFixture) -> Calm:
             gc.collect()
             tasks, descriptors = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
             yield serving
-            async with asyncio.timeout(1.0):
+            async with within(1.0):
                 assert (await wire.ask(serving.port, "/-/live"))[0].status == 200
             await bystander.send(wire.text("still here?"))
             while (frame := await bystander.frame()).opcode == wire.PING:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import wire
 from conftest import FLOODED, Serving
+from timing import now, within
 
 from faults.catalogue import fault
 from faults.conftest import Calm
@@ -158,7 +159,7 @@ async def test_flood_disturbs_nobody(calm: Calm) -> None:
             floods.append(asyncio.create_task(flooding))
         async with wire.websocket(serving.port, "/calm") as other:
             for number in range(50):
-                async with asyncio.timeout(1.0):
+                async with within(1.0):
                     await other.send(wire.text(str(number)))
                     assert await other.text() == f"Echo: {number}"
         for task in floods:
@@ -231,13 +232,13 @@ async def rounds(serving: Serving, members: list[wire.Wire], count: int) -> floa
     """Publish in rounds of ten messages, each read by all; how long the slowest hundredth took."""
     took = []
     for _ in range(count):
-        began = time.perf_counter()
+        began = now()
         for _ in range(10):
             await serving.server.bus.publish("busy", "x" * 1024)
         for member in members:
             for _ in range(10):
                 assert len(await member.text()) == 1024
-        took.append(time.perf_counter() - began)
+        took.append(now() - began)
     return sorted(took)[-max(count // 100, 2)]
 
 
@@ -254,7 +255,7 @@ async def test_never_reader_in_a_busy_room(
             alone = await rounds(serving, members, 50)
             async with wire.websocket(serving.port, "/busy", receive_buffer=4096):
                 beside = await rounds(serving, members, 200)
-                assert beside < 2 * alone + 1.0  # it is no time of the processor, and others want that, too
+                assert beside < 2 * alone + 1.0
                 assert bus.counters["overruns"] == 1
                 # Its descriptor, too, although it has closed nothing.
                 await wire.eventually(
@@ -545,7 +546,7 @@ async def test_idle_clients_have_no_timers(calm: Calm) -> None:
             for _ in range(100):
                 await stack.enter_async_context(wire.stream(serving.port, "/events"))
             await wire.eventually(lambda: len(serving.server.connections) == 201)
-            assert timers() - before < 20
+            await wire.eventually(lambda: timers() - before < 20)
 
 
 async def leave(one: wire.Wire, serving: Serving) -> None:

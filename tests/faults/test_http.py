@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 import wire
 from conftest import Serving
+from timing import within
 from wire import KEY, UPGRADE, Headers, dial, request, without
 
 from faults.catalogue import fault
@@ -274,7 +275,7 @@ async def test_other_protocols(calm: Calm, caplog: pytest.LogCaptureFixture) -> 
         async with calm(CHANNELS, FILES) as serving:
             for sent, statuses in OTHER_PROTOCOLS:
                 caplog.clear()
-                async with asyncio.timeout(1.0), dial(serving.port) as client:
+                async with within(1.0), dial(serving.port) as client:
                     await tell(client, sent)
                     said = await client.rest()
                 assert len(caplog.records) <= 1, sent[:100]
@@ -418,7 +419,7 @@ async def test_subprotocols(calm: Calm) -> None:
     async with calm(CHANNELS, FILES) as serving:
         for offered, chosen in SUBPROTOCOLS:
             offer = ("Sec-WebSocket-Protocol", offered)
-            async with asyncio.timeout(1.0):
+            async with within(1.0):
                 head = await answer(serving, request("/ws", [*UPGRADE, offer]))
             assert (head.status, head.headers.get("sec-websocket-protocol")) == (101, chosen)
 
@@ -446,7 +447,7 @@ async def test_extensions(calm: Calm, compress: str) -> None:
     async with calm(f"echo: {{plugin: echo, path: /ws, compress: {compress}}}") as serving:
         for offered in EXTENSIONS:
             sent = request("/ws", [*UPGRADE, ("Sec-WebSocket-Extensions", offered)])
-            async with asyncio.timeout(2.0):
+            async with within(2.0):
                 head = await answer(serving, sent)
             assert head.status in (101, 400), offered
             agreed = head.headers.get("sec-websocket-extensions", "")
@@ -726,7 +727,7 @@ async def test_dripping_head(calm: Calm, monkeypatch: pytest.MonkeyPatch, before
 
 async def dripping(client: wire.Wire, drop: bytes) -> wire.Head:
     """The head of the answer to who says a little now and then, which must come within two seconds."""
-    async with asyncio.timeout(2.0):
+    async with within(2.0):
         reading = asyncio.ensure_future(client.head())
         while not (await asyncio.wait([reading], timeout=0.02))[0]:
             await tell(client, drop)
@@ -774,7 +775,7 @@ async def test_silent_crowd(
     async with calm(limited) as serving, AsyncExitStack() as crowd:
         client = await crowd.enter_async_context(wire.websocket(serving.port, "/ws"))
         silent = [await crowd.enter_async_context(dial(serving.port)) for _ in range(SILENT)]
-        async with asyncio.timeout(1.0), wire.websocket(serving.port, "/ws") as another:
+        async with within(1.0), wire.websocket(serving.port, "/ws") as another:
             await another.send(wire.text("hi"))
             assert await another.text() == "Echo: hi"
         assert await silent[0].rest() == b""

@@ -9,7 +9,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ import pytest
 from command import ENVIRONMENT, Running, running
 from conftest import Serve
 from needs import lacks, need
+from servers import closed_port
+from timing import stopwatch
 from wire import (
     CLOSE,
     LINES,
@@ -155,7 +156,6 @@ async def test_everything_at_once(tmp_path: Path) -> None:
         "slow: {plugin: slow, path: /slow}",
         "hanging: {plugin: hanging, path: /hanging}",
     )
-    loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack, served(tmp_path, config) as (server, port):
         enter = stack.enter_async_context
         hanging = await enter(websocket(port, "/hanging", text("hang")))
@@ -171,7 +171,7 @@ async def test_everything_at_once(tmp_path: Path) -> None:
         posts = [await enter(dial(port, posting("/slow", b"said", headers))) for headers in ([], key, key)]
         snapshot = await enter(dial(port, request("/room", [("Accept", "application/json")])))
         joining = [await enter(dial(port, request("/room"))) for _ in range(20)]
-        begun = loop.time()
+        watch = stack.enter_context(stopwatch(server.process.pid))
         server.process.send_signal(signal.SIGTERM)
         assert {await goodbye(wire) for wire in (*readers, *replays, hanging)} == {1001}
         rests = [(await wire.rest()).decode() for wire in (*streams, lines)]
@@ -181,7 +181,7 @@ async def test_everything_at_once(tmp_path: Path) -> None:
         assert (await snapshot.head()).status == 200
         del joining
         assert await server.end() == 0
-        assert loop.time() - begun < 3
+        assert watch.seconds < 3
     assert "Traceback" not in server.said
     assert "ended, although this would not: " in server.said
     assert "thread 'lasting'" in server.said
@@ -198,9 +198,9 @@ async def test_many_who_never_read(tmp_path: Path) -> None:
             await one.head()
         for _ in range(20):
             assert (await post(port, "/room", b"x" * 60_000))[0].status == 202
-        begun = time.monotonic()
-        assert await process.end(signal.SIGTERM) == 0
-        assert time.monotonic() - begun < 5
+        with stopwatch(process.process.pid) as watch:
+            assert await process.end(signal.SIGTERM) == 0
+            assert watch.seconds < 5
         assert "Traceback" not in process.said
 
 
@@ -230,7 +230,7 @@ async def test_second_signal_while_the_loop_is_held(tmp_path: Path) -> None:
 @fault(116)
 async def test_killed(tmp_path: Path) -> None:
     """After SIGKILL under load the same config starts again, on the same port and the same socket file."""
-    port = free_port()
+    port = closed_port()
     config = drained_in("1s").replace("127.0.0.1:0", f"127.0.0.1:{port}', 'unix:{tmp_path}/rt.sock")
     for _ in range(2):
         async with AsyncExitStack() as stack:
@@ -243,13 +243,6 @@ async def test_killed(tmp_path: Path) -> None:
                 assert (await wire.response())[0].status == 200
             server.process.kill()
             assert await soon(server.process.wait()) == -signal.SIGKILL
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 @fault(116)
@@ -573,7 +566,7 @@ async def test_ipv6_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["2>/dev/full", ">/dev/full 2>&1", ">&-", "2>&-", "<&- >&- 2>&-"])
 async def test_log_that_cannot_be_written(tmp_path: Path, where: str) -> None:
     """With a full disk for its log, or its streams closed, it serves, and ends with 0."""
-    port = free_port()
+    port = closed_port()
     config = drained_in("1s", "room: {plugin: chat, path: /room}").replace(":0", f":{port}", 1)
     (tmp_path / "config.yaml").write_text(config)
     process = await asyncio.create_subprocess_exec(
@@ -603,7 +596,7 @@ async def test_log_that_cannot_be_written(tmp_path: Path, where: str) -> None:
 @fault(117)
 async def test_log_that_nobody_reads(tmp_path: Path) -> None:
     """Whoever reads its log may stop: it waits for that, but a signal ends it in time all the same."""
-    port = free_port()
+    port = closed_port()
     (tmp_path / "config.yaml").write_text(drained_in("1s").replace(":0", f":{port}", 1))
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)

@@ -384,7 +384,9 @@ async def test_identity_of_a_plugin_ends_too(calm: Calm, monkeypatch: pytest.Mon
     config = "plugins: [who]\nchannels:\n  lobby: {plugin: topics, path: /lobby}\n"
     async with calm(config, {"who.py": plugin}) as serving:
         assert (await ask(serving.port, "/lobby?left=-1", EVENTS))[0].status == 401
-        async with websocket(serving.port, "/lobby?left=0.3") as wire:
+        monkeypatch.setattr(deadline, "LOOK_AT_TOKEN", 0.1)
+        async with websocket(serving.port, "/lobby?left=60") as wire:
+            monkeypatch.setattr(serving.server.bus, "wall_time", lambda: time.time() + 61)
             assert (await wire.frame()).code == 4401
 
 
