@@ -107,6 +107,16 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
         assert topic.head == head  # nobody was told to have left
 
 
+async def test_user_that_may_not_publish_is_told(redis: RedisServer) -> None:
+    """What the probe does not need, and a publish does, is seen when that is refused."""
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-evalsha")
+        with pytest.raises(Unavailable, match="NOPERM"):
+            await bus.publish("room", 2)
+        await until(lambda: bus.engine.trouble)
+        assert "takes nothing: " in bus.engine.trouble
+
+
 async def test_redis_on_the_edge_is_told_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes something now and then is not restored and degraded in turn."""
     monkeypatch.setattr(watch, "DOUBTED", 60.0)

@@ -2,9 +2,8 @@
 
 A publish is one script in Redis, which gives the message its place, keeps it and tells every process; the
 scripts of one turn of the event loop leave as one write. Each process has two connections: it asks on one,
-and what is published comes by the other. One that only seems to be there is found out by :class:`Watch`
-and replaced. What goes wrong with either costs time, and not messages: each :class:`Feed` knows how far it
-has come.
+and what is published comes by the other. One that only seems to be there is found out within seconds, and
+replaced. What goes wrong with either costs time, and not messages: each topic knows how far it has come.
 """
 
 from __future__ import annotations
@@ -69,10 +68,10 @@ def _url(value: Secret) -> Secret:
 
 
 class Redis(Engine):
-    """The engine ``redis``."""
+    """The engine of many processes."""
 
     class Settings(Model):
-        """The section ``bus`` with ``engine: redis``."""
+        """The section ``bus``, where its engine is ``redis``."""
 
         url: Annotated[Secret, AfterValidator(_url)]
         """where: `redis://USER:PASSWORD@HOST:6379/0`, `rediss://` with TLS, `unix:///PATH?db=0`"""
@@ -174,6 +173,8 @@ class Redis(Engine):
         if self.refusal != str(error):
             self.refusal = str(error)
             log.warning("Redis at %s answers: %s (told once)", self.where, error)
+        if error.code in ("NOPERM", *watch.UNWILLING):
+            self.watch.doubt(error)
         if error.code in ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"):
             self._asking.abort(str(error))
 

@@ -74,11 +74,15 @@ class Watch:
             except RedisError as error:
                 if error.code not in UNWILLING:
                     raise
-                self._unwilling, self._doubted = str(error), self._now() + DOUBTED
+                self.doubt(error)
                 self._engine.members.spare(LEASE)  # no process can say that it is there
             forget(connection.ask(b"PEXPIRE", self._nodes, b"%d" % (REMEMBERED * 1000)))
             long_ago = b"%d" % self.clock(-REMEMBERED)
             forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", long_ago))
+
+    def doubt(self, error: RedisError) -> None:
+        """Nothing can be published, Redis says: that is to be told."""
+        self._unwilling, self._doubted = str(error), self._now() + DOUBTED
 
     def say_bye(self) -> None:
         """This process is gone."""
