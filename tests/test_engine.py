@@ -372,6 +372,9 @@ async def test_only_the_holder_releases(sites: Sites) -> None:
         await other.release("room", "alice", "1.ab")
         await other.release("room", "alice", "2.b")
         assert await other.holder("room", "alice") == ("1.a", "")
+        await one.claim("room", "bob", "1.ab")
+        await one.release("room", "bob", "1.a")
+        assert await other.holder("room", "bob") == ("1.ab", "")
 
 
 async def test_all_are_asked(sites: Sites) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -176,13 +177,17 @@ async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.Mo
     assert heard(one) == ["hi", "next"]
 
 
-async def test_what_is_taken_in_another_log_is_fetched(redis: RedisServer, one: Bus) -> None:
+async def test_what_is_taken_in_another_log_is_fetched(
+    redis: RedisServer, one: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor is it longer where the log has begun anew, and its offsets are before those that there were."""
     await say(one, 1, 2, 3)
     epoch = one.topic("room").epoch
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
     hearing(one).pause()
     await redis.command("FLUSHALL")
-    assert (await one.publish("room", "hi")).offset == 1
+    async with asyncio.timeout(20):
+        assert (await one.publish("room", "hi")).offset == 1
     assert heard(one) == ["hi"]
     assert one.topic("room").epoch != epoch
 
@@ -293,6 +298,57 @@ async def test_what_is_lost_is_counted(redis: RedisServer, one: Bus, other: Bus)
     await until(lambda: other.topic("room").head == 5)
     assert heard(other) == [4, 5]
     assert engine(other).counters["lost"] == 3
+
+
+async def spoil(redis: RedisServer, bus: Bus) -> None:
+    """Have garbage in the place of the next message."""
+    offset = bus.topic("room").head + 1
+    await redis.command("HSET", HEAD, "offset", str(offset))
+    await redis.command("XADD", LOG, f"{offset}-0", "e", "garbage")
+
+
+async def test_newcomer_has_what_is_after_garbage(redis: RedisServer, one: Bus) -> None:
+    """Garbage in the place of a message is a hole."""
+    await say(one, 1)
+    await spoil(redis, one)
+    await say(one, 3, 4)
+    async with bus_on(redis, ALL) as third:
+        topic = await third.open("room")
+        assert (data(topic.history()), topic.base, topic.head) == ([3, 4], 3, 4)
+
+
+async def test_garbage_at_the_head_is_lost_once(redis: RedisServer, one: Bus) -> None:
+    """Where garbage is the newest it is passed over, and the log is the same ever after."""
+    await say(one, 1)
+    await spoil(redis, one)
+    for _ in range(2):
+        assert await feed(one).looked()
+    assert (one.topic("room").head, engine(one).counters["lost"]) == (2, 1)
+    assert engine(one).counters["resets"] == 0
+
+
+async def test_what_is_lost_at_the_end_is_lost(redis: RedisServer, one: Bus, other: Bus) -> None:
+    """Where the newest are gone from the stream the next message has its place all the same."""
+    hearing(other).pause()
+    await say(one, 1, 2, 3)
+    await redis.command("DEL", LOG)
+    assert await feed(other).looked()
+    assert (other.topic("room").head, engine(other).counters["lost"]) == (3, 3)
+
+
+async def test_look_of_a_redis_that_forgot_the_script(redis: RedisServer, one: Bus) -> None:
+    """It is told the script again."""
+    await redis.command("SCRIPT", "FLUSH")
+    assert await feed(one).looked()
+
+
+async def test_message_of_a_clock_that_is_ahead_is_of_now(redis: RedisServer, one: Bus) -> None:
+    """For a newcomer no message is of a time that is to come: none is kept for longer than the others."""
+    one.wall_time = lambda: time.time() + 3600
+    await say(one, 1)
+    async with bus_on(redis, ALL) as third:
+        topic = await third.open("room")
+        assert topic.entry(1).stamp <= third.now()
 
 
 async def test_look_tells_whether_it_was_possible(redis: RedisServer, one: Bus) -> None:
@@ -521,6 +577,19 @@ async def test_who_came_back_before_the_answer_keeps_its_place(one: Bus, other: 
     async with looking(other, before()):
         pass
     assert here(other) == ["alice", "bob"]
+
+
+async def test_newcomer_knows_who_came_aloud(redis: RedisServer, one: Bus) -> None:
+    """Of whom a message told that it came, one is to tell that it goes, and of no other."""
+    await come(one, "alice")
+    await come(one, "bob", aloud=False)
+    async with bus_on(redis, ALL) as third:
+        await third.open("room")
+        assert feed(third).aloud == {f"{one.engine.node}.alice"}
+        await redis.command("DEL", "realtime:{room}:here")
+        feed(third).check(whole=True)
+        assert await feed(third).looked()
+        assert feed(third).aloud == set()
 
 
 async def test_order_is_that_in_which_it_was_said(one: Bus, other: Bus) -> None:

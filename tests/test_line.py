@@ -65,6 +65,17 @@ async def test_line_ends_with_its_task(redis: RedisServer) -> None:
         pass
 
 
+async def test_line_ends_without_a_word(redis: RedisServer) -> None:
+    """Nothing goes wrong when the connection ends that it has let go."""
+    wrong: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with kept(redis.url) as line:
+        await line.working()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert wrong == []
+
+
 async def test_connection_that_is_lost_is_had_again(redis: RedisServer) -> None:
     """Another connection takes its place, and it is counted."""
     async with kept(redis.url) as line:
@@ -92,8 +103,20 @@ async def test_line_waits_until_it_works(redis: RedisServer) -> None:
         await until(lambda: used)
         assert line.away > 0
         assert not waiting.done()
+        late = asyncio.create_task(line.working())  # who comes when there is a connection waits, too
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not late.done()
         line.works()
-        assert await waiting is used[0]
+        assert await waiting is await late is used[0]
+
+
+async def test_line_without_a_connection_is_away_at_once() -> None:
+    """There is no moment in which it is not, however coarse the clock."""
+    line = Line(Where.parse("redis://127.0.0.1"), "test", lambda _: None)
+    now = line._now()
+    line._now = lambda: now
+    assert line.away > 0
 
 
 async def test_away_counts_from_the_loss(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +172,22 @@ async def test_wait_is_short_again_after_a_connection(
         await redis.command("CLIENT", "KILL", "TYPE", "normal")
         await until(lambda: waits)
         assert waits == [line_module.SOONEST]
+
+
+async def test_wait_grows_where_no_connection_is_of_use(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that takes connections, none of which is of use, is not asked without a pause."""
+    waits: list[float] = []
+
+    def waiting(least: float, most: float) -> float:
+        waits.append(most)
+        return least
+
+    monkeypatch.setattr("random.uniform", waiting)
+    async with kept(redis.url, lambda connection: connection.abort("of no use")):
+        await until(lambda: len(waits) > 4)
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
 
 
 async def test_wrong_password_is_hopeless(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sites import bus_on, until
 
 from realtime.bus import Bus
 from realtime.engines import redis as engine, watch
-from realtime.engines.members import Members
+from realtime.engines.members import Members, _beginning
 from realtime.engines.resp import Where
 from realtime.errors import Unavailable
 from realtime.message import Message
@@ -139,10 +139,11 @@ async def test_name_that_is_given_back_while_redis_is_away(tmp_path: Path) -> No
                 await asyncio.sleep(0)
 
 
-async def test_value_that_is_no_holder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["x", "7", "[]", '["a"]', "null"])
+async def test_value_that_is_no_holder(tmp_path: Path, value: str) -> None:
     """What else stands where a holder would is nobody."""
     async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
-        await redis.command("HSET", "realtime:{room}:names", "alice", "x")
+        await redis.command("HSET", "realtime:{room}:names", "alice", value)
         assert await bus.holder("room", "alice") is None
 
 
@@ -288,8 +289,13 @@ async def test_nobody_is_buried_who_is_spared(tmp_path: Path) -> None:
         members_of(one).bury(set())
         assert not members_of(one)._leaving
         members_of(one).spare(0.0)
+        members_of(one).bury({one.engine.node, other.engine.node})
+        assert not members_of(one)._leaving
+        members_of(one).bury({one.engine.node})
+        (said,) = members_of(one)._leaving.values()
         members_of(one).bury({one.engine.node})
         assert list(members_of(one)._leaving) == [("room", node(other))]
+        assert members_of(one)._leaving["room", node(other)] is said  # as it was the first time
 
 
 async def test_two_who_claim_what_is_garbage(tmp_path: Path) -> None:
@@ -372,9 +378,12 @@ async def test_who_comes_quietly_goes_quietly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("aloud", [True, False], ids=["announce", "list"])
-async def test_who_has_come_is_here_at_once(tmp_path: Path, aloud: bool) -> None:
+async def test_who_has_come_is_here_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aloud: bool
+) -> None:
     """When it is done who has come is here, and who has gone is not, though nothing is heard of it yet."""
-    async with two(tmp_path) as (one, topic, _, _, _):
+    monkeypatch.setattr(engine, "PUBLISH_WITHIN", 60.0)
+    async with asyncio.timeout(20), two(tmp_path) as (one, topic, _, _, _):
         assert isinstance(one.engine, engine.Redis)
         assert one.engine._hearing.connection is not None
         one.engine._hearing.connection.pause()
@@ -482,3 +491,71 @@ async def test_who_has_gone_meanwhile_does_not_come_back(tmp_path: Path) -> None
         await one.depart(topic, node(one), ALICE, aloud=True)
         await looked(one, topic)
         assert await redis.command("HLEN", "realtime:{room}:here") == "0"
+
+
+async def test_name_that_one_has_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim of what one has already, whose answer does not come in time, takes nothing away."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        assert isinstance(one.engine, engine.Redis)
+        await one.claim("room", "alice", node(one))
+        monkeypatch.setattr(engine, "PUBLISH_WITHIN", 0.1)
+        redis.pause()
+        with pytest.raises(Unavailable):
+            await one.claim("room", "alice", node(one))
+        await members_of(one)._claim_again(one.engine.feed(topic), "alice")  # nor can that be said
+        redis.resume()
+        assert not members_of(one)._releasing
+
+
+async def test_claim_of_who_has_left_meanwhile(tmp_path: Path) -> None:
+    """A claim that is not waited for any more is nobody's, though Redis has taken it."""
+    async with two(tmp_path) as (one, _, other, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        claiming = asyncio.create_task(one.claim("room", "alice", node(one)))
+        await asyncio.sleep(0)  # it is asked
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        assert claiming.cancelled()
+        assert members_of(one)._releasing
+        await until(lambda: not members_of(one)._releasing)
+        assert await other.holder("room", "alice") is None
+
+
+async def test_name_that_is_claimed_while_it_is_to_be_released(tmp_path: Path) -> None:
+    """Who claims a name that was about to be given back has it."""
+    async with two(tmp_path) as (one, _, other, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        members_of(one)._releasing.add((b"realtime:{room}:names", "alice", _beginning(node(one))))
+        members_of(one).say_who_left()
+        work = list(one.engine._tasks)
+        await one.claim("room", "alice", node(one))
+        await asyncio.wait(work)
+        assert await other.holder("room", "alice") == (node(one), "")
+
+
+async def test_name_that_nobody_has_is_not_claimed_again(tmp_path: Path) -> None:
+    """What has been given back already is given back, and no more is to be done."""
+    async with two(tmp_path) as (one, topic, other, _, _):
+        assert isinstance(one.engine, engine.Redis)
+        await one.claim("room", "alice", node(one))
+        await one.release("room", "alice", node(one))
+        assert not members_of(one)._releasing
+        await members_of(one)._claim_again(one.engine.feed(topic), "alice")
+        assert await other.holder("room", "alice") is None
+
+
+async def test_who_comes_quietly_as_the_connection_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what no message tells it is known at once that it may be lost, and it is said again."""
+    monkeypatch.setattr(engine, "PUBLISH_WITHIN", 60.0)
+    async with asyncio.timeout(20), two(tmp_path) as (one, topic, _, there, _):
+        assert isinstance(one.engine, engine.Redis)
+        connection = one.engine._asking.connection
+        assert connection is not None
+        monkeypatch.setattr(connection, "_flush", lambda: None)  # what is asked does not leave
+        arriving = asyncio.create_task(one.arrive(topic, node(one), ALICE, aloud=False))
+        await until(lambda: one.engine.feed(topic).pending)  # type: ignore[attr-defined]
+        connection.abort("cut")
+        await arriving
+        await until(lambda: there.here)

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
 
 from realtime.bus import Bus
 from realtime.engines import watch
+from realtime.engines.line import Line
 from realtime.engines.redis import Redis
+from realtime.engines.resp import Connection, Where
 from realtime.errors import Unavailable
 
 
@@ -225,3 +228,171 @@ async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.
         await redis.command("PEXPIRE", "realtime:{room}:head", "5000")
         await looks(bus, 6)
         assert int(await redis.command("PTTL", "realtime:{room}:head")) > 60_000
+
+
+# What is wrong, and is not to make all the rest wrong
+
+
+async def away(bus: Bus, line: Line) -> Where:
+    """Have a line find nobody; where it is to be again."""
+    line.where, where = Where.parse("redis://127.0.0.1:1"), line.where
+    line.abort("for a test")
+    await until(lambda: line.away)
+    return where
+
+
+async def test_look_goes_on_whatever_is_wrong(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in what is done with those who are gone keeps no process from saying that it is there."""
+    async with bus_on(redis) as bus:
+        members = engine(bus).members
+        bury = members.bury
+
+        def failing(alive: set[str]) -> None:
+            monkeypatch.setattr(members, "bury", bury)
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(members, "bury", failing)
+        await until(lambda: "a bug" in caplog.text)
+        await looks(bus)
+
+
+async def test_process_that_may_not_say_that_it_is_there_looks(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Redis refuses of a probe is no bug: the look is made all the same."""
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-zadd")
+        await looks(bus)
+        await redis.command("ACL", "SETUSER", "default", "+zadd")
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("which", ["_asking", "_hearing"])
+async def test_line_that_is_away_is_told_once(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    """Whichever of them it is; the log has it once, and has no bug."""
+    monkeypatch.setattr(watch, "TOLERATED", 0.05)
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.05)
+    async with bus_on(redis) as bus:
+        line: Line = getattr(engine(bus), which)
+        where = await away(bus, line)
+        await until(lambda: bus.engine.trouble)
+        await looks(bus, 5)
+        line.where = where
+        await until(lambda: not bus.engine.trouble)
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_what_is_published_comes_without_the_subscription(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing is heard the stream is read at each look."""
+    monkeypatch.setattr(watch, "TOUCH", 10**9)
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic = await one.open("room")
+        where = await away(one, engine(one)._hearing)
+        await until(lambda: not engine(one).feed(topic).due)
+        await other.publish("room", 2)
+        await until(lambda: data(topic.history()) == [1, 2])
+        engine(one)._hearing.where = where
+
+
+async def test_look_that_was_refused_is_made_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Redis could not say of a topic is asked again, until it can."""
+    monkeypatch.setattr(watch, "TOUCH", 10**9)
+    async with bus_on(redis) as bus:
+        feed = engine(bus).feed(await bus.open("room"))
+        await redis.command("RENAME", "realtime:{room}:head", "kept{room}")
+        await redis.command("SET", "realtime:{room}:head", "mine")
+        assert not await feed.looked()
+        await redis.command("RENAME", "kept{room}", "realtime:{room}:head")
+        await until(lambda: not feed.due)
+        assert data(bus.topic("room").history()) == [1]
+
+
+async def test_connection_without_an_answer_is_none(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Redis stands still just when one has connected, that is given up, too."""
+    async with bus_on(redis) as bus:
+        monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.1)
+        line = engine(bus)._asking
+        use = line._use
+
+        def pausing(connection: Connection) -> None:
+            redis.pause()
+            use(connection)
+
+        line._use = pausing
+        line.abort("for a test")
+        await until(lambda: line.lost == 2)
+        line._use = use
+        redis.resume()
+        await until(lambda: not line.away)
+
+
+# As soon as there is a connection
+
+
+@pytest.fixture
+def rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks once, and no more."""
+    monkeypatch.setattr(watch, "PROBE", 60.0)
+
+
+@pytest.mark.usefixtures("rare")
+async def test_what_is_due_is_looked_at_at_once(redis: RedisServer) -> None:
+    """What could not be looked at, or said, before there was one is as soon as there is one."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        feed, id = engine(one).feed(topic), f"{one.engine.node}.c1"
+        await one.arrive(topic, id, {"client": "c1"}, aloud=False)
+        await until(lambda: there.here)
+        where = await away(one, engine(one)._asking)
+        assert not await feed.looked()
+        engine(one).members._leaving["room", id] = None
+        del feed.own[id]
+        engine(one)._asking.where = where
+        await until(lambda: not feed.due and not there.here)
+
+
+@pytest.mark.usefixtures("rare")
+@pytest.mark.parametrize("tolerated", [0.0, 60.0])
+async def test_long_absence_spares_all(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tolerated: float
+) -> None:
+    """Where Redis was away, though it is the same, others could not say either that they are there."""
+    async with bus_on(redis) as bus:
+        spared: list[float] = []
+        monkeypatch.setattr(engine(bus).members, "spare", spared.append)
+        where = await away(bus, engine(bus)._asking)
+        monkeypatch.setattr(watch, "TOLERATED", tolerated)
+        engine(bus)._asking.where = where
+        await until(lambda: not engine(bus)._asking.away)
+        assert bool(spared) is (tolerated == 0.0)
+
+
+async def test_feeds_end_with_the_engine(redis: RedisServer) -> None:
+    """Nothing comes into a topic of an engine that has ended."""
+    bus = Bus()
+    bus.engine = Redis(Redis.Settings(url=SecretStr(redis.url)), bus)
+    bus.declare("room")
+    async with bus.engine.lifespan():
+        feed = engine(bus).feed(await bus.open("room"))
+    assert feed.closed
+
+
+async def test_refusal_is_logged_once(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """However often Redis says the same."""
+    async with bus_on(redis) as bus:
+        await fill(redis)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await bus.publish("room", 2)
+    assert caplog.text.count("answers: OOM") == 1
