@@ -13,7 +13,7 @@ from redises import RedisServer, redis_server
 from sites import bus_on, until
 
 from realtime.bus import Bus
-from realtime.engines import redis as engine, watch
+from realtime.engines import members as members_module, redis as engine, watch
 from realtime.engines.members import Members, _beginning
 from realtime.engines.resp import Where
 from realtime.errors import Unavailable
@@ -93,6 +93,56 @@ async def test_who_goes_while_redis_is_away(tmp_path: Path, aloud: bool) -> None
         await one.depart(topic, node(one), ALICE, aloud=aloud)
         redis.resume()
         await until(lambda: not there.here)
+
+
+async def full(redis: RedisServer, bus: Bus) -> None:
+    """Have Redis take nothing, and the process of a bus know it."""
+    await redis.command("CONFIG", "SET", "maxmemory", "1")
+    await until(lambda: bus.engine.trouble)
+
+
+async def put_during_looks(bus: Bus, looks: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often Redis is asked to put something while it is looked at so often."""
+    assert isinstance(bus.engine, engine.Redis)
+    put, counted, looking = bus.engine.put, 0, bus.engine.watch
+
+    async def counting(*words: Any, **more: Any) -> Any:
+        nonlocal counted
+        counted += 1
+        return await put(*words, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus.engine, "put", counting)
+        until_then = looking.looks + looks
+        await until(lambda: looking.looks >= until_then)
+    return counted
+
+
+async def test_who_comes_while_redis_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That somebody is here is tried once in a look, and not all the time, until Redis takes it."""
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        await full(redis, one)
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        assert 0 < await put_during_looks(one, 5, monkeypatch) <= 6
+        assert not there.here
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: list(there.here.values()) == [ALICE])
+
+
+async def test_many_go_while_redis_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many who have gone some are tried at a look; all are gone when Redis takes it, in one of these."""
+    monkeypatch.setattr(members_module, "AT_ONCE", 3)
+    async with two(tmp_path) as (one, topic, _, there, redis):
+        ids = [f"{one.engine.node}.c{number}" for number in range(10)]
+        for id in ids:
+            await one.arrive(topic, id, {"client": id}, aloud=False)
+        await full(redis, one)
+        for id in ids:
+            await one.depart(topic, id, {"client": id}, aloud=True)
+        assert 0 < await put_during_looks(one, 5, monkeypatch) <= 18
+        assert len(there.here) == 10
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: not there.here and not members_of(one)._leaving)
 
 
 async def test_redis_that_has_lost_everything(tmp_path: Path) -> None:
@@ -525,7 +575,7 @@ async def test_name_that_is_claimed_while_it_is_to_be_released(tmp_path: Path) -
     """Who claims a name that was about to be given back has it."""
     async with two(tmp_path) as (one, _, other, _, _):
         assert isinstance(one.engine, engine.Redis)
-        members_of(one)._releasing.add((b"realtime:{room}:names", "alice", _beginning(node(one))))
+        members_of(one)._releasing[(b"realtime:{room}:names", "alice", _beginning(node(one)))] = None
         members_of(one).say_who_left()
         work = list(one.engine._tasks)
         await one.claim("room", "alice", node(one))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from realtime.engines.redis import Redis
     from realtime.topic import Topic
 
-#: What is told to who has something that Redis had forgotten, so that another has it now.
-TAKEN = "what only one can have was lost meanwhile, and another has taken it"
+#: Of what could not be said, so much is tried at once; and if any of it fails, no more until the next look.
+AT_ONCE = 100
+#: What becomes of who has something that Redis had forgotten, so that another has it now.
+LOST = "what only one can have was lost meanwhile, and another has taken it"
+TAKEN = {"do": "kick", "name": None, "code": CloseCode.TRY_AGAIN, "reason": LOST}
 
 
 class Members:
@@ -34,13 +39,24 @@ class Members:
 
     def __init__(self, engine: Redis) -> None:
         self._engine = engine
-        self._leaving: dict[tuple[str, str], Message | None] = {}  # what has not been said yet
-        self._releasing: set[tuple[bytes, str, bytes]] = set()
+        # What has not been said yet.
+        self._arriving: dict[tuple[Feed, str], None] = {}
+        self._leaving: dict[tuple[str, str], Message | None] = {}
+        self._releasing: dict[tuple[bytes, str, bytes], None] = {}
+        self._claiming: dict[tuple[Feed, str], None] = {}
+        self._unsaid: list[tuple[dict[Any, Any], Callable[..., Coroutine[Any, Any, None]]]] = [
+            (self._arriving, self._arrive_again),
+            (self._leaving, self._depart),
+            (self._releasing, self._release),
+            (self._claiming, self._claim_again),
+        ]
+        self._saying = False
         self._spared_until = 0.0
 
     async def arrive(self, feed: Feed, id: str, told: dict[str, Any], joining: Message | None) -> None:
         """Somebody is here; if it cannot be said now, it is later."""
         feed.own[id] = told, joining
+        self._arriving[feed, id] = None
         await self._arrive_again(feed, id)
 
     async def _arrive(self, feed: Feed, id: str) -> None:
@@ -77,11 +93,22 @@ class Members:
         topic.here.pop(id, None)
 
     def say_who_left(self) -> None:
-        """Say what could not be said."""
-        for name, id in list(self._leaving):
-            self._engine.background(self._depart(name, id))
-        for what in list(self._releasing):
-            self._engine.background(self._release(what))
+        """Say what could not be said: of many, some after the others."""
+        if not self._saying and any(unsaid for unsaid, _ in self._unsaid):
+            self._saying = True
+            self._engine.background(self._say())
+
+    async def _say(self) -> None:
+        try:
+            for unsaid, say in self._unsaid:
+                while some := [*islice(unsaid, AT_ONCE)]:
+                    await asyncio.gather(*(say(*what) for what in some))
+                    if failed := [what for what in some if what in unsaid]:
+                        for what in failed:  # the others come first, next time
+                            unsaid[what] = unsaid.pop(what)
+                        break
+        finally:
+            self._saying = False
 
     def reconcile(self, feed: Feed) -> None:
         """Have Redis know of the clients of this process what is true: who is here, and who is gone."""
@@ -91,26 +118,26 @@ class Members:
         for id in here.keys() - feed.own.keys():
             if id.partition(".")[0] == self._engine.node and (name, id) not in self._leaving:
                 self._gone(feed, id)
-        for key in feed.claims:
-            self._engine.background(self._claim_again(feed, key))
+        self._claiming.update(((feed, key), None) for key in feed.claims)
+        self.say_who_left()
 
     def come_back(self, feed: Feed, id: str) -> None:
         """Somebody is still here of whom it was said that it is not."""
-        self._engine.background(self._arrive_again(feed, id))
+        self._arriving[feed, id] = None
+        self.say_who_left()
 
     async def _arrive_again(self, feed: Feed, id: str) -> None:
-        try:
-            if id in feed.own:
+        with contextlib.suppress(Unavailable):  # it stays among them, and is tried again
+            if id in feed.own and not feed.closed:
                 await self._arrive(feed, id)
-        except Unavailable:
-            feed.check(whole=True)
+            self._arriving.pop((feed, id), None)
 
     def _gone(self, feed: Feed, id: str) -> None:
         told, leaving = feed.topic.here[id], None
         if id in feed.aloud:
             leaving = Message.of(told, event="realtime:leave", time=self._engine.bus.wall_time())
         self._leaving[feed.topic.name, id] = leaving
-        self._engine.background(self._depart(feed.topic.name, id))
+        self.say_who_left()
 
     # Processes that are gone
 
@@ -132,12 +159,12 @@ class Members:
     async def claim(self, feed: Feed, key: str, holder: Holder) -> Holder:
         """Who has it: this one from now on, unless another has."""
         value, release = orjson.dumps([*holder]), (feed.keys.names, key, _beginning(holder.id))
-        self._releasing.discard(release)
+        self._releasing.pop(release, None)
         try:
             found = await self._claim(feed, key, value)
         except (Unavailable, asyncio.CancelledError):
             if key not in feed.claims:
-                self._releasing.add(release)  # Redis may have taken it all the same
+                self._releasing[release] = None  # Redis may have taken it all the same
             raise
         if found.id == holder.id:
             feed.claims[key] = value
@@ -157,33 +184,27 @@ class Members:
         return _holder(kept)
 
     async def _claim_again(self, feed: Feed, key: str) -> None:
-        with contextlib.suppress(Unavailable):  # the next look does it
+        with contextlib.suppress(Unavailable):  # it stays among them, and is tried again
             if (mine := _holder(feed.claims.get(key))) is not None:
                 found = await self._claim(feed, key, feed.claims[key])
                 if found.id != mine.id and key in feed.claims:  # another was quicker
-                    request = {
-                        "do": "kick",
-                        "id": mine.id,
-                        "name": None,
-                        "code": CloseCode.TRY_AGAIN,
-                        "reason": TAKEN,
-                    }
-                    await self._engine.bus.respond(feed.topic.name, request)
+                    await self._engine.bus.respond(feed.topic.name, {**TAKEN, "id": mine.id})
+            self._claiming.pop((feed, key), None)
 
     async def release(self, feed: Feed | None, names: bytes, key: str, id: str) -> None:
         """Nobody has it, if this one had it; if that cannot be said now, it is later."""
         what = names, key, _beginning(id)
         if feed is not None and feed.claims.get(key, b"").startswith(what[2]):
             del feed.claims[key]
-        self._releasing.add(what)
-        await self._release(what)
+        self._releasing[what] = None
+        await self._release(*what)
 
-    async def _release(self, what: tuple[bytes, str, bytes]) -> None:
+    async def _release(self, *what: Any) -> None:
         if what not in self._releasing:
             return  # it is claimed again
         with contextlib.suppress(Unavailable):  # it stays among them, and is tried again
             await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
-            self._releasing.discard(what)
+            self._releasing.pop(what, None)
 
 
 def _beginning(id: str) -> bytes:
