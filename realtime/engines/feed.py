@@ -264,8 +264,8 @@ class Feed:
         missed = offset - self.topic.head
         if missed > 0:
             self._engine.counters["lost"] += missed
-            lost = "%d messages of %r are no longer in Redis: they are lost"
-            self._engine.watch.warn(lost, missed, self.topic.name)
+            lost = "messages of %r that are no longer in Redis are lost: %d"
+            self._engine.watch.warn(lost, self.topic.name, missed)
             self.topic.skip(offset)
             self._token = b""
 
