@@ -26,6 +26,8 @@ CONFIG = """
       news: {{plugin: topics, path: "/news/{{topic...}}", history: 100}}
       lobby: {{plugin: chat, path: /chat, history: 100, unique_names: false}}
 """
+#: How a snapshot is asked for.
+JSON = [("Accept", "application/json")]
 #: The forms that can say it.
 SAYING = [form for form in ASKED if form != "plain"]
 
@@ -163,6 +165,21 @@ async def test_topic_that_is_not_there_is_refused(serve: Serve, tmp_path: Path) 
         head, said = await ask(serving.port, "/news/b", ASKED["lines"])
         assert (head.status, said.startswith("Redis is away: ")) == (503, True)
         assert int(head.headers["retry-after"]) > 0
+
+
+async def test_snapshot_waits_for_no_other_topic(serve: Serve, tmp_path: Path) -> None:
+    """While one waits for what Redis has of its topic, one of a topic that is there is answered."""
+    async with site(serve, tmp_path) as (serving, redis):
+        await redis.command("SET", "realtime:{news/b}:head", "spoilt")
+        asking = asyncio.create_task(ask(serving.port, "/news/b", JSON))
+        async with asyncio.timeout(20):
+            while serving.server.bus.find("news/b") is None:  # noqa: ASYNC110  # it has no event of its own
+                await asyncio.sleep(0)
+        head, said = await ask(serving.port, "/news/a", JSON)
+        assert (head.status, json.loads(said)["messages"][0]["data"]) == (200, "first")
+        assert not asking.done()
+        head, said = await asking
+        assert (head.status, "Redis does not say what it has of the topic" in said) == (503, True)
 
 
 FAREWELL = '''
