@@ -16,7 +16,7 @@ from sites import bus_on, data, site, until
 from timing import now
 
 from realtime.bus import Bus
-from realtime.engines import entries, feed as feed_module, redis as redis_module
+from realtime.engines import entries, feed as feed_module, redis as redis_module, watch
 from realtime.engines.feed import Feed
 from realtime.engines.redis import MAX_PAYLOAD, Redis
 from realtime.engines.resp import Connection
@@ -184,6 +184,7 @@ async def test_what_is_taken_in_another_log_is_fetched(
     await say(one, 1, 2, 3)
     epoch = one.topic("room").epoch
     monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)  # so it is not the watch that finds out
     hearing(one).pause()
     await redis.command("FLUSHALL")
     async with asyncio.timeout(20):
@@ -327,6 +328,20 @@ async def test_garbage_at_the_head_is_lost_once(redis: RedisServer, one: Bus) ->
     assert engine(one).counters["resets"] == 0
 
 
+async def test_page_of_garbage_is_passed_over(
+    redis: RedisServer, one: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many messages are garbage, the reading comes to its end."""
+    monkeypatch.setattr(feed_module, "PAGE", 3)
+    await say(one, 1)
+    await redis.command("HSET", HEAD, "offset", "9")
+    for offset in range(2, 10):
+        await redis.command("XADD", LOG, f"{offset}-0", "e", "garbage")
+    async with asyncio.timeout(20):
+        assert await feed(one).looked()
+    assert (one.topic("room").head, engine(one).counters["lost"]) == (9, 8)
+
+
 async def test_what_is_lost_at_the_end_is_lost(redis: RedisServer, one: Bus, other: Bus) -> None:
     """Where the newest are gone from the stream the next message has its place all the same."""
     hearing(other).pause()
@@ -458,16 +473,24 @@ async def test_what_is_taken_of_a_topic_that_goes_is_done(
 
 
 async def test_feed_subscribes_and_unsubscribes(redis: RedisServer, one: Bus) -> None:
-    """A topic that goes is subscribed no more."""
+    """Every topic is subscribed, by another connection again; one that goes is no more."""
+    await one.open("room/1")
 
-    async def subscribers() -> str:
-        return (await redis.command("PUBSUB", "NUMSUB", CHANNEL)).splitlines()[-1]
+    async def subscribed(room: bool, first: bool) -> None:
+        wanted = [CHANNEL, str(int(room)), "realtime:{room/1}", str(int(first))]
+        async with asyncio.timeout(20):
+            while (await redis.command("PUBSUB", "NUMSUB", *wanted[::2])).splitlines() != wanted:
+                pass
 
-    assert (await subscribers()).endswith("1")
+    await subscribed(True, True)
+    cut = hearing(one)
+    cut.abort("cut")
+    await until(lambda: engine(one)._hearing.connection not in (None, cut))
+    await subscribed(True, True)
+    one.left(one.topic("room/1"))
+    await subscribed(True, False)
     one.forget("room")
-    async with asyncio.timeout(20):
-        while not (await subscribers()).endswith("0"):
-            pass
+    await subscribed(False, False)
 
 
 # Who is here
@@ -590,6 +613,15 @@ async def test_newcomer_knows_who_came_aloud(redis: RedisServer, one: Bus) -> No
         feed(third).check(whole=True)
         assert await feed(third).looked()
         assert feed(third).aloud == set()
+
+
+async def test_another_log_has_others_who_are_here(redis: RedisServer, one: Bus) -> None:
+    """Where it is found in passing that the log is another, who is here is asked, too."""
+    await say(one, 1)
+    await redis.command("DEL", HEAD)
+    await redis.command("HSET", "realtime:{room}:here", "0a.c1", '[false,{"client":"alice"},1,1]')
+    assert await feed(one).looked()
+    assert here(one) == ["alice"]
 
 
 async def test_order_is_that_in_which_it_was_said(one: Bus, other: Bus) -> None:

@@ -26,6 +26,26 @@ async def test_answer_that_is_lost(tmp_path: Path) -> None:
         silenced.cancel()
 
 
+async def test_answer_that_is_lost_with_the_connection(tmp_path: Path) -> None:
+    """Nor is it refused when the connection breaks: it comes when it is heard."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.open("room")
+        assert isinstance(bus.engine, engine.Redis)
+        asking, hearing = bus.engine._asking.connection, bus.engine._hearing.connection
+        assert asking is not None
+        assert hearing is not None
+        hearing.pause()
+        asking.tell("CLIENT", "REPLY", "OFF")
+        publishing = asyncio.create_task(bus.publish("room", "hi"))
+        async with asyncio.timeout(20):
+            while await redis.command("HGET", "realtime:{room}:head", "offset") != "1":
+                pass
+        asking.abort("cut")
+        await until(lambda: bus.engine._asking.lost)  # type: ignore[attr-defined]
+        hearing.resume()
+        assert (await publishing).offset == 1
+
+
 async def test_script_that_is_forgotten(tmp_path: Path) -> None:
     """Redis that has forgotten the scripts is told them again, and nothing is refused."""
     async with site("redis", tmp_path) as (one, _, redis):

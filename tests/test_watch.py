@@ -275,7 +275,6 @@ async def test_line_that_is_away_is_told_once(
 ) -> None:
     """Whichever of them it is; the log has it once, and has no bug."""
     monkeypatch.setattr(watch, "TOLERATED", 0.05)
-    monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.05)
     async with bus_on(redis) as bus:
         line: Line = getattr(engine(bus), which)
         where = await away(bus, line)
