@@ -77,8 +77,7 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'realtime' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"realtime.{home}"), name)
-    return value
+    return globals().setdefault(name, getattr(importlib.import_module(f"realtime.{home}"), name))
 
 
 def __dir__() -> list[str]:

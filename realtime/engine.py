@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -86,8 +86,8 @@ class Engine:
         """
         yield
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
         """All that is asked of the engine meanwhile is for one answer, which is to come in time."""
         yield
 

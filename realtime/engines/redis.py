@@ -14,8 +14,8 @@ import itertools
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar
 
@@ -261,8 +261,8 @@ class Redis(Engine):
         except TimeoutError:
             raise Unavailable(f"Redis does not answer{self.reason}") from None
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
         until = [self._until()]
         _ANSWER.set(until)
         try:

@@ -152,9 +152,8 @@ class Post:
         traffic = self._channel.bus.traffic[self._channel.name]
         traffic.received += 1
         try:
-            async with asyncio.timeout(timeout) as limit:
-                with self._channel.bus.engine.answering():
-                    position = await traffic.metered(self._channel.on_message(client, message))
+            async with asyncio.timeout(timeout) as limit, self._channel.bus.engine.answering():
+                position = await traffic.metered(self._channel.on_message(client, message))
             if position is not None and type(position) is not Position:
                 raise no_position(self._channel, position)
             return position
