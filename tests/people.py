@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from chromium import tab
-from wire import PATIENCE
+from chromium import PATIENCE, tab
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page

@@ -46,18 +46,19 @@ class Stopwatch:
 
     def __init__(self, pid: int) -> None:
         self._begun, self._before, self._pid = now(), withheld(pid), pid
-        self._withheld = 0.0
+        #: How long it had to wait for a core until now, in seconds.
+        self.withheld = 0.0
         self.stopped = threading.Event()
 
     def look(self) -> None:
         """Look again and again how long it had to wait, until it is stopped."""
         while not self.stopped.wait(LOOK):
-            self._withheld = max(self._withheld, withheld(self._pid) - self._before)
+            self.withheld = max(self.withheld, withheld(self._pid) - self._before)
 
     @property
     def seconds(self) -> float:
         """The seconds since then in which neither this process nor that one had to wait for a core."""
-        return now() - self._begun - self._withheld
+        return now() - self._begun - self.withheld
 
 
 @contextmanager
