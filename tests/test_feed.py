@@ -170,6 +170,7 @@ async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.Mo
     assert pending.message is not None
     entry = entries.write(one.engine.node, number, pending.message)
     pending.over()
+    pending.over()  # nor is it given up twice
     feed(one).pushed(b"%s\n%s" % (str(pending.position).encode(), entry))
     assert (await publishing).offset == 1
     hearing(one).resume()

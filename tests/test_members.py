@@ -538,8 +538,9 @@ async def test_who_has_gone_meanwhile_does_not_come_back(tmp_path: Path) -> None
         assert isinstance(one.engine, engine.Redis)
         await one.arrive(topic, node(one), ALICE, aloud=True)
         members_of(one).come_back(one.engine.feed(topic), node(one))
+        work = list(one.engine._tasks)
         await one.depart(topic, node(one), ALICE, aloud=True)
-        await looked(one, topic)
+        await asyncio.gather(*work)  # raises what went wrong
         assert await redis.command("HLEN", "realtime:{room}:here") == "0"
 
 
