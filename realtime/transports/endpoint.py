@@ -204,14 +204,13 @@ class Endpoint:
     async def _snapshot(
         self, request: web.Request, topic: str, since: Since, common: dict[str, str]
     ) -> web.Response:
-        if shared := self._channel.bus.engine.shared:
-            await self._open(topic, since)  # what is known here may not be all
+        # What is known here may not be all; others are not to wait for it.
+        there = self._channel.bus.engine.shared and await self._open(topic, since)
         try:
             async with self._connections.snapshots, asyncio.timeout(SNAPSHOT_WITHIN):
                 async with self._connections.snapshot:
                     await asyncio.sleep(0)  # the next one is for another turn
-                    if shared:
-                        await self._open(topic, None)  # at once, unless it has gone meanwhile
+                    there and await self._open(topic, None)  # at once, unless it has gone meanwhile
                     body = snapshot(self._channel, topic, since)
                 response = web.Response(body=body, content_type="application/json", headers=common)
                 await response.prepare(request)
