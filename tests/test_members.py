@@ -610,3 +610,25 @@ async def test_who_comes_quietly_as_the_connection_breaks(
         connection.abort("cut")
         await arriving
         await until(lambda: there.here)
+
+
+async def test_full_redis_is_not_asked_without_a_pause(tmp_path: Path) -> None:
+    """Who comes while Redis takes nothing is said to be here once a look, and not as fast as it answers."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        await one.arrive(topic, node(one), ALICE, aloud=True)
+        await redis.command("CONFIG", "RESETSTAT")
+        assert isinstance(one.engine, engine.Redis)
+        looks = one.engine.watch.looks
+        await until(lambda: one.engine.watch.looks > looks + 5)  # type: ignore[attr-defined]
+        asked = (await redis.command("INFO", "commandstats")).partition("cmdstat_evalsha:calls=")[2]
+        assert int(asked.partition(",")[0] or 0) < 100
+
+
+async def test_name_that_is_claimed_again_goes_by_itself(tmp_path: Path) -> None:
+    """What Redis is told again, after it has forgotten it, is not there for ever."""
+    async with two(tmp_path) as (one, topic, _, _, redis):
+        await one.claim("room", "alice", node(one))
+        await redis.command("DEL", "realtime:{room}:names")
+        await looked(one, topic)
+        assert int(await redis.command("PTTL", "realtime:{room}:names")) > 0
