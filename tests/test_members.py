@@ -578,6 +578,7 @@ async def test_name_that_is_claimed_while_it_is_to_be_released(tmp_path: Path) -
         assert isinstance(one.engine, engine.Redis)
         members_of(one)._releasing[(b"realtime:{room}:names", "alice", _beginning(node(one)))] = None
         members_of(one).say_who_left()
+        await asyncio.sleep(0)  # it is about to be said
         work = list(one.engine._tasks)
         await one.claim("room", "alice", node(one))
         await asyncio.wait(work)
