@@ -2,7 +2,7 @@
 
 aiohttp answers 400 to all that it cannot read, with a traceback in the log, and lets some things in that
 are no HTTP/1.1. This module relies on ``handle_error``, ``log_exception``, ``finish_response``,
-``force_close``, ``_current_request``, ``_messages``, ``_request_count`` and ``_waiter`` of its
+``force_close``, ``_close``, ``_current_request``, ``_messages``, ``_request_count`` and ``_waiter`` of its
 ``web.RequestHandler``, ``_version`` of its requests and ``_prepare_headers`` of its responses, as they
 are in aiohttp 3.14; ``tests/test_door.py`` holds it.
 """
@@ -240,7 +240,9 @@ class Http(web.RequestHandler):
         """End it; who had begun to say a request is told why."""
         transport = self.transport
         if self._has_line and transport is not None and not transport.is_closing():
-            transport.write(_written(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time"))
+            late = _written(HTTPStatus.REQUEST_TIMEOUT, "the head did not come in time")
+            # A server that ends reads nothing any more, not even what comes in time.
+            transport.write(_unavailable("the server is shutting down") if self._close else late)
         super().force_close()
         if transport is not None and transport.get_write_buffer_size():  # a close waits for its client
             if self._looking is not None:
@@ -278,8 +280,7 @@ class TurnedAway(asyncio.Protocol):
     # A listener of TCP makes no other kind of transport than this, which can write.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Say so, and close it."""
-        again = f"{hdrs.RETRY_AFTER}: {retry_after()}\r\n"
-        transport.write(_written(HTTPStatus.SERVICE_UNAVAILABLE, "the server is full", again))
+        transport.write(_unavailable("the server is full"))
         transport.close()
 
 
@@ -307,6 +308,11 @@ def explain(error: HttpProcessingError | web.RequestPayloadError) -> tuple[int, 
     # aiohttp's parser in Python leaves in what is no UTF-8.
     shown = said.rstrip(":")[:100].encode(errors="replace").decode()
     return 400, f"this is no HTTP: {shown}"
+
+
+def _unavailable(text: str) -> bytes:
+    again = f"{hdrs.RETRY_AFTER}: {retry_after()}\r\n"
+    return _written(HTTPStatus.SERVICE_UNAVAILABLE, text, again)
 
 
 def _written(status: HTTPStatus, text: str, header: str = "") -> bytes:

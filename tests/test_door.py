@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from contextlib import AsyncExitStack
 
@@ -10,7 +11,7 @@ import pytest
 import wire
 from aiohttp import web
 from conftest import Serve
-from wire import dial, request
+from wire import dial, eventually, request
 
 from realtime import door, server
 
@@ -51,6 +52,7 @@ def test_what_aiohttp_does_not_document() -> None:
         "log_exception",
         "finish_response",
         "force_close",
+        "close",
         "_current_request",
         "_messages",
         "_request_count",
@@ -158,3 +160,18 @@ async def test_log_of_a_crowd(
         await last[0].rest()
     counts = [text.split()[0] for text in caplog.messages if "server.limits.max_waiting" in text]
     assert counts == ["1", "3", "1", "1"]
+
+
+@pytest.mark.parametrize("head", [LIVE[:-4], LIVE], ids=["some", "all"])
+async def test_request_that_comes_as_the_server_ends(serve: Serve, head: bytes) -> None:
+    """What comes when nothing is read any more is not called late: another server may answer it."""
+    async with serve(CONFIG, FILES) as serving, dial(serving.port, LIVE) as client:
+        await client.response()
+        (http,) = [each for each in gc.get_objects() if isinstance(each, door.Http) and each.transport]
+        http._close = True  # as the server's end begins for it, and it waits for no request any more
+        await client.send(head)
+        await eventually(lambda: http._has_line)
+        http.force_close()
+        answer, text = await client.response()
+        assert (answer.status, text) == (503, "the server is shutting down\n")
+        assert int(answer.headers["retry-after"]) > 0

@@ -282,8 +282,6 @@ class Publisher:
             return 0
         if response.status == 202:
             said.acknowledged = Position.parse(json.loads(answer)["id"])
-        elif response.status == 408:  # by a server that is being ended, of what it does not read any more
-            return None
         elif response.status != 503 or "Retry-After" not in response.headers:
             what = f"{text[:40]} to {topic} is answered"
             raise Violation(f"{what} {response.status} {answer} {response.headers}")
