@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from contextlib import AsyncExitStack
 
@@ -167,7 +166,10 @@ async def test_request_that_comes_as_the_server_ends(serve: Serve, head: bytes) 
     """What comes when nothing is read any more is not called late: another server may answer it."""
     async with serve(CONFIG, FILES) as serving, dial(serving.port, LIVE) as client:
         await client.response()
-        (http,) = [each for each in gc.get_objects() if isinstance(each, door.Http) and each.transport]
+        assert serving.server._runner is not None
+        assert serving.server._runner.server is not None
+        (http,) = serving.server._runner.server.connections
+        assert isinstance(http, door.Http)
         http._close = True  # as the server's end begins for it, and it waits for no request any more
         await client.send(head)
         await eventually(lambda: http._has_line)
