@@ -190,7 +190,7 @@ def test_flood(quiz: Path) -> None:
     source = QUIZ.replace("await client", "client")
     (quiz / "plugins" / "quiz.py").write_text(source)
     ended = run(quiz, "plugins", "test", "quiz", "--set", "answer=x", "--only", "burst")
-    (happened,) = re.findall("happened: +(.*)", ended.stdout)
+    (happened,) = re.findall("happened: +(coroutine .*)", ended.stdout)
     assert re.fullmatch(r"coroutine 'Client.send' was never awaited \(100[0-9] times\)", happened)
 
 

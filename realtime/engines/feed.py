@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from realtime.bus import TURN_BYTES
-from realtime.engines import entries
+from realtime.engines import entries, watch
 from realtime.engines.entries import SYNC, Change, Entry
 from realtime.engines.pending import Pending
 from realtime.engines.resp import Lost, RedisError
@@ -47,6 +47,8 @@ class Feed:
         self.keys = entries.Keys.of(engine.prefix, topic.name)
         self.opened = asyncio.get_running_loop().create_future()
         self.closed = False
+        #: From which look of the watch on it is touched; not all at the same.
+        self.born = engine.watch.looks + hash(self.keys) % watch.TOUCH
         #: What this process has published, by its number.
         self.pending: dict[int, Pending] = {}
         #: What it has not waited for any longer, which may come all the same, and whom it is not for.

@@ -151,7 +151,8 @@ class Watch:
             engine.background(engine.bus.tell(notice, self._told))
         if not self._asking.away:
             for feed in engine.feeds:
-                if feed.due or self._hearing.away or (hash(feed.keys) + self.looks) % TOUCH == 0:
+                age = self.looks - feed.born
+                if feed.due or self._hearing.away or (age > 0 and age % TOUCH == 0):
                     feed.check()
             engine.members.say_who_left()
 
