@@ -50,7 +50,7 @@ class Clock(Channel):
             due = max(due + interval, loop.time())
             if self.bus.shared:  # each process ticks in the middle of the same interval, and one is heard
                 due = loop.time() + 1.5 * interval - self.bus.wall_time() % interval
-            await asyncio.sleep(due - loop.time())
+            await asyncio.sleep(due - loop.time())  # this is what a clock does
             if self.bus.shared:
                 once = Once(f"tick {self.bus.wall_time() // interval}", 10 * interval)
             for topic in self.topics:

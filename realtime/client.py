@@ -295,7 +295,7 @@ class Connection:
                 advice = error.retry_after if isinstance(error, Refused) else None
             if not memory:
                 raise lost
-            await asyncio.sleep(self._backoff.delay(failures, LOST, advice))
+            await asyncio.sleep(self._backoff.delay(failures, LOST, advice))  # spares the server
             await self._welcomed.wait()
             if self._link is None or self._link.memory != memory:
                 raise lost
@@ -319,7 +319,7 @@ class Connection:
                     if not (self._reconnect and (end.comes_back or renewed)):
                         self._end(end)
                         return
-                    await asyncio.sleep(self._backoff.delay(failures, code, advice))
+                    await asyncio.sleep(self._backoff.delay(failures, code, advice))  # as above
                     try:
                         self._set_link(await self._open())
                     except NotConnected:

@@ -134,10 +134,8 @@ async def test_away_counts_from_the_loss(redis: RedisServer, monkeypatch: pytest
         await until(lambda: not line.away)
 
 
-async def test_each_wait_is_longer_up_to_a_bound(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next try comes the later the more have failed, yet never later than the bound."""
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The longest that each wait from now on might be; none of them takes any time."""
     waits: list[float] = []
 
     def waiting(least: float, most: float) -> float:
@@ -145,6 +143,14 @@ async def test_each_wait_is_longer_up_to_a_bound(
         return least
 
     monkeypatch.setattr("random.uniform", waiting)
+    return waits
+
+
+async def test_each_wait_is_longer_up_to_a_bound(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try comes the later the more have failed, yet never later than the bound."""
+    waits = recorded(monkeypatch)
     await redis.kill()
     async with kept(redis.url):
         await until(lambda: len(waits) > 8)
@@ -162,13 +168,7 @@ async def test_wait_is_short_again_after_a_connection(
         await redis.start()
         await line.working()
         monkeypatch.setattr(line_module, "LATEST", 1000.0)
-        waits: list[float] = []
-
-        def waiting(least: float, most: float) -> float:
-            waits.append(most)
-            return least
-
-        monkeypatch.setattr("random.uniform", waiting)
+        waits = recorded(monkeypatch)
         await redis.command("CLIENT", "KILL", "TYPE", "normal")
         await until(lambda: waits)
         assert waits == [line_module.SOONEST]
@@ -178,13 +178,7 @@ async def test_wait_grows_where_no_connection_is_of_use(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Redis that takes connections, none of which is of use, is not asked without a pause."""
-    waits: list[float] = []
-
-    def waiting(least: float, most: float) -> float:
-        waits.append(most)
-        return least
-
-    monkeypatch.setattr("random.uniform", waiting)
+    waits = recorded(monkeypatch)
     async with kept(redis.url, lambda connection: connection.abort("of no use")):
         await until(lambda: len(waits) > 4)
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]

@@ -105,4 +105,4 @@ class Line:
                 self._working.clear()
             if self._since is None:
                 self._since = self._now()
-            await asyncio.sleep(random.uniform(0, wait))
+            await asyncio.sleep(random.uniform(0, wait))  # not all processes at the same moment
