@@ -29,6 +29,8 @@ pytest_plugins = ["realtime.testing"]
 # A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it starts inherits
 # that; a signal that is handled is reset in them instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is asked of this run is not asked of those that its tests start.
+os.environ.pop("PYTEST_ADDOPTS", None)
 
 
 #: How many times as much as usual is tried of what is made up at random; usually it is the same each time.

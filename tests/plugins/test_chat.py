@@ -607,11 +607,10 @@ async def test_node_and_curl(serve: Serve, ws: list[str]) -> None:
         assert node.stdin is not None
         assert node.stdout is not None
         assert reader.stdout is not None
-        printed = []
+        printed = [json.loads(await soon(node.stdout.readline()))]
         for command in ({"text": "nora"}, {"text": "hi from node"}, {"close": 1000}):
             node.stdin.write(json.dumps(command).encode() + b"\n")
             printed.append(json.loads(await soon(node.stdout.readline())))
-        printed.append(json.loads(await soon(node.stdout.readline())))
         assert printed == [
             {"open": True},
             {"text": "nora joined the chat"},
