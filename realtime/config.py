@@ -327,13 +327,19 @@ class BusSettings(Model):
     """where the messages are kept: `memory`, this process alone, or an engine of a plugin"""
 
 
+def _named(value: object) -> object:
+    if isinstance(value, dict) and value and "engine" not in value:
+        raise ValueError("the key 'engine' is missing: which one these settings are of, such as `redis`")
+    return value
+
+
 class Document(Model):
     """The whole config; what stands under a channel is checked by its type's own model."""
 
     server: ServerSettings = ServerSettings()
     """where and how to serve"""
 
-    bus: BusSettings = BusSettings()
+    bus: Annotated[BusSettings, BeforeValidator(_named)] = BusSettings()
     """where the messages are kept: the engine, and its own settings"""
 
     auth: Auth = Auth()

@@ -124,6 +124,7 @@ class Stats:
                 "name": server.config.bus.engine,
                 "up": not bus.engine.trouble,
                 "reason": bus.engine.trouble,
+                "node": bus.engine.node,
                 "counters": dict(getattr(bus.engine, "counters", ())),
             },
             "ready": not server.unready,

@@ -380,6 +380,7 @@ def test_settings_of_the_engine_are_not_shown() -> None:
         ("{engine: 5}", "bus.engine", "expected text, not 5"),
         ("[redis]", "bus", "expected a section of keys, not a list"),
         ("redis", "bus", "expected a section of keys"),
+        ("{url: 'redis://h'}", "bus", "the key 'engine' is missing"),
     ],
 )
 def test_engine_that_has_no_name(bus: str, path: str, wrong: str) -> None:

@@ -83,16 +83,18 @@ async def test_every_channel_is_there(serve: Serve) -> None:
 async def test_engine(serve: Serve) -> None:
     """It is told which engine the bus has, and whether it takes what is published."""
     async with serve(CONFIG) as server:
-        assert read(server)["engine"] == {"name": "memory", "up": True, "reason": "", "counters": {}}
+        told = read(server)["engine"]
+    assert told == {"name": "memory", "up": True, "reason": "", "node": "", "counters": {}}
 
 
 async def test_engine_that_is_away(serve: Serve) -> None:
     """An engine that is away is told with why, and what has happened to it."""
     async with serve(shelf.BUS + CONFIG, shelf.FILES) as server:
         engine: Any = server.bus.engine
-        engine.trouble, engine.counters = "it is away", Counter(reconnects=3)
+        engine.trouble, engine.counters, engine.node = "it is away", Counter(reconnects=3), "5f"
         told = read(server)["engine"]
-    assert told == {"name": "shelf", "up": False, "reason": "it is away", "counters": {"reconnects": 3}}
+    lost = {"reconnects": 3}
+    assert told == {"name": "shelf", "up": False, "reason": "it is away", "node": "5f", "counters": lost}
 
 
 async def test_refused_by_reason(serve: Serve) -> None:

@@ -131,11 +131,11 @@ const ENGINE = {
 };
 
 /** What keeps the messages, if that is not this process itself. */
-function showEngine({ engine: { name, up, reason, counters } }) {
+function showEngine({ engine: { name, up, reason, node, counters } }) {
   const shown = make("b", up ? "good" : "bad", up ? "up" : "down");
   by("engine").hidden = name === "memory";
   const more = up ? ` · ${plural(counters.filled ?? 0, "message")} fetched from its log` : ` · ${reason}`;
-  by("engine").replaceChildren(`Engine ${name}: `, shown, more);
+  by("engine").replaceChildren(`Engine ${name}: `, shown, node && ` · process ${node}`, more);
 }
 
 /** What each channel did in a second, from two sums; nothing where the server has begun anew. */
