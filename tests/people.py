@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from chromium import PATIENCE, tab
+from chromium import tab
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -25,10 +25,6 @@ class Person:
     """Somebody who looks at the page of a channel."""
 
     def __init__(self, page: Page, name: str) -> None:
-        from playwright.async_api import expect
-
-        page.set_default_timeout(PATIENCE * 1000)
-        expect.set_options(timeout=PATIENCE * 1000)
         self.page = page
         self.name = name
         self.log = page.get_by_role("log", name="Messages")
