@@ -19,6 +19,11 @@ BROKEN = r"^Failed to load resource: net::ERR_(INCOMPLETE_CHUNKED_ENCODING|CONNE
 #: What says that all was recovered, and that some was missed.
 CAUGHT_UP = re.compile(r"caught up|recovered", re.IGNORECASE)
 MISSED = re.compile(r"missed", re.IGNORECASE)
+#: A page whose connection was cut there has it come back by itself after ten seconds: here it does not.
+STAYS = """() => {
+  const later = window.setTimeout;
+  window.setTimeout = (call, wait, ...more) => later(call, wait === 10_000 ? 2e9 : wait, ...more);
+}"""
 
 
 class Person:
@@ -50,6 +55,12 @@ class Person:
     async def press(self, button: str) -> None:
         """Press a button."""
         await self.page.get_by_role("button", name=button).first.click()
+
+    async def cut(self) -> None:
+        """Cut the connection; it stays away until it is told to come back, however long that takes."""
+        await self.page.evaluate(STAYS)
+        await self.press("Cut my connection")
+        await self.page.get_by_role("button", name="Come back now").wait_for()
 
     async def see(self, *texts: str | re.Pattern[str]) -> None:
         """Wait until all of these are to be seen among the messages."""

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from conftest import Serve
 from tokenmaker import AUTH, token
-from wire import ask, soon
+from wire import ask
 
 import realtime
 from realtime.message import Message, Position
@@ -460,8 +460,9 @@ async def test_python_works(serve: Serve, browser: Browser, tmp_path: Path, path
             env={**os.environ, "PYTHONPATH": str(root)},
         )
         assert process.stdout is not None
-        while not (line := await soon(process.stdout.readline())).startswith(b"message "):
-            assert line
+        async with asyncio.timeout(chromium.PATIENCE):  # it has to start, too
+            while not (line := await process.stdout.readline()).startswith(b"message "):
+                assert line
         assert b"hi" in line or b"Current time: " in line
         process.kill()
         await process.wait()
