@@ -393,7 +393,7 @@ async def test_nothing_missed_is_told(serve: Serve, browser: Browser) -> None:
     async with serve(CHAT) as serving, guest(browser, serving, "ann") as page:
         await cut(page)
         await back(page)
-        await page.get_by_text("nothing was missed").wait_for()
+        await page.locator(".chat-mark", has_text="nothing was missed").wait_for()  # the shell says so, too
         assert await page.locator(".chat-note").count() == 0
 
 
@@ -479,7 +479,7 @@ async def test_resumed_from_further_back_shows_nothing_twice(serve: Serve, brows
         await has(bubbles(page), ["one", "two"])
         await page.get_by_text("What goes over the wire").click()
         await page.get_by_role("button", name="Resume from here").first.click()
-        await page.get_by_text("nothing was missed").wait_for()
+        await page.locator(".chat-mark", has_text="nothing was missed").wait_for()  # the shell says so, too
         await said(serving, "three")
         await has(bubbles(page), ["one", "two", "three"])
 
