@@ -75,6 +75,11 @@ CONFIG = """
       clumsy: {plugin: clumsy, path: /clumsy}
 """
 HOSTILE = "<img src=x onerror=alert(1)>"
+#: A detail that is open is looked at again every two seconds: here it is not.
+SELDOM = """() => {
+  const repeat = window.setInterval;
+  window.setInterval = (call, wait) => repeat(call, wait === 2000 ? 2e9 : wait);
+}"""
 
 
 class Watched(NamedTuple):
@@ -283,6 +288,7 @@ async def test_disconnect(watched: Watched) -> None:
 async def test_disconnect_of_who_has_gone(watched: Watched, browser: Browser) -> None:
     """Who has gone in the meantime is told to have gone."""
     async with tab(browser, f"http://127.0.0.1:{watched.port}/-/dashboard") as one:
+        await one.run(f"void ({SELDOM})()")
         async with websocket(watched.port, "/chat?name=ann"):
             await one.page.locator("#clients tr", has_text="ann").get_by_role("button").click()
             await one.page.get_by_role("button", name="Disconnect…").click()
