@@ -31,9 +31,10 @@ PATIENCE = 60.0
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
-    """A browser, closed at the end."""
-    from playwright.async_api import async_playwright
+    """A browser, closed at the end; what is expected of its pages has as long as all else."""
+    from playwright.async_api import async_playwright, expect
 
+    expect.set_options(timeout=PATIENCE * 1000)
     chromium = need("chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from chromium import PATIENCE, tab
+from chromium import tab
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -19,16 +19,17 @@ BROKEN = r"^Failed to load resource: net::ERR_(INCOMPLETE_CHUNKED_ENCODING|CONNE
 #: What says that all was recovered, and that some was missed.
 CAUGHT_UP = re.compile(r"caught up|recovered", re.IGNORECASE)
 MISSED = re.compile(r"missed", re.IGNORECASE)
+#: A page whose connection was cut there has it come back by itself after ten seconds: here it does not.
+STAYS = """() => {
+  const later = window.setTimeout;
+  window.setTimeout = (call, wait, ...more) => later(call, wait === 10_000 ? 2e9 : wait, ...more);
+}"""
 
 
 class Person:
     """Somebody who looks at the page of a channel."""
 
     def __init__(self, page: Page, name: str) -> None:
-        from playwright.async_api import expect
-
-        page.set_default_timeout(PATIENCE * 1000)
-        expect.set_options(timeout=PATIENCE * 1000)
         self.page = page
         self.name = name
         self.log = page.get_by_role("log", name="Messages")
@@ -54,6 +55,12 @@ class Person:
     async def press(self, button: str) -> None:
         """Press a button."""
         await self.page.get_by_role("button", name=button).first.click()
+
+    async def cut(self) -> None:
+        """Cut the connection; it stays away until it is told to come back, however long that takes."""
+        await self.page.evaluate(STAYS)
+        await self.press("Cut my connection")
+        await self.page.get_by_role("button", name="Come back now").wait_for()
 
     async def see(self, *texts: str | re.Pattern[str]) -> None:
         """Wait until all of these are to be seen among the messages."""

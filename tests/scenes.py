@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import aiohttp
-from chromium import tab
+from chromium import PATIENCE, tab
 from command import running
 from people import Person, person
 from servers import Way, way
 from websockets.asyncio.client import ClientConnection, connect
-from wire import request, soon
+from wire import request
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -340,5 +340,6 @@ async def stage(browser: Browser, directory: Path) -> AsyncIterator[Stage]:
         address = await server.ready()
         async with way(int(address.rpartition(":")[2])) as there, AsyncExitStack() as things:
             one = Stage(address, there, browser, things)
-            await soon(one.begin())
+            async with asyncio.timeout(PATIENCE):  # a page is opened, too
+                await one.begin()
             yield one

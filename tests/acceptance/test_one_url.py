@@ -21,12 +21,14 @@ from acceptance.world import COUNT, GREETING, NAMES, PATIENCE, Home, started
 Seen = list[tuple[str, str]]
 
 LISTEN = """
-() => {
+async () => {
   window.seen = [];
-  new EventSource("/chat").onmessage = (event) => {
+  const events = new EventSource("/chat");
+  events.onmessage = (event) => {
     const { from, text } = JSON.parse(event.data);
     window.seen.push([from, text]);
   };
+  await new Promise((resolve) => events.addEventListener("realtime:welcome", resolve));
 }
 """
 LISTEN_WITH_CLIENT = """

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from acceptance.board import CONFIG, FILES
-from acceptance.world import COUNT, GREETING, NAMES, Home
+from acceptance.world import COUNT, GREETING, NAMES, Home, own_address
 
 HOW_TO = ROOT / "docs" / "how-to"
 
@@ -36,7 +36,7 @@ CHANNELS = "channels: {lobby: {plugin: chat, path: /chat}}\n"
 
 async def test_started_again(home: Home) -> None:
     """A server that is killed with clients on it starts again at the same port, at once."""
-    async with home.server() as server:
+    async with home.server(listen=(own_address(),)) as server:
         address = await server.ready()
         async with connect(f"ws://{address}/chat?name={quote(NAMES[0])}") as ws:
             await ws.recv()
@@ -53,7 +53,7 @@ async def test_nothing_is_left_of_a_killed_server(home: Home) -> None:
     """What was said to a server that was killed is gone, and the next one's positions are others."""
     home.write(CONFIG, FILES)
     epochs = set()
-    async with home.server() as server:
+    async with home.server(listen=(own_address(),)) as server:
         address = await server.ready()
         ran = await home.ran("publish", f"http://{address}/board", GREETING)
         epochs.add(ran.said[0].partition("-")[0])
@@ -68,7 +68,7 @@ async def test_nothing_is_left_of_a_killed_server(home: Home) -> None:
 
 async def test_killed_again_and_again(home: Home) -> None:
     """However often it is killed, it is ready again at the same port and the same unix socket."""
-    home.write('server: {listen: ["127.0.0.1:0", "unix:s"]}\n' + CHANNELS)
+    home.write(f'server: {{listen: ["{own_address()}", "unix:s"]}}\n' + CHANNELS)
     listen: tuple[str, ...] = ()
     for _ in range(3):
         async with home.server(listen=listen) as server:

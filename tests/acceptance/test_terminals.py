@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import os
 import pty
@@ -24,11 +25,12 @@ class Terminal:
         self.process = process
         self.screen = ""
         self._keyboard = keyboard
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a letter may come in two parts
         self._more = asyncio.Event()
         asyncio.get_running_loop().add_reader(keyboard, self._read)
 
     def _read(self) -> None:
-        self.screen += os.read(self._keyboard, 65536).decode()
+        self.screen += self._decoder.decode(os.read(self._keyboard, 65536))
         self._more.set()
 
     def type(self, keys: str) -> None:

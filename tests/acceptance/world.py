@@ -16,6 +16,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from servers import closed_port
+
 #: A wheel to test; without it one is built from a fresh copy of the checkout.
 WHEEL = os.environ.get("REALTIME_WHEEL", "")
 #: The python of an environment that has the wheel; without it a fresh one is made.
@@ -75,6 +77,11 @@ NEW_PLUGIN = os.environ.get("REALTIME_NEW_PLUGIN", "live-poll")
 PATIENCE = float(os.environ.get("REALTIME_PATIENCE", "30"))
 #: How long building, installing and starting may take, in seconds.
 INSTALLING = 300.0
+
+
+def own_address() -> str:
+    """Where a server can be started again when it has ended: nobody else is given that port meanwhile."""
+    return f"{HOST}:{PORT or closed_port()}"
 
 
 def environment(path: Sequence[Path] = ()) -> dict[str, str]:

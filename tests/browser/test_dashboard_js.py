@@ -75,13 +75,23 @@ CONFIG = """
       clumsy: {plugin: clumsy, path: /clumsy}
 """
 HOSTILE = "<img src=x onerror=alert(1)>"
+#: A detail that is open is looked at again every two seconds: here it is not.
+SELDOM = """() => {
+  const repeat = window.setInterval;
+  window.setInterval = (call, wait) => repeat(call, wait === 2000 ? 2e9 : wait);
+}"""
 
 
 class Watched(NamedTuple):
     """A server, and the page that shows it."""
 
-    port: int
+    serving: Serving
     page: Page
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.serving.port
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -98,7 +108,7 @@ async def watched(browser: Browser, tmp_path_factory: pytest.TempPathFactory) ->
         serving = Serving(server)
         async with chromium.tab(browser, serving.http("/-/dashboard")) as page:
             await pill(page, "Live").wait_for()
-            yield Watched(serving.port, page)
+            yield Watched(serving, page)
 
 
 def pill(page: Page, text: str) -> Locator:
@@ -151,7 +161,10 @@ async def test_topics_are_listed(watched: Watched) -> None:
 
 async def test_plots_can_be_read_aloud(watched: Watched) -> None:
     """Each plot says in words what it shows."""
+    from playwright.async_api import expect
+
     plots = watched.page.get_by_role("img", name=re.compile(r"the last \d+ (second|minute)s"))
+    await expect(plots).to_have_count(8)  # they are drawn once it is known how wide they are
     named = [await plot.get_attribute("aria-label") or "" for plot in await plots.all()]
     assert [name.partition(",")[0] for name in named] == [
         *("Clients", "Messages in", "Messages out", "Delivery lag"),
@@ -275,9 +288,11 @@ async def test_disconnect(watched: Watched) -> None:
 async def test_disconnect_of_who_has_gone(watched: Watched, browser: Browser) -> None:
     """Who has gone in the meantime is told to have gone."""
     async with tab(browser, f"http://127.0.0.1:{watched.port}/-/dashboard") as one:
+        await one.run(f"void ({SELDOM})()")
         async with websocket(watched.port, "/chat?name=ann"):
             await one.page.locator("#clients tr", has_text="ann").get_by_role("button").click()
             await one.page.get_by_role("button", name="Disconnect…").click()
+        await eventually(lambda: not watched.serving.server.channels["lobby"].clients)
         await one.page.get_by_role("button", name=re.compile(r"^Disconnect c\d+$")).click()
         await one.page.get_by_text("had gone already.").wait_for()
         assert one.uncaught == []

@@ -299,8 +299,7 @@ async def test_cut_my_connection(there: Way, browser: Browser) -> None:
     async with person(browser, url, "alice") as alice, person(browser, url, "bob") as bob:
         await bob.say("No. 001")
         await alice.see("No. 001")
-        await alice.press("Cut my connection")
-        await alice.page.get_by_role("button", name="Come back now").wait_for()
+        await alice.cut()
         await bob.see_people("bob")
         await bob.say("No. 002", "No. 003")
         assert await alice.seen(NUMBER) == numbers(1, 1)
