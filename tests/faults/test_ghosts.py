@@ -387,6 +387,7 @@ async def test_answer_that_is_never_read(
         http = runner.server
         assert http is not None
         path = f"{tmp_path}/s" * (by == "unix")
+        await eventually(lambda: not http.connections)  # none of those by which it was published
         async with dial(serving.port, path=path, receive_buffer=4096) as wire:
             sending = asyncio.create_task(wire.send(sent))
             await eventually(lambda: bool(http.connections))
