@@ -186,8 +186,8 @@ async def test_channels_have_rates_of_their_own(calm: Calm) -> None:
         wire.websocket(serving.port, "/ws", wire.text("x") * 3) as one,
     ):
         assert [await one.text() for _ in range(3)] == ["Echo: x"] * 3
-        await one.send(wire.text("x") * 2)
-        assert (await one.frame()).reason == "more than 1 messages a second (limits.inbound_rate)"
+        await one.send(wire.text("x") * 100)  # more than it may again after a pause of any length
+        assert (await closed(one)).reason == "more than 1 messages a second (limits.inbound_rate)"
 
 
 @fault(69)
@@ -197,13 +197,18 @@ async def test_flood_of_posts(calm: Calm) -> None:
         "inbound_rate: 1, inbound_burst: 3", "  echo: {plugin: echo, path: /echo}", "plugins: [who]"
     )
     async with calm(config, WHO) as serving:
-        answers = [await wire.post(serving.port, "/echo?user=alice", b"x") for _ in range(5)]
-        assert [head.status for head, _ in answers] == [202, 202, 202, 429, 429]
-        head, text = answers[-1]
+        now = asyncio.get_running_loop().time
+        began, taken = now(), 0
+        async with asyncio.timeout(wire.PATIENCE):
+            while (answer := await wire.post(serving.port, "/echo?user=alice", b"x"))[0].status == 202:
+                taken += 1
+        assert 3 <= taken <= 3 + now() - began
+        head, text = answer
+        assert head.status == 429
         assert (head.headers["retry-after"], "limits.inbound_rate" in text) == ("1", True)
         for other in ("/echo?user=bob", "/echo"):  # somebody else, and who has only an address
             assert (await wire.post(serving.port, other, b"x"))[0].status == 202
-        assert refused(serving)["limits.inbound_rate"] == 2
+        assert refused(serving)["limits.inbound_rate"] == 1
 
 
 @fault(69)
@@ -213,7 +218,7 @@ async def test_posts_are_taken_again(calm: Calm) -> None:
     async with calm(config) as serving:
         statuses: list[int] = []
         async with asyncio.timeout(wire.PATIENCE):
-            while statuses.count(202) < 3:
+            while 429 not in statuses or statuses[-1] != 202:
                 statuses.append((await wire.post(serving.port, "/echo", b"x"))[0].status)
         assert set(statuses) == {202, 429}
 
@@ -512,14 +517,16 @@ async def test_storm_of_reconnects(calm: Calm, headers: wire.Headers) -> None:
 
         async def come() -> float:
             while True:
-                one = await stack.enter_async_context(
-                    wire.dial(serving.port, wire.request("/ws", [*wire.UPGRADE, *headers]))
-                )
-                head = await one.head()
-                if head.status == 101:
-                    return now() - began
-                assert head.status == 503
-                said = await one.exactly(int(head.headers["content-length"]))
+                async with AsyncExitStack() as trying:  # who is refused keeps no descriptor
+                    one = await trying.enter_async_context(
+                        wire.dial(serving.port, wire.request("/ws", [*wire.UPGRADE, *headers]))
+                    )
+                    head = await one.head()
+                    if head.status == 101:
+                        stack.push_async_exit(trying.pop_all())
+                        return now() - began
+                    assert head.status == 503
+                    said = await one.exactly(int(head.headers["content-length"]))
                 assert b"server.limits.connect_rate" in said
                 advice[int(head.headers["retry-after"])] += 1
 

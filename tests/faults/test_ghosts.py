@@ -237,12 +237,19 @@ def elsewhere() -> Any:
         ip("netns", "del", place.name)
 
 
+Told = asyncio.Task[list[str]]
+
+
 @asynccontextmanager
-async def vanished(serve: Serve, elsewhere: Elsewhere, data: bytes) -> AsyncIterator[tuple[Serving, Wire]]:
-    """A server with a chat, a WebSocket of bob's to it, and a client whose cable has been pulled."""
+async def vanished(
+    serve: Serve, elsewhere: Elsewhere, data: bytes
+) -> AsyncIterator[tuple[Serving, Wire, Told]]:
+    """A server with a chat, a WebSocket of bob's to it with what is said there until somebody has left, and
+    a client whose cable has been pulled."""
     config = f"server: {{listen: ['0.0.0.0:0']}}\nchannels:\n  {ROOM}"
     async with serve(config) as serving, websocket(serving.port, "/room", text("bob")) as bob:
         assert await bob.text() == "bob joined the chat"
+        told = asyncio.create_task(pongs(bob))  # from now on, however long the other takes to come
         loop = asyncio.get_running_loop()
         ghost: asyncio.Future[Wire] = loop.create_future()
 
@@ -257,7 +264,7 @@ async def vanished(serve: Serve, elsewhere: Elsewhere, data: bytes) -> AsyncIter
             room = serving.server.channels["room"]
             await eventually(lambda: len(room.clients) == 2)
             elsewhere.pull()
-            yield serving, bob
+            yield serving, bob, told
 
 
 @fault(56)
@@ -269,9 +276,8 @@ async def test_peer_that_vanishes(
     monkeypatch.setattr(transport, "PING_AFTER", 0.2)
     monkeypatch.setattr(transport, "PONG_WITHIN", 0.3)
     ghost = request("/room", UPGRADE) + text("ghost")
-    async with vanished(serve, elsewhere, ghost) as (serving, bob):
-        answering = asyncio.create_task(pongs(bob))
-        assert await soon(answering) == ["ghost joined the chat", "ghost left the chat"]
+    async with vanished(serve, elsewhere, ghost) as (serving, _, told):
+        assert await soon(told) == ["ghost joined the chat", "ghost left the chat"]
         await eventually(lambda: not [one for one in connected(serving.port) if "0100007F" not in one])
 
 
@@ -298,9 +304,9 @@ async def test_peer_that_vanishes_with_data_on_its_way(
 ) -> None:
     """With data on its way it is gone after the kernel's time-out, and its descriptor with it."""
     monkeypatch.setattr(sockets, "TCP_USER_TIMEOUT", 400)
-    async with vanished(serve, elsewhere, opening) as (serving, bob):
+    async with vanished(serve, elsewhere, opening) as (serving, bob, told):
         await bob.send(text("anybody?"))
-        assert (await soon(pongs(bob)))[-1] == "ghost left the chat"
+        assert (await soon(told))[-1] == "ghost left the chat"
         await eventually(lambda: not [one for one in connected(serving.port) if "0100007F" not in one])
 
 
@@ -324,9 +330,10 @@ async def test_client_that_is_stopped(serve: Serve, monkeypatch: pytest.MonkeyPa
     async with serve(config) as serving, websocket(serving.port, "/room", text("bob")) as bob:
         assert await bob.text() == "bob joined the chat"
         opening = (request("/room", UPGRADE) + text("ghost")).hex()
+        told = asyncio.create_task(pongs(bob))  # from now on, however long the other takes to come
         program = (sys.executable, "-c", STOPPED, str(serving.port), opening)
         async with client.running(program):
-            assert await soon(pongs(bob)) == ["ghost joined the chat", "ghost left the chat"]
+            assert await soon(told) == ["ghost joined the chat", "ghost left the chat"]
 
 
 @fault(57)
@@ -387,6 +394,7 @@ async def test_answer_that_is_never_read(
         http = runner.server
         assert http is not None
         path = f"{tmp_path}/s" * (by == "unix")
+        await eventually(lambda: not http.connections)  # none of those by which it was published
         async with dial(serving.port, path=path, receive_buffer=4096) as wire:
             sending = asyncio.create_task(wire.send(sent))
             await eventually(lambda: bool(http.connections))

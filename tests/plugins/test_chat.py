@@ -12,7 +12,7 @@ import needs
 import pytest
 from wire import install_ws, lines, running, soon, text, websocket
 
-from realtime import Closed, Message, Position, Refused
+from realtime import Client, Closed, Message, Position, Refused
 from realtime.testing import Harness, Peer, Serve
 
 CHAT = "channels: {lobby: {plugin: chat, path: /chat, history: 100}}"
@@ -201,8 +201,10 @@ async def test_name_is_free_again(serve: Serve) -> None:
             await bob.expect("alice joined the chat", "alice left the chat", "alice joined the chat")
 
 
-async def test_ghost_loses_its_name(serve: Serve) -> None:
+async def test_ghost_loses_its_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder that answers no ping for two seconds is dropped, and has left before the newcomer joins."""
+    assert Client.ping.__defaults__ == (2.0,)
+    monkeypatch.setattr(Client.ping, "__defaults__", (20.0,))  # for the real time that goes by, too
     async with (
         serve(CHAT) as server,
         joined(server, "bob") as bob,
@@ -211,9 +213,9 @@ async def test_ghost_loses_its_name(serve: Serve) -> None:
         await bob.expect("alice joined the chat")
         async with server.ws("/chat") as alice:
             await alice.send("alice")
-            await server.clock.advance(1.9)
+            await server.clock.advance(15)
             await alice.assert_nothing(within=0)
-            await server.clock.advance(0.1)
+            await server.clock.advance(5)
             await alice.expect("alice left the chat", "alice joined the chat")
             await bob.expect("alice left the chat", "alice joined the chat")
 
@@ -607,6 +609,7 @@ async def test_node_and_curl(serve: Serve, ws: list[str]) -> None:
         assert node.stdin is not None
         assert node.stdout is not None
         assert reader.stdout is not None
+        assert await soon(reader.stdout.readline())  # it has come: what is said from here on it reads
         printed = [json.loads(await soon(node.stdout.readline()))]
         for command in ({"text": "nora"}, {"text": "hi from node"}, {"close": 1000}):
             node.stdin.write(json.dumps(command).encode() + b"\n")

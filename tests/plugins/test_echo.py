@@ -87,9 +87,10 @@ async def test_node(serve: Serve, ws: list[str]) -> None:
     async with serve(ECHO) as server, running([*ws, server.url("/ws", "ws")]) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        printed = [json.loads(await soon(process.stdout.readline()))]
         for command in ({"text": "Hello, Server!"}, {"hex": "0001ff"}, {"close": 1000}):
             process.stdin.write(json.dumps(command).encode() + b"\n")
-        printed = [json.loads(await soon(process.stdout.readline())) for _ in range(4)]
+            printed.append(json.loads(await soon(process.stdout.readline())))
     assert printed == [
         {"open": True},
         {"text": "Echo: Hello, Server!"},
