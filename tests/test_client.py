@@ -708,7 +708,7 @@ async def test_refused_for_now() -> None:
 
 async def test_message_too_many(serve: Serve) -> None:
     """A POST over the rate was not taken, and says when to send it again; the connection stays."""
-    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 20, inbound_burst: 1}}}"
+    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 2, inbound_burst: 1}}}"
     async with serve(config) as serving, Connection(serving.http("/t")) as channel:
         refused, sent = list[Refused](), 0
         while sent < 3:
