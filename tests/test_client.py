@@ -1341,8 +1341,8 @@ async def test_lost_answer_and_a_refusal(final: bool) -> None:
         if posts == 2:
             status = "422 Unprocessable Content" if final else "503 Service Unavailable\r\nRetry-After: 5"
             # The connection ends behind it: who is not told so may send the next into it.
-            head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-            writer.write(head.encode())
+            answer = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            writer.write(answer.encode())
         elif posts == 3:
             writer.write(b'HTTP/1.1 202 Accepted\r\nContent-Length: 12\r\n\r\n{"id":"e-8"}')
 
