@@ -326,8 +326,12 @@ async def test_answer_that_is_under_way_is_waited_for(serve: Serve, again: Again
     """Who POSTs to a channel that is restarted gets the answer of the one before."""
     slow = DICE.replace(
         "return await self.publish(client.topic, WORD)",
-        "LOG.append('heard'); await asyncio.sleep(0.1); LOG.append('said'); "
-        "return await self.publish(client.topic, WORD)",
+        """LOG.append('heard')
+        while "begin 8" not in LOG:  # however long the reload takes until then
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        LOG.append('said')
+        return await self.publish(client.topic, WORD)""",
     )
     async with serve(CONFIG, {"dice.py": slow}) as serving:
         log = log_of(serving)

@@ -26,6 +26,8 @@ CONFIG = """
       news: {{plugin: topics, path: "/news/{{topic...}}", history: 100}}
       lobby: {{plugin: chat, path: /chat, history: 100, unique_names: false}}
 """
+#: How long Redis may take to answer while it is there, in seconds: it may have to wait for a core.
+PATIENT = 3.0
 #: How a snapshot is asked for.
 JSON = [("Accept", "application/json")]
 #: The forms that can say it.
@@ -34,9 +36,21 @@ SAYING = [form for form in ASKED if form != "plain"]
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis is looked at more often than it is elsewhere, and given up sooner."""
-    for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": 0.3, "TOLERATED": 0.1}.items():
+    """Redis is looked at more often than it is elsewhere; one that has no core for a while is not away."""
+    for name, seconds in {"PROBE": 0.05, "ANSWER_WITHIN": PATIENT, "TOLERATED": 0.1}.items():
         monkeypatch.setattr(watch, name, seconds)
+
+
+def pause(redis: RedisServer) -> None:
+    """Have it answer nothing, and be given up for that soon."""
+    watch.ANSWER_WITHIN = 0.3  # what it was is there again after the test
+    redis.pause()
+
+
+def resume(redis: RedisServer) -> None:
+    """Have it go on, however long it then takes."""
+    watch.ANSWER_WITHIN = PATIENT
+    redis.resume()
 
 
 @asynccontextmanager
@@ -77,7 +91,7 @@ async def test_everybody_is_told(serve: Serve, tmp_path: Path) -> None:
         }
         for form, reader in there.items():
             assert (await next_of(reader, form))["event"] == "realtime:welcome"
-        redis.pause()
+        pause(redis)
         await until(serving, away=True)
         came = {
             form: await stack.enter_async_context(reading(serving, form, "/news/a?since=-1"))
@@ -92,7 +106,7 @@ async def test_everybody_is_told(serve: Serve, tmp_path: Path) -> None:
                 assert "reason" in away["data"]
         for form, reader in came.items():
             assert (await next_of(reader, form))["data"] == "first"
-        redis.resume()
+        resume(redis)
         await until(serving, away=False)
         await serving.server.bus.publish("news/a", "second")
         for readers in (there, came):
@@ -106,12 +120,12 @@ async def test_who_joins_meanwhile_stays(serve: Serve, tmp_path: Path) -> None:
     """Who comes to a room that tells who is here is let in, and that is told when it can be."""
     async with site(serve, tmp_path) as (serving, redis):
         await serving.server.bus.open("lobby")
-        redis.pause()
+        pause(redis)
         await until(serving, away=True)
         async with reading(serving, "v1", "/chat?name=ann") as ann:
             seen = [(await next_of(ann, "v1"))["event"] for _ in range(3)]
             assert seen == ["realtime:welcome", "realtime:degraded", "realtime:members"]
-            redis.resume()
+            resume(redis)
             seen = [await next_of(ann, "v1") for _ in range(2)]
             joined = next(message for message in seen if message["event"] == "realtime:join")
             assert joined["data"]["name"] == "ann"
@@ -225,13 +239,13 @@ async def test_python_client(serve: Serve, tmp_path: Path, scheme: str) -> None:
         url = serving.ws("/news/a") if scheme == "ws" else serving.http("/news/a")
         async with realtime.connect(url, since="earliest") as channel:
             first = await soon(anext(channel))
-            redis.pause()
+            pause(redis)
             assert (await soon(anext(channel))).event == "realtime:degraded"
             assert channel.position == first.id
             with pytest.raises(realtime.Refused) as refused:
                 await channel.send("lost")
             assert (refused.value.status, refused.value.comes_back) == (503, True)
-            redis.resume()
+            resume(redis)
             assert (await soon(anext(channel))).event == "realtime:restored"
             assert await channel.send("second") == (await soon(anext(channel))).id
 

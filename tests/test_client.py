@@ -708,7 +708,7 @@ async def test_refused_for_now() -> None:
 
 async def test_message_too_many(serve: Serve) -> None:
     """A POST over the rate was not taken, and says when to send it again; the connection stays."""
-    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 20, inbound_burst: 1}}}"
+    config = "channels: {echo: {plugin: topics, path: /t, limits: {inbound_rate: 2, inbound_burst: 1}}}"
     async with serve(config) as serving, Connection(serving.http("/t")) as channel:
         refused, sent = list[Refused](), 0
         while sent < 3:
@@ -1340,7 +1340,9 @@ async def test_lost_answer_and_a_refusal(final: bool) -> None:
         posts += 1
         if posts == 2:
             status = "422 Unprocessable Content" if final else "503 Service Unavailable\r\nRetry-After: 5"
-            writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+            # The connection ends behind it: who is not told so may send the next into it.
+            answer = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            writer.write(answer.encode())
         elif posts == 3:
             writer.write(b'HTTP/1.1 202 Accepted\r\nContent-Length: 12\r\n\r\n{"id":"e-8"}')
 

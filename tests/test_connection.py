@@ -531,6 +531,7 @@ async def test_client_that_never_reads_frees_its_descriptor(
         return len(os.listdir("/proc/self/fd"))
 
     async with serve(BUSY, LIFE) as serving:
+        gc.collect()  # what others have left is closed before it is counted
         before = descriptors()
         async with websocket(serving.port, "/life", receive_buffer=4096):
             await seen(serving, 2)

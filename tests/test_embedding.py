@@ -583,9 +583,11 @@ BLOCKER = """
     from realtime import Channel, hookimpl
 
     class Blocker(Channel):
-        "Blocks."
+        "Blocks, until somebody has named it."
         async def on_message(self, client, message):
-            time.sleep(0.2)
+            enough = time.monotonic() + 8
+            while not self.named() and time.monotonic() < enough:
+                time.sleep(0.2)
             await client.send("done")
 
     @hookimpl
@@ -598,9 +600,13 @@ async def test_watchdog(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     """A plugin that holds the host's event loop is named in the log."""
     channels = "channels: {b: {plugin: blocker, path: /b}}"
     config = beside(tmp_path, channels, {"blocker.py": BLOCKER}, watchdog="50ms")
-    async with hosting(host(config)) as port, websocket(port, "/rt/b", text("hi")) as wire:
+    app = host(config)
+    async with hosting(app) as port, websocket(port, "/rt/b") as wire:
+        blocker: Any = app[realtime.SERVER].channels["b"]
+        blocker.named = lambda: "by channel 'b', plugin 'blocker'" in caplog.text
+        await wire.send(text("hi"))
         assert await wire.text() == "done"
-        await eventually(lambda: "by channel 'b', plugin 'blocker'" in caplog.text)
+        assert blocker.named()
 
 
 # The end
