@@ -20,10 +20,12 @@ def run(directory: Path, files: dict[str, str], *options: str) -> subprocess.Com
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(textwrap.dedent(source))
     plain = ["-q", "--color=no", "-W", "error", "-p", "no:cacheprovider"]
+    # Two that remove what older ones have left, at the same time and place, are a warning to each other.
+    own = {"PYTEST_DEBUG_TEMPROOT": str(directory.parent)}
     return subprocess.run(
         [sys.executable, "-m", "pytest", *plain, *options],
         cwd=directory,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **own},
         capture_output=True,
         text=True,
         timeout=60,

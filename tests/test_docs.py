@@ -211,6 +211,8 @@ class Reader:
             "PYTHONPATH": f"{directory}:{installed}:{Path(realtime.__file__).parent.parent}",
             "CURL_HOME": str(directory),
             "PYTHONUNBUFFERED": "1",
+            # Where pytest removes what it has left: two that do so in one place disturb each other.
+            "PYTEST_DEBUG_TEMPROOT": str(directory.parent),
             # What is installed by a page goes nowhere else, and comes from no index.
             "PIP_TARGET": str(installed),
             "PIP_UPGRADE": "1",

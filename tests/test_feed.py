@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from redises import RedisServer, redis_server
-from sites import bus_on, data, site, until
+from sites import bus_on, data, site, until, wait_for_redis
 from timing import now
 
 from realtime.bus import Bus
-from realtime.engines import entries, feed as feed_module, redis as redis_module, watch
+from realtime.engines import entries, feed as feed_module, redis as redis_module
 from realtime.engines.feed import Feed
 from realtime.engines.redis import MAX_PAYLOAD, Redis
 from realtime.engines.resp import Connection
@@ -34,6 +34,12 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
     """A Redis that runs."""
     async with redis_server(tmp_path) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given up, but where a test is about that."""
+    wait_for_redis(monkeypatch)
 
 
 @pytest.fixture
@@ -178,14 +184,10 @@ async def test_what_comes_when_it_is_over_comes(one: Bus, monkeypatch: pytest.Mo
     assert heard(one) == ["hi", "next"]
 
 
-async def test_what_is_taken_in_another_log_is_fetched(
-    redis: RedisServer, one: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_taken_in_another_log_is_fetched(redis: RedisServer, one: Bus) -> None:
     """Nor is it longer where the log has begun anew, and its offsets are before those that there were."""
     await say(one, 1, 2, 3)
     epoch = one.topic("room").epoch
-    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
-    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)  # so it is not the watch that finds out
     hearing(one).pause()
     await redis.command("FLUSHALL")
     async with asyncio.timeout(20):
@@ -462,7 +464,6 @@ async def test_what_is_taken_of_a_topic_that_goes_is_done(
     one: Bus, other: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publish that Redis has taken does not wait to come into a topic that is no more."""
-    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 60.0)
     monkeypatch.setattr(feed_module, "SOON", 60.0)
     hearing(one).pause()
     publishing = asyncio.create_task(one.publish("room", "hi"))

@@ -623,7 +623,8 @@ async def test_full_redis_is_not_asked_without_a_pause(tmp_path: Path) -> None:
         looks = one.engine.watch.looks
         await until(lambda: one.engine.watch.looks > looks + 5)  # type: ignore[attr-defined]
         asked = (await redis.command("INFO", "commandstats")).partition("cmdstat_evalsha:calls=")[2]
-        assert int(asked.partition(",")[0] or 0) < 100
+        # It may take long to ask how often: by then there were more looks.
+        assert int(asked.partition(",")[0] or 0) < 16 * (one.engine.watch.looks - looks)
 
 
 async def test_name_that_is_claimed_again_goes_by_itself(tmp_path: Path) -> None:

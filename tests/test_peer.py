@@ -133,11 +133,11 @@ async def test_time_out_of_a_client(serve: Serve) -> None:
     """A client can have a time-out of its own, which its acks have, too."""
     async with (
         serve(PULLED, PUPPET) as server,
-        server.ws("/p", json=True, timeout=0.05) as client,
+        server.ws("/p", json=True, timeout=0.5) as client,  # in which it is to open, too
     ):
-        with pytest.raises(TimeoutError, match=r"waited for the close, and nothing came within 0\.05s"):
+        with pytest.raises(TimeoutError, match=r"waited for the close, and nothing came within 0\.5s"):
             await client.closed()
-        with pytest.raises(TimeoutError, match=r"'hang' was not acknowledged within 0\.05s"):
+        with pytest.raises(TimeoutError, match=r"'hang' was not acknowledged within 0\.5s"):
             await client.send("hang")
 
 

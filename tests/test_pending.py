@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 from redises import redis_server
-from sites import bus_on, data, site, until
+from sites import bus_on, data, site, until, wait_for_redis
 from timing import now
 
 from realtime.engine import Once
 from realtime.engines import redis as engine, watch
 from realtime.engines.feed import MAX_GIVEN_UP
 from realtime.errors import Rejected, Unavailable
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given up, but where a test is about that."""
+    wait_for_redis(monkeypatch)
 
 
 async def test_answer_that_is_lost(tmp_path: Path) -> None:
@@ -66,7 +72,8 @@ async def test_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no answer comes within two seconds it is said that nobody knows."""
-    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)
+    monkeypatch.undo()  # here it is waited no longer than elsewhere,
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 60.0)  # but for the connection
     async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
         await bus.open("room")
         redis.pause()
@@ -89,9 +96,8 @@ async def test_known_key_with_another_message(tmp_path: Path) -> None:
             await other.publish("room", "ho", once=Once("k", 60.0, "ho"))
 
 
-async def test_topic_that_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_topic_that_goes_meanwhile(tmp_path: Path) -> None:
     """What is taken is done, although nobody has the topic any more."""
-    monkeypatch.setattr(engine, "PUBLISH_WITHIN", 60.0)
     async with site("redis", tmp_path) as (one, _, redis):
         assert redis is not None
         await one.publish("room", "before")
