@@ -225,7 +225,7 @@ async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.
     monkeypatch.setattr(watch, "TOUCH", 3)
     async with bus_on(redis) as bus:
         await bus.open("room")
-        await redis.command("PEXPIRE", "realtime:{room}:head", "5000")
+        await redis.command("PEXPIRE", "realtime:{room}:head", "50000")
         await looks(bus, 6)
         assert int(await redis.command("PTTL", "realtime:{room}:head")) > 60_000
 
@@ -322,6 +322,7 @@ async def test_connection_without_an_answer_is_none(
     async with bus_on(redis) as bus:
         monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.1)
         line = engine(bus)._asking
+        lost = line.lost
         use = line._use
 
         def pausing(connection: Connection) -> None:
@@ -330,7 +331,7 @@ async def test_connection_without_an_answer_is_none(
 
         line._use = pausing
         line.abort("for a test")
-        await until(lambda: line.lost == 2)
+        await until(lambda: line.lost >= lost + 2)
         line._use = use
         redis.resume()
         await until(lambda: not line.away)
