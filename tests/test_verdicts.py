@@ -13,7 +13,7 @@ import pytest
 from command import run, running
 
 from realtime import verdicts
-from realtime.conformance import Checks
+from realtime.conformance import CHECKS, Checks
 
 QUIZ = """
 from realtime import Channel, hookimpl
@@ -245,7 +245,7 @@ def test_time_is_bounded(
         """It never ends."""
         await asyncio.Event().wait()
 
-    monkeypatch.setitem(verdicts.CHECKS, "churn", ("nothing", churn))
+    monkeypatch.setitem(CHECKS, "churn", ("nothing", churn))
     monkeypatch.setattr(verdicts, "DEADLINE", 2.0)  # by then it has started
     (quiz / "config.yaml").write_text(CONFIG)
     options: dict[str, Any] = {name: [] for name in ("set", "say", "query", "headers")}
