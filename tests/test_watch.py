@@ -110,8 +110,11 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
         assert topic.head == head  # nobody was told to have left
 
 
-async def test_user_that_may_not_publish_is_told(redis: RedisServer) -> None:
+async def test_user_that_may_not_publish_is_told(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the probe does not need, and a publish does, is seen when that is refused."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)  # until the next look, however late that is
     async with bus_on(redis) as bus:
         await redis.command("ACL", "SETUSER", "default", "-evalsha")
         with pytest.raises(Unavailable, match="NOPERM"):
