@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run, running
+from command import PATIENCE, run, running
 
 from realtime import verdicts
 from realtime.conformance import CHECKS, Checks
@@ -262,7 +262,7 @@ async def test_ctrl_c(quiz: Path) -> None:
     """Ctrl-C ends it with exit code 0 and without a traceback."""
     async with running(quiz, "plugins", "test", "quiz", "--set", "answer=x") as test:
         assert test.process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while b"abort" not in await test.process.stdout.readline():
                 pass
         assert await test.end(signal.SIGINT) == 0
