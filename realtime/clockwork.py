@@ -92,10 +92,10 @@ class Clock:
             raise ValueError("time goes forward only")
         if self._note is not None:
             self._note("clock", f"> {seconds:g}s")
-        if not self._advancing:
-            self._since = time.monotonic()
+        self._since = self._since if self._advancing else time.monotonic()
         self._advancing += 1
         try:
+            await self.settle()  # what was due before goes first, and goes on at its times
             await self._go_to(self.time() + seconds)
         finally:
             self._advancing -= 1

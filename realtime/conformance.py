@@ -413,7 +413,7 @@ class Checks(Trial):
     @check("a client that asks for /-/live all the while, on connections of its own")
     async def bystander(self) -> None:
         """Others are served at once all along, and /-/ready is never red."""
-        for late, doing in self.lateness[:3]:
+        for late, doing in self.late()[:3]:
             self.fail(f"it waited {late:.1f}s while {doing!r} was tried")
         for owner in self.dead:
             self.fail(f"the lifespan of {owner} has ended early", self.last_error(), Do.LAST)

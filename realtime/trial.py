@@ -76,9 +76,12 @@ class Trial:
         self.known: list[weakref.ref[Client]] = []
         self.peers: list[Stranger] = []
         self.log: list[logging.LogRecord] = []
-        #: When the event loop turned last, and how late the bystander was served, and during which check.
+        #: When the event loop turned last; and of the bystander when it asked, how long it waited, whether
+        #: it was served at all, and during which check.
         self.turned = time.monotonic()
-        self.lateness: list[tuple[float, str]] = []
+        self.lateness: list[tuple[float, float, bool, str]] = []
+        #: From when to when, and for how many seconds of it, the machine had no time for this process.
+        self.stood: list[tuple[float, float, float]] = []
         self.doing = "starts"
         #: What went wrong in this check.
         self.findings: list[Finding] = []
@@ -389,9 +392,18 @@ class Trial:
             await until(lambda: peer.whole, HANG)  # noqa: B023
             late = time.monotonic() - asked
             if late > LATE or peer.status != 200:
-                self.lateness.append((late, doing))
+                self.lateness.append((asked, late, peer.status == 200, doing))
             peer.abort()
             await asyncio.sleep(0.05)
+
+    def late(self) -> list[tuple[float, str]]:
+        """How late the bystander was, without what the machine took, and when: where it was too late."""
+        told = []
+        for asked, late, served, doing in self.lateness:
+            late -= sum(lost for begun, ended, lost in self.stood if begun < asked + late and ended > asked)
+            if late > LATE or not served:
+                told.append((late, doing))
+        return told
 
     def guard(self, tell: Callable[[Finding], None]) -> threading.Event:
         """A thread that tells what holds the event loop when it is held for good; set it to end that."""
@@ -401,7 +413,13 @@ class Trial:
             self.turned = time.monotonic()
 
         def watch() -> None:
+            looked, used = time.monotonic(), time.process_time()
             while not over.wait(0.25):
+                # A plugin that waits does not hold this thread, and one that computes uses the processor.
+                now, using = time.monotonic(), time.process_time()
+                if (stood := now - looked - 0.25 - (using - used)) > 0.1:
+                    self.stood.append((looked, now, stood))
+                looked, used = now, using
                 try:
                     loop.call_soon_threadsafe(turn)
                 except RuntimeError:  # it is closed

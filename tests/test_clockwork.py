@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -72,6 +73,22 @@ async def test_timers_in_between(serve: Serve) -> None:
         loop.call_later(10, tick)
         await server.clock.advance(30.5)
     assert [round(at, -1) for at in seen] == [10, 20, 30]
+
+
+async def test_timers_in_between_after_a_hold(serve: Serve) -> None:
+    """What was due before the clock is moved goes on at its times, too."""
+    seen: list[float] = []
+    async with serve(ECHO) as server:
+        loop = asyncio.get_running_loop()
+
+        def tick() -> None:
+            seen.append(loop.time())
+            loop.call_later(10, tick)
+
+        loop.call_later(0.05, tick)
+        threading.Event().wait(0.6)  # the server's own timers are late, too
+        await server.clock.advance(30.5)
+    assert [round(at - seen[0], -1) for at in seen] == [0, 10, 20, 30]
 
 
 async def test_asyncio_timeout(serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import shelf
 from conftest import Serve, make
+from servers import closed_port
 from timing import within
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -93,12 +95,13 @@ async def test_two_servers_in_one_process(tmp_path: Path) -> None:
 
 async def test_server_started_again(tmp_path: Path) -> None:
     """A stopped server's port is free at once, and another can take it."""
-    async with make(tmp_path, ECHO) as first:
-        address = first.addresses[0]
-        async with websocket(address.port, "/ws"):
-            pass
-    async with make(tmp_path, f'server: {{listen: ["{address}"]}}\n{ECHO}') as second:
-        assert second.addresses == [address]
+    port = closed_port()  # which nobody else is given meanwhile
+    for _ in range(2):
+        async with (
+            make(tmp_path, f'server: {{listen: ["127.0.0.1:{port}"]}}\n{ECHO}') as server,
+            websocket(port, "/ws"),
+        ):
+            assert [address.port for address in server.addresses] == [port]
 
 
 # What the host serves
@@ -318,8 +321,7 @@ async def test_lifespan_that_cannot_begin(serve: Serve) -> None:
 
 async def test_nothing_is_left_of_a_start_that_failed(tmp_path: Path) -> None:
     """When one lifespan fails those before it are left, and the port is free."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = closed_port()
     files = {
         "good.py": lifespan("yield\nself.bus.good_left = True")["spans.py"].replace("spans", "good"),
         "spans.py": lifespan("raise LookupError('no')\nyield")["spans.py"],
@@ -530,7 +532,9 @@ async def test_on_leave_has_run_when_stop_returns(serve: Serve) -> None:
 
 async def test_nobody_new_while_it_stops(serve: Serve) -> None:
     """While the lifespans are left the server is red, and nobody new is taken."""
-    async with serve(SPANS, lifespan("yield\nawait self.go.wait()")) as serving:
+    # Of the port that it has given up nobody else is to answer, nor the connection be its own other end.
+    config = f'server: {{listen: ["127.0.0.1:{closed_port()}"]}}\n{SPANS}'
+    async with serve(config, lifespan("yield\nawait self.go.wait()")) as serving:
         async with dial(serving.port, request("/-/live")) as wire:
             await wire.response()
             stopping = asyncio.create_task(serving.server.stop())
@@ -614,6 +618,7 @@ async def test_no_descriptor_is_left(tmp_path: Path) -> None:
     """A server that has ended holds no descriptor any more."""
     async with make(tmp_path, ECHO) as server, websocket(server.addresses[0].port, "/ws"):
         pass  # what is opened once for the whole process is open now
+    gc.collect()  # what tests before have left holds none that could go in the middle
     before = len(os.listdir("/proc/self/fd"))
     async with make(tmp_path, ECHO) as server, websocket(server.addresses[0].port, "/ws"):
         pass

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import shelf
 from certificates import Authority
-from command import ENVIRONMENT, Running, run, running
+from command import ENVIRONMENT, PATIENCE, Running, run, running
 
 ECHO = "server: {listen: ['127.0.0.1:0']}\nchannels: {echo: {plugin: echo, path: /ws}}\n"
 #: A channel whose lifespan does not end, or does not even begin.
@@ -291,7 +291,7 @@ async def test_signal_while_a_plugin_is_imported(tmp_path: Path, start: Start, n
     (tmp_path / "config.yaml").write_text(ECHO.replace("echo,", "stuck,"))
     async with start() as server:
         assert server.process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await server.process.stdout.readline() == b"importing\n"
         assert await server.end(number) == 0
         assert server.said == ""
@@ -312,7 +312,7 @@ async def test_signal_while_starting(tmp_path: Path, start: Start, number: int) 
     (tmp_path / "config.yaml").write_text(ECHO.replace("echo,", "stuck,"))
     async with start() as server:
         assert server.process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await server.process.stdout.readline() == b"lifespan\n"
         assert await server.end(number) == 0
         assert server.said == ""
@@ -331,7 +331,7 @@ async def test_reader_of_its_log_goes_away(tmp_path: Path, start: Start) -> None
     address = line.split("ready on ")[1].strip()
     assert await echoed(address, "hi") == "Echo: hi"
     process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await process.wait() == 0
 
 
@@ -347,7 +347,7 @@ async def test_standard_error_closed_from_the_start(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await process.stdout.readline() == b"lifespan\n"
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import make
+from servers import closed_port
 from wire import UPGRADE, close, dial, eventually, request, soon, text, websocket
 
 from realtime import sockets
@@ -56,8 +57,7 @@ async def test_second_address_that_fails_frees_the_first(tmp_path: Path) -> None
     """When one address cannot be had none is kept."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         taken = sock.getsockname()[1]
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            free = other.getsockname()[1]
+        free = closed_port()
         with pytest.raises(StartError):
             await make(tmp_path, listening(f"127.0.0.1:{free}", f"127.0.0.1:{taken}")).start()
         socket.create_server(("127.0.0.1", free)).close()
@@ -129,8 +129,7 @@ async def test_mode_of_a_unix_socket(tmp_path: Path, settings: str, mode: int) -
 
 async def test_all_addresses_of_both_families(tmp_path: Path) -> None:
     """``0.0.0.0`` and ``[::]`` go together, on one port."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = closed_port()
     async with make(tmp_path, listening(f"0.0.0.0:{port}", f"[::]:{port}")):
         for host in ("127.0.0.1", "::1"):
             async with dial(port, request("/-/live"), host=host) as wire:

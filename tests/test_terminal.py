@@ -204,11 +204,17 @@ async def test_name_is_the_first_line(serve: Serve) -> None:
 
 async def test_in_a_pipe(serve: Serve) -> None:
     """It can stand in a pipe; when the reader has enough it ends with exit code 0 and no word."""
-    # However much comes before the reader of two lines is gone, the server does not mind.
+    # The server does not mind how much comes before the reader of two lines is gone. That is more than a
+    # pipe holds, and no more: all that was said is answered before the client's goodbye.
     config = f"channels: {{echo: {{plugin: echo, path: /ws, {FLOODED}}}}}"
     async with serve(config) as serving:
         process = await asyncio.create_subprocess_exec(
-            *("sh", "-c", 'yes | "$0" -m realtime connect "$1" | head -n 2; echo done', sys.executable),
+            *(
+                "sh",
+                "-c",
+                'yes | head -n 20000 | "$0" -m realtime connect "$1" | head -n 2; echo done',
+                sys.executable,
+            ),
             serving.ws("/ws"),
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,

@@ -100,6 +100,14 @@ async def test_what_makes_it_slow_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+async def test_time_that_the_machine_took_is_no_plugins(tmp_path: Path) -> None:
+    """Who waits while the machine has no time for the process does not wait for the plugin."""
+    async with trial(tmp_path, Manners()) as tried:
+        tried.stood = [(9.0, 11.0, 1.2)]
+        tried.lateness = [(10.0, 1.3, True, "welcome"), (20.0, 1.3, True, "churn"), (30.0, 0.1, False, "x")]
+        assert tried.late() == [(1.3, "churn"), (0.1, "x")]
+
+
 async def test_log_and_warnings_are_seen(tmp_path: Path) -> None:
     """Meanwhile nothing of the log is shown, all of it is kept, and all is as it was then."""
     async with trial(tmp_path, Manners(says=["x"])) as tried:

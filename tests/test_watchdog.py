@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make
-from wire import eventually
+from wire import PATIENCE, eventually
 
 from realtime import watchdog as module
 from realtime.watchdog import Watchdog
@@ -55,14 +55,16 @@ async def watched(limit: float = 0.1) -> Watchdog:
 async def test_hold_is_told_once(told: list[str]) -> None:
     """One hold is one warning, with how long it was and where, and is counted."""
     dog = await watched()
-    hold(0.25)
-    await eventually(lambda: bool(told))
+    hold(0.6)
+    # A machine that is busy may hold the loop elsewhere.
+    await eventually(lambda: any(line.endswith(": threading.Event().wait(seconds)") for line in told))
     dog.stop()
-    assert dog.holds == len(told) == 1
-    assert dog.longest >= 0.2
-    assert "the event loop was held for " in told[0]
-    assert f"in {__file__}:" in told[0]
-    assert told[0].endswith(": threading.Event().wait(seconds)")
+    dog.join(PATIENCE)
+    (line,) = (line for line in told if line.endswith(": threading.Event().wait(seconds)"))
+    assert dog.holds == len(told)
+    assert dog.longest >= 0.5
+    assert "the event loop was held for " in line
+    assert f"in {__file__}:" in line
 
 
 async def test_long_hold_is_told_while_it_lasts(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +80,9 @@ async def test_long_hold_is_told_while_it_lasts(told: list[str], monkeypatch: py
 
 async def test_many_short_ones_are_told_as_such(told: list[str]) -> None:
     """Where no single call is to blame the warning says so."""
-    dog = await watched()
+    dog = await watched(0.4)  # it looks twice, a tenth of a second apart: no single one takes so long
     loop = asyncio.get_running_loop()
-    for _ in range(30):
+    for _ in range(60):
         loop.call_soon(hold, 0.01)
     await eventually(lambda: bool(told))
     dog.stop()
@@ -110,28 +112,33 @@ async def test_thread_ends_with_the_server(tmp_path: Path) -> None:
 
 async def test_off(tmp_path: Path) -> None:
     """``watchdog: off`` has no thread."""
-    before = threads()
+    await eventually(lambda: threads() == 0)
     async with make(tmp_path, 'server: {listen: ["127.0.0.1:0"], watchdog: off}') as server:
-        assert (server.watchdog, threads()) == (None, before)
+        assert (server.watchdog, threads()) == (None, 0)
 
 
 async def test_loop_that_is_gone() -> None:
     """The thread ends when its loop was closed without a word."""
-    before = threads()
+    await eventually(lambda: threads() == 0)
 
     async def forget() -> Watchdog:
         return await watched(0.02)
 
     dog = await asyncio.to_thread(asyncio.run, forget())
     dog._depth = 0  # it looked idle to its last
-    await eventually(lambda: threads() == before)
+    await eventually(lambda: threads() == 0)
 
 
 async def test_idle_server_is_not_woken() -> None:
     """An idle loop is not asked: the thread sees that it does nothing."""
     dog = await watched(0.02)
-    dog._answered.clear()
-    await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.1)
-    assert not dog._answered.is_set()
+
+    def asked() -> bool:
+        hold(0.1)  # what was asked before the loop came to rest is answered
+        dog._answered.clear()
+        hold(0.1)
+        return dog._answered.is_set()
+
+    assert not await asyncio.to_thread(asked)
     dog._answered.set()
     dog.stop()

@@ -130,7 +130,7 @@ async def test_history_first(serve: Serve) -> None:
     async with serve(config()) as serving:
         await eventually(lambda: len(serving.server.watching.stats.history) > 0)
         async with stream(serving.port, "/-/stats") as wire:
-            (sample,) = await event(wire, "history")
+            sample, *_ = await event(wire, "history")
     assert sample["clients"] == {"websocket": 0, "sse": 0, "ndjson": 0}
 
 

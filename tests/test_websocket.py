@@ -307,11 +307,13 @@ async def test_close_that_is_not_answered(serve: Serve, monkeypatch: pytest.Monk
         assert await wire.rest() == b""
 
 
-async def test_who_is_still_sending_sees_the_close(serve: Serve) -> None:
+async def test_who_is_still_sending_sees_the_close(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows a message that is too big is taken, so its client can read why it is closed."""
+    monkeypatch.setattr(connection, "CLOSE_GRACE", 60.0)  # however long it takes to send it all
     async with serve(SMALL) as serving, websocket(serving.port, "/ws") as wire:
         await wire.send(frame(BINARY, bytes(20_000_000)) + text("x") * 10_000)
         assert await wire.close_code() == 1009
+        await wire.send(close(1009))
         assert await wire.rest() == b""
 
 
