@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
-from redises import redis_server
+from redises import RedisServer, redis_server
 from sites import Site, bus_on, data, site, until
 
 from realtime.bus import Bus
 from realtime.engine import Once
-from realtime.errors import Rejected
+from realtime.engines import redis as redis_module
+from realtime.engines.redis import Redis
+from realtime.errors import Rejected, Unavailable
 from realtime.message import Message, Position
 from realtime.topic import TopicOptions
 
@@ -409,3 +412,45 @@ async def test_topic_that_goes_while_it_is_caught_up_with(tmp_path: Path) -> Non
         redis.resume()
         topic = await opening
         assert bus.find("room/1") is topic is not before
+
+
+@pytest.fixture
+async def spoilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RedisServer, Bus]]:
+    """A topic that this process has, and of which Redis can say nothing any more."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.3)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.publish("room", 1)
+        await redis.command("SET", "realtime:{room}:head", "mine")
+        yield redis, bus
+
+
+async def test_topic_that_cannot_be_caught_up_with(spoilt: tuple[RedisServer, Bus]) -> None:
+    """Who comes with a position that nobody can tell of is refused, with the reason."""
+    _, bus = spoilt
+    with pytest.raises(Unavailable, match="does not say what it has of the topic: WRONGTYPE"):
+        async with asyncio.timeout(20):
+            await bus.open("room", Position("0", 1))
+
+
+async def test_catching_up_leaves_redis_in_peace(spoilt: tuple[RedisServer, Bus]) -> None:
+    """What Redis could not say is asked again now and then, and not all the time."""
+    redis, bus = spoilt
+    await redis.command("CONFIG", "RESETSTAT")
+    with pytest.raises(Unavailable):
+        await bus.open("room", Position("0", 1))
+    (calls,) = re.findall("evalsha:calls=([0-9]+)", await redis.command("INFO", "commandstats"))
+    assert 1 < int(calls) < 20
+
+
+async def test_caught_up_with_on_another_connection(tmp_path: Path) -> None:
+    """A connection that is lost meanwhile costs who comes with a position time, and no more."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic = await bus.open("room")
+        redis.pause()
+        opening = asyncio.create_task(bus.open("room", Position("0", 1)))
+        for _ in range(3):  # it is asked
+            await asyncio.sleep(0)
+        assert isinstance(bus.engine, Redis)
+        bus.engine._asking.abort("for a test")
+        redis.resume()
+        assert await opening is topic

@@ -238,8 +238,6 @@ class Redis(Engine):
         return self.feed(await self.bus.open(topic))
 
     async def open(self, topic: Topic) -> None:
-        if topic.opened:
-            return
         feed = self.feed(topic)
         self._check_there()
         try:
@@ -254,12 +252,11 @@ class Redis(Engine):
         self._check_there()
         try:
             async with asyncio.timeout_at(self._until()):
-                await self._asking.working()
-                while not await feed.looked():
+                while not await feed.looked():  # noqa: ASYNC110  # it is Redis that is to have an answer
                     await asyncio.sleep(SOON)
-                    await self._asking.working()
         except TimeoutError:
-            raise Unavailable(f"Redis does not answer{self.reason}") from None
+            wrong = self.reason or feed.refusal
+            raise Unavailable(f"Redis does not say what it has of the topic{wrong}") from None
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
