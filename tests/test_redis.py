@@ -196,6 +196,17 @@ async def test_redis_that_is_paused_at_the_start_ends_it(
             pass
 
 
+async def test_start_without_time_for_anything_to_go_wrong(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is known yet of what is wrong, the sentence has a reason all the same."""
+    monkeypatch.setattr(redis_module, "START_WITHIN", 0.0)
+    redis.pause()
+    with pytest.raises(StartError, match=r": no answer$"):
+        async with bus_on(redis):
+            pass
+
+
 @pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "a\n", "é", "x" * 65])
 def test_prefix_that_would_spoil_the_keys_is_a_mistake(prefix: str) -> None:
     """What all keys begin with has no brace, which would be their hash tag, and nothing of the kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -205,6 +206,19 @@ async def test_redis_that_may_throw_topics_away_is_told(
     assert "may throw topics away: set maxmemory-policy noeviction" in caplog.text
 
 
+async def test_redis_that_may_throw_topics_away_is_told_once(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another connection to the same Redis tells nothing new."""
+    await redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await redis.command("CONFIG", "SET", "maxmemory", "100mb")
+    async with bus_on(redis) as bus:
+        line = engine(bus)._asking
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+    assert caplog.text.count("may throw topics away") == 1
+
+
 @pytest.mark.parametrize(("policy", "memory"), [("allkeys-lru", "0"), ("noeviction", "100mb")])
 async def test_redis_that_throws_nothing_away_is_not_told(
     redis: RedisServer, caplog: pytest.LogCaptureFixture, policy: str, memory: str
@@ -331,9 +345,29 @@ async def test_connection_without_an_answer_is_none(
         line._use = pausing
         line.abort("for a test")
         await until(lambda: line.lost == 2)
+        assert line.why == "no answer"
         line._use = use
         redis.resume()
         await until(lambda: not line.away)
+
+
+async def test_connection_that_is_lost_at_once_is_no_bug(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that ends before it is of use is replaced, and the log has no traceback."""
+    async with bus_on(redis) as bus:
+        line = engine(bus)._asking
+        use = line._use
+
+        def cutting(connection: Connection) -> None:
+            line._use = use
+            use(connection)
+            connection.abort("for a test")
+
+        line._use = cutting
+        line.abort("for a test")
+        await until(lambda: line.lost == 2 and not line.away)
+    assert not any(record.exc_info for record in caplog.records)
 
 
 # As soon as there is a connection
@@ -385,6 +419,22 @@ async def test_feeds_end_with_the_engine(redis: RedisServer) -> None:
     async with bus.engine.lifespan():
         feed = engine(bus).feed(await bus.open("room"))
     assert feed.closed
+
+
+async def test_what_is_done_beside_ends_with_the_engine(redis: RedisServer) -> None:
+    """What an engine has begun is over when it has ended."""
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with bus_on(redis) as bus:
+        engine(bus).background(work())
+        await asyncio.sleep(0)
+    assert ended.is_set()
 
 
 async def test_refusal_is_logged_once(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
