@@ -18,7 +18,7 @@ from sites import Site, bus_on, data, site, until
 
 from realtime.bus import Bus
 from realtime.engine import Once
-from realtime.engines import redis as redis_module
+from realtime.engines import redis as redis_module, watch
 from realtime.engines.redis import Redis
 from realtime.errors import Rejected, Unavailable
 from realtime.message import Message, Position
@@ -454,3 +454,42 @@ async def test_caught_up_with_on_another_connection(tmp_path: Path) -> None:
         bus.engine._asking.abort("for a test")
         redis.resume()
         assert await opening is topic
+
+
+AWAY = "Redis is away: "
+SILENT = "Redis does not say what it has of the topic: "
+
+
+@pytest.mark.parametrize("name", ["room", "room/new"])
+@pytest.mark.parametrize(("tolerated", "wrong"), [(0.0, AWAY), (60.0, SILENT)])
+async def test_who_comes_while_redis_is_away_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, tolerated: float, wrong: str
+) -> None:
+    """At once where it has been away for some time, and else when it has been waited for."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.1)
+    monkeypatch.setattr(watch, "TOLERATED", tolerated)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.open("room")
+        await redis.kill()
+        assert isinstance(bus.engine, Redis)
+        await until(lambda: bus.engine._asking.away)
+        with pytest.raises(Unavailable, match=f"{wrong}[a-zA-Z]"):
+            async with asyncio.timeout(20):
+                await bus.open(name, Position("0", 1))
+
+
+async def test_last_of_an_answer_has_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked when all the time of an answer is over has a moment all the same."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.0)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus, bus.engine.answering():
+        before = bus.now()
+        assert isinstance(bus.engine, Redis)
+        assert bus.engine._until() >= before + redis_module.AT_LEAST
+
+
+async def test_what_comes_of_a_topic_that_is_gone(tmp_path: Path) -> None:
+    """It is not heard of any more, and the log is told of no garbage."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        assert isinstance(bus.engine, Redis)
+        assert bus.engine._pushed([b"message", b"realtime:{room/gone}", b"0a-1\nhello"]) is None
+        assert bus.engine.counters["ignored"] == 0

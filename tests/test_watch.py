@@ -16,7 +16,7 @@ from realtime.bus import Bus
 from realtime.engines import watch
 from realtime.engines.line import Line
 from realtime.engines.redis import Redis
-from realtime.engines.resp import Connection, Where
+from realtime.engines.resp import Connection, RedisError, Where
 from realtime.errors import Unavailable
 
 
@@ -102,6 +102,8 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
         await until(lambda: other.engine.trouble)
         over = other.now() + 1.0
         await until(lambda: other.now() > over)
+        monkeypatch.setattr(watch, "LEASE", 60.0)  # however long it takes from here
+        await looks(other)
         monkeypatch.setattr(
             engine(one).watch, "synchronize", engine(other).watch.synchronize
         )  # one is late
@@ -119,6 +121,25 @@ async def test_user_that_may_not_publish_is_told(redis: RedisServer) -> None:
             await bus.publish("room", 2)
         await until(lambda: bus.engine.trouble)
         assert "takes nothing: " in bus.engine.trouble
+
+
+@pytest.mark.parametrize("code", ["NOPERM", "OOM", "MISCONF", "NOREPLICAS"])
+async def test_publish_that_is_not_taken_is_told(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """What Redis says of a publish is believed, though it takes what the probe wants."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        engine(bus).refused(RedisError(f"{code} for a test"))
+        await until(lambda: bus.engine.trouble)
+
+
+@pytest.mark.parametrize("code", ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"])
+async def test_redis_that_can_do_nothing_is_left(redis: RedisServer, code: str) -> None:
+    """Where another connection may be of more use there is another."""
+    async with bus_on(redis) as bus:
+        engine(bus).refused(RedisError(f"{code} for a test"))
+        await until(lambda: engine(bus)._asking.lost and not engine(bus)._asking.away)
 
 
 async def test_redis_on_the_edge_is_told_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +414,34 @@ async def test_what_is_due_is_looked_at_at_once(redis: RedisServer) -> None:
         del feed.own[id]
         engine(one)._asking.where = where
         await until(lambda: not feed.due and not there.here)
+
+
+@pytest.mark.usefixtures("rare")
+async def test_what_was_not_said_is_said_at_once(redis: RedisServer) -> None:
+    """Who has left while there was none is seen off as soon as there is one, where nothing else is due."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        id = f"{one.engine.node}.c1"
+        await one.arrive(topic, id, {"client": "c1"}, aloud=False)
+        await until(lambda: there.here)
+        where = await away(one, engine(one)._asking)
+        engine(one).members._leaving["room", id] = None
+        engine(one)._asking.where = where
+        await until(lambda: not there.here)
+
+
+@pytest.mark.usefixtures("rare")
+async def test_more_topics_than_go_into_one_command(redis: RedisServer) -> None:
+    """All are heard of by the next connection, too."""
+    async with bus_on(redis) as bus:
+        for number in range(1001):
+            bus.topic(f"room/{number}")
+        line, words = engine(bus)._hearing, ("PUBSUB", "NUMSUB", "realtime:{room/1000}")
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+        async with asyncio.timeout(20):
+            while not (await redis.command(*words)).endswith("1"):
+                pass
 
 
 @pytest.mark.usefixtures("rare")

@@ -153,14 +153,13 @@ class Redis(Engine):
             self.members.spare(watch.LEASE)
         self._asking.works()
         for feed in self.feeds:
-            if moved or feed.due:
-                feed.check(whole=moved)
+            if feed.due:  # where Redis is another, each is looked at when it is heard of again
+                feed.check()
         self.members.say_who_left()
 
     def _hear_on(self, connection: Connection) -> None:
         self._asking.be_where(connection)
-        connection.tell(b"SUBSCRIBE", self._inbox)
-        channels = list(self._feeds)
+        channels = [self._inbox, *self._feeds]
         for start in range(0, len(channels), 1000):
             connection.tell(b"SUBSCRIBE", *channels[start : start + 1000])
 
@@ -210,9 +209,9 @@ class Redis(Engine):
                     log.warning("what was published on %r is ignored: %s (told once)", channel, error)
                 return None
             return self.bus.is_full(feed.topic)
-        if kind == b"subscribe" and feed is not None:
+        if feed is not None:
             feed.check(whole=True)  # whatever was published before it is not coming
-        elif kind == b"subscribe" and channel == self._inbox:
+        elif channel == self._inbox:
             self._hearing.works()
         return None
 
@@ -280,7 +279,7 @@ class Redis(Engine):
     @property
     def reason(self) -> str:
         """Why Redis does not answer, if that is known."""
-        return f": {self._asking.why}" if self._asking.away and self._asking.why else ""
+        return f": {self._asking.why}" if self._asking.away else ""
 
     def close(self, topic: Topic) -> None:
         feed = self.feed(topic)
@@ -329,7 +328,7 @@ class Redis(Engine):
         topic = feed.topic
         try:
             asking = self._asking.connection
-            if asking is None or self._asking.away:
+            if self._asking.away:
                 with contextlib.suppress(TimeoutError):  # then it is over
                     async with asyncio.timeout_at(until):
                         asking = await self._asking.working()
