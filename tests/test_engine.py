@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from realtime.bus import Bus
 from realtime.engine import Once
 from realtime.engines import redis as redis_module, watch
 from realtime.engines.redis import Redis
+from realtime.engines.resp import Where
 from realtime.errors import Rejected, Unavailable
 from realtime.message import Message, Position
 from realtime.topic import TopicOptions
@@ -456,14 +457,23 @@ async def test_caught_up_with_on_another_connection(tmp_path: Path) -> None:
         assert await opening is topic
 
 
-AWAY = "Redis is away: "
-SILENT = "Redis does not say what it has of the topic: "
-
-
-@pytest.mark.parametrize("name", ["room", "room/new"])
-@pytest.mark.parametrize(("tolerated", "wrong"), [(0.0, AWAY), (60.0, SILENT)])
-async def test_who_comes_while_redis_is_away_is_told_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, tolerated: float, wrong: str
+@pytest.mark.parametrize("tolerated", [0.0, 60.0])
+@pytest.mark.parametrize(
+    ("do", "wrong"),
+    [
+        (lambda bus: bus.open("room", Position("0", 1)), "Redis does not say what it has of the topic"),
+        (lambda bus: bus.open("room/new"), "Redis does not say what it has of the topic"),
+        (lambda bus: bus.publish("room", 1), "Redis does not answer"),
+        (lambda bus: bus.claim("room", "alice", "1.a"), "Redis does not take it"),
+    ],
+    ids=["catch up", "open", "publish", "claim"],
+)
+async def test_whoever_wants_something_of_a_redis_that_is_away_is_told_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tolerated: float,
+    do: Callable[[Bus], Awaitable[object]],
+    wrong: str,
 ) -> None:
     """At once where it has been away for some time, and else when it has been waited for."""
     monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.1)
@@ -473,9 +483,32 @@ async def test_who_comes_while_redis_is_away_is_told_why(
         await redis.kill()
         assert isinstance(bus.engine, Redis)
         await until(lambda: bus.engine._asking.away)
-        with pytest.raises(Unavailable, match=f"{wrong}[a-zA-Z]"):
+        with pytest.raises(Unavailable, match=f"{wrong if tolerated else 'Redis is away'}: [a-zA-Z]"):
             async with asyncio.timeout(20):
-                await bus.open(name, Position("0", 1))
+                await do(bus)
+
+
+async def test_what_was_wrong_is_not_what_is_wrong(tmp_path: Path) -> None:
+    """Of a connection that works nobody is told why there was none before."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        assert isinstance(bus.engine, Redis)
+        line = bus.engine._asking
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+        assert bus.engine.reason == ""
+
+
+async def test_topic_that_goes_while_nothing_is_heard(tmp_path: Path) -> None:
+    """It goes all the same, and leaves nothing."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic = await bus.open("room/1")
+        assert isinstance(bus.engine, Redis)
+        line = bus.engine._hearing
+        line.where = Where.parse("redis://127.0.0.1:1")
+        line.abort("for a test")
+        await until(lambda: line.connection is None)
+        bus.left(topic)
+        assert bus.engine.feeds == []
 
 
 async def test_last_of_an_answer_has_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from wire import LINES, Wire, ask, dial, post, request, stream
 from realtime.bus import Bus
 from realtime.engine import Holder, Once
 from realtime.engines import entries, line as line_module, redis as redis_module, watch as watch_module
+from realtime.engines.pending import Pending
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Where
 from realtime.errors import ConfigError, StartError, Unavailable
@@ -1374,6 +1375,8 @@ async def test_nothing_stays_of_what_was_published(redis: RedisServer) -> None:
     async with bus_on(redis, TopicOptions(lag=0, lag_bytes=0)) as one:
         await asyncio.gather(*(one.publish("room", number) for number in range(1000)))
         assert [feed.pending for feed in engine(one).feeds] == [{}]
+        gc.collect()
+        assert not any(isinstance(thing, Pending) for thing in gc.get_objects())
         connection = engine(one)._asking.connection
         assert connection is not None
         assert len(connection._waiting) <= 5  # the probe's

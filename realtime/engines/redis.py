@@ -335,10 +335,10 @@ class Redis(Engine):
             if asking is not None:
                 if asking.backlog > MAX_BACKLOG:
                     raise Unavailable("Redis takes less than is published")
-                epoch, left = topic.epoch if topic.opened else "", until - self._loop.time()
+                left = until - self._loop.time()
                 words = (
                     *(b"3", feed.keys.head, feed.keys.log, key or feed.keys.here),
-                    *(asking.run_id, self.fresh(), epoch, topic.head, self.oldest(topic)),
+                    *(asking.run_id, self.fresh(), *topic.position, self.oldest(topic)),
                     *(self.stays(topic), self.watch.clock(left * IN_TIME), entry, *how),
                 )
                 pending.ask(asking, words)
