@@ -18,6 +18,7 @@ from realtime.engines.line import Line
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Connection, RedisError, Where
 from realtime.errors import Unavailable
+from realtime.topic import TopicOptions
 
 
 @pytest.fixture
@@ -166,10 +167,11 @@ async def test_too_few_replicas_are_told(redis: RedisServer) -> None:
 # Who is there
 
 
+@pytest.mark.parametrize("slept", [6.0, 60.0])
 async def test_machine_that_has_slept_buries_nobody(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, slept: float
 ) -> None:
-    """Where the clock jumps past all leases, as after a sleep, who looks first waits for the others."""
+    """Where the clock jumps past leases, as after a sleep, who looks first waits for the others."""
     async with bus_on(redis) as one, bus_on(redis) as other:
         topic = await one.open("room")
         await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=True)
@@ -178,7 +180,7 @@ async def test_machine_that_has_slept_buries_nobody(
         # The one is late: it says that the other is there.
         monkeypatch.setattr(engine(one).watch, "synchronize", engine(other).watch.synchronize)
         monkeypatch.setattr(engine(other).members, "_spared_until", 0.0)  # it has begun long ago
-        monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-60.0))
+        monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-slept))
         await redis.command("ZADD", "realtime:nodes", "1", one.engine.node)
         await looks(other)
         assert topic.head == head
@@ -191,6 +193,23 @@ async def test_server_that_ends_while_redis_is_full_says_so(redis: RedisServer) 
         await until(lambda: bus.engine.trouble)
         node = bus.engine.node
     assert node not in await redis.command("ZRANGE", "realtime:nodes", "0", "-1")
+
+
+async def test_clock_is_that_of_redis(redis: RedisServer) -> None:
+    """To the millisecond, whatever clock the process has."""
+    async with bus_on(redis) as bus:
+        bus.wall_time = lambda: 0.0
+        asking, micros = await engine(bus).asking(), 0
+        while micros < 500_000:
+            seconds, micros = map(int, await asking.ask(b"TIME"))
+        await engine(bus).watch.synchronize(asking)
+        assert engine(bus).watch.clock() >= seconds * 1000 + micros // 1000
+
+
+async def test_moments_are_in_order(redis: RedisServer) -> None:
+    """They are by Redis's clock, and of one millisecond each is after the one before."""
+    async with bus_on(redis) as bus:
+        assert (engine(bus).watch.clock(), 0) < engine(bus).moment() < engine(bus).moment()
 
 
 # What the log says
@@ -265,6 +284,35 @@ async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.
         assert int(await redis.command("PTTL", "realtime:{room}:head")) > 60_000
 
 
+async def test_head_is_kept(redis: RedisServer) -> None:
+    """The newest message stays in Redis where a process has none: it tells that the log is the same."""
+    async with bus_on(redis) as bus:
+        topic = await bus.open("room")
+        topic.shed(topic.size)
+        assert (engine(bus).oldest(topic), topic.head, topic.base) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(("history", "oldest"), [(0, 1), (100, 0)])
+async def test_who_has_no_room_throws_away_nothing_that_is_wanted(
+    redis: RedisServer, history: int, oldest: int
+) -> None:
+    """Neither what it has itself, nor what is history."""
+    async with bus_on(redis, TopicOptions(history=history)) as bus:
+        topic = await bus.open("room")
+        await bus.publish("room", 2)
+        assert engine(bus).oldest(topic) == 1
+        bus.counters["shed"] = 1
+        assert engine(bus).oldest(topic) == oldest
+
+
+async def test_not_all_topics_are_looked_at_at_once(redis: RedisServer) -> None:
+    """Where there are many some wait for the others."""
+    async with bus_on(redis) as bus:
+        for number in range(65):
+            engine(bus).feed(bus.topic(f"room/{number}")).check()
+        await until(engine(bus).lookers.locked)
+
+
 # What is wrong, and is not to make all the rest wrong
 
 
@@ -333,6 +381,17 @@ async def test_what_is_published_comes_without_the_subscription(
         await other.publish("room", 2)
         await until(lambda: data(topic.history()) == [1, 2])
         engine(one)._hearing.where = where
+
+
+async def test_who_came_while_nothing_was_heard_is_here(redis: RedisServer) -> None:
+    """Of whom no message tells is known as soon as something is heard."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        where = await away(one, engine(one)._hearing)
+        await until(lambda: not engine(one).feed(topic).due)
+        await other.arrive(there, f"{other.engine.node}.c1", {"client": "c1"}, aloud=False)
+        engine(one)._hearing.where = where
+        await until(lambda: topic.here)
 
 
 async def test_look_that_was_refused_is_made_again(
