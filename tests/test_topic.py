@@ -979,6 +979,13 @@ def test_what_is_kept_has_its_age() -> None:
     assert [message.data for message in bed.topic.history()] == ["new"]
 
 
+def test_clocks_of_who_published_may_differ() -> None:
+    """What seems to be older than the message before it is as young as that."""
+    bed = Bed(TopicOptions(history=9, history_age=5.0))
+    bed.topic.restore(Position("e", 2), [*kept("new"), (Message.of("next", time=0.5), 60.0)])
+    assert [message.data for message in bed.topic.history()] == ["new", "next"]
+
+
 def test_another_log_is_counted() -> None:
     """The bus knows what its topics hold when one has become another log, and when it is gone."""
     bed = Bed(TopicOptions(history=9))
