@@ -482,7 +482,8 @@ async def test_whoever_wants_something_of_a_redis_that_is_away_is_told_why(
         await bus.open("room")
         await redis.kill()
         assert isinstance(bus.engine, Redis)
-        await until(lambda: bus.engine._asking.away)
+        line = bus.engine._asking
+        await until(lambda: line.away)
         with pytest.raises(Unavailable, match=f"{wrong if tolerated else 'Redis is away'}: [a-zA-Z]"):
             async with asyncio.timeout(20):
                 await do(bus)
