@@ -986,6 +986,33 @@ def test_clocks_of_who_published_may_differ() -> None:
     assert [message.data for message in bed.topic.history()] == ["new", "next"]
 
 
+def test_nobody_is_forgiven_in_another_log() -> None:
+    """What was lost of the log before is no excuse, nor does its length hide who falls behind."""
+    bed = Bed(TopicOptions(lag=0, lag_bytes=0))
+    bed.topic.skip(50)
+    wire = lagging(bed)
+    bed.topic.restore(Position("e", 0), [])
+    for number in range(20):
+        bed.publish(str(number))
+        bed.idle()
+    assert wire.closed is not None
+    assert wire.closed.startswith("too slow")
+
+
+def test_another_log_is_kept_for_newcomers() -> None:
+    """Whose place was held in the log before is not left behind by the one that there is."""
+    bed = Bed(TopicOptions(history=2, lag=0.0))
+    bed.publish(*"abcdefgh")
+    wire = bed.join(start=False)
+    bed.topic.restore(Position("e", 2), kept("1", "2"))
+    for text in "345":
+        bed.idle()
+        bed.publish(text)
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["reset", "1", "2", "3", "4", "5"]
+
+
 def test_another_log_is_counted() -> None:
     """The bus knows what its topics hold when one has become another log, and when it is gone."""
     bed = Bed(TopicOptions(history=9))
