@@ -1013,6 +1013,21 @@ def test_another_log_is_kept_for_newcomers() -> None:
     assert wire.texts == ["reset", "1", "2", "3", "4", "5"]
 
 
+@pytest.mark.parametrize("state", [State.LIVE, State.BEHIND])
+def test_another_log_is_told_though_nobody_publishes(state: State) -> None:
+    """Whoever is here is told at once, who is still reading what there was before, too."""
+    bed = Bed(TopicOptions(history=9))
+    bed.publish(*("x" * 100_000 for _ in range(3)))
+    bed.idle()
+    wire = bed.join(since="earliest" if state is State.BEHIND else None)
+    assert wire.subscriber.state is state
+    if state is State.LIVE:
+        bed.idle()  # nothing is due any more
+    bed.topic.restore(Position("e", 0), [])
+    bed.idle()
+    assert wire.texts[-1:] == ["reset"]
+
+
 def test_another_log_is_counted() -> None:
     """The bus knows what its topics hold when one has become another log, and when it is gone."""
     bed = Bed(TopicOptions(history=9))
