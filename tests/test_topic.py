@@ -891,6 +891,16 @@ def test_what_is_lost_is_a_gap(bound: int | None) -> None:
     assert wire.items[1].position == Position(bed.topic.epoch, 5)
 
 
+def test_what_is_lost_is_told_though_nobody_publishes() -> None:
+    """Who is here is told of the gap at once."""
+    bed = Bed()
+    wire = bed.join()
+    bed.idle()
+    bed.topic.skip(5)
+    bed.idle()
+    assert wire.texts == ["gap 5"]
+
+
 def test_what_is_lost_closes_a_form_without_marks() -> None:
     """A form that cannot say that messages are lost ends, with a reason that says it."""
     bed = Bed()
