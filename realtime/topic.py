@@ -195,7 +195,7 @@ class Topic(Log):
             stamp = max(stamp, now - age)  # the clocks of processes differ
             self.bus.size += self.add(message, stamp).size
         cursor, _ = self.seek("earliest")
-        self._slowest, self._floor, self._torn = cursor, cursor, range(0)
+        self._slowest, self._floor, self._torn, self._look = cursor, cursor, range(0), 0
         for subscriber in [*self.live, *self.behind, *self.lagging, *self.held]:
             subscriber.start_over(cursor)
         self.evict(now)

@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import pytest
-from redises import redis_server
+from redises import RedisServer, redis_server
 from sites import Site, bus_on, data, site, until
 
 from realtime.bus import Bus
 from realtime.engine import Once
-from realtime.errors import Rejected
+from realtime.engines import redis as redis_module, watch
+from realtime.engines.redis import Redis
+from realtime.engines.resp import Where
+from realtime.errors import Rejected, Unavailable
 from realtime.message import Message, Position
 from realtime.topic import TopicOptions
 
@@ -409,3 +413,117 @@ async def test_topic_that_goes_while_it_is_caught_up_with(tmp_path: Path) -> Non
         redis.resume()
         topic = await opening
         assert bus.find("room/1") is topic is not before
+
+
+@pytest.fixture
+async def spoilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RedisServer, Bus]]:
+    """A topic that this process has, and of which Redis can say nothing any more."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.3)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.publish("room", 1)
+        await redis.command("SET", "realtime:{room}:head", "mine")
+        yield redis, bus
+
+
+async def test_topic_that_cannot_be_caught_up_with(spoilt: tuple[RedisServer, Bus]) -> None:
+    """Who comes with a position that nobody can tell of is refused, with the reason."""
+    _, bus = spoilt
+    with pytest.raises(Unavailable, match="does not say what it has of the topic: WRONGTYPE"):
+        async with asyncio.timeout(20):
+            await bus.open("room", Position("0", 1))
+
+
+async def test_catching_up_leaves_redis_in_peace(spoilt: tuple[RedisServer, Bus]) -> None:
+    """What Redis could not say is asked again now and then, and not all the time."""
+    redis, bus = spoilt
+    await redis.command("CONFIG", "RESETSTAT")
+    with pytest.raises(Unavailable):
+        await bus.open("room", Position("0", 1))
+    (calls,) = re.findall("evalsha:calls=([0-9]+)", await redis.command("INFO", "commandstats"))
+    assert 1 < int(calls) < 20
+
+
+async def test_caught_up_with_on_another_connection(tmp_path: Path) -> None:
+    """A connection that is lost meanwhile costs who comes with a position time, and no more."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic = await bus.open("room")
+        redis.pause()
+        opening = asyncio.create_task(bus.open("room", Position("0", 1)))
+        for _ in range(3):  # it is asked
+            await asyncio.sleep(0)
+        assert isinstance(bus.engine, Redis)
+        bus.engine._asking.abort("for a test")
+        redis.resume()
+        assert await opening is topic
+
+
+@pytest.mark.parametrize("tolerated", [0.0, 60.0])
+@pytest.mark.parametrize(
+    ("do", "wrong"),
+    [
+        (lambda bus: bus.open("room", Position("0", 1)), "Redis does not say what it has of the topic"),
+        (lambda bus: bus.open("room/new"), "Redis does not say what it has of the topic"),
+        (lambda bus: bus.publish("room", 1), "Redis does not answer"),
+        (lambda bus: bus.claim("room", "alice", "1.a"), "Redis does not take it"),
+    ],
+    ids=["catch up", "open", "publish", "claim"],
+)
+async def test_whoever_wants_something_of_a_redis_that_is_away_is_told_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tolerated: float,
+    do: Callable[[Bus], Awaitable[object]],
+    wrong: str,
+) -> None:
+    """At once where it has been away for some time, and else when it has been waited for."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.1)
+    monkeypatch.setattr(watch, "TOLERATED", tolerated)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.open("room")
+        await redis.kill()
+        assert isinstance(bus.engine, Redis)
+        line = bus.engine._asking
+        await until(lambda: line.away)
+        with pytest.raises(Unavailable, match=f"{wrong if tolerated else 'Redis is away'}: [a-zA-Z]"):
+            async with asyncio.timeout(20):
+                await do(bus)
+
+
+async def test_what_was_wrong_is_not_what_is_wrong(tmp_path: Path) -> None:
+    """Of a connection that works nobody is told why there was none before."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        assert isinstance(bus.engine, Redis)
+        line = bus.engine._asking
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+        assert bus.engine.reason == ""
+
+
+async def test_topic_that_goes_while_nothing_is_heard(tmp_path: Path) -> None:
+    """It goes all the same, and leaves nothing."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic = await bus.open("room/1")
+        assert isinstance(bus.engine, Redis)
+        line = bus.engine._hearing
+        line.where = Where.parse("redis://127.0.0.1:1")
+        line.abort("for a test")
+        await until(lambda: line.connection is None)
+        bus.left(topic)
+        assert bus.engine.feeds == []
+
+
+async def test_last_of_an_answer_has_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked when all the time of an answer is over has a moment all the same."""
+    monkeypatch.setattr(redis_module, "PUBLISH_WITHIN", 0.0)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus, bus.engine.answering():
+        before = bus.now()
+        assert isinstance(bus.engine, Redis)
+        assert bus.engine._until() >= before + redis_module.AT_LEAST
+
+
+async def test_what_comes_of_a_topic_that_is_gone(tmp_path: Path) -> None:
+    """It is not heard of any more, and the log is told of no garbage."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        assert isinstance(bus.engine, Redis)
+        assert bus.engine._pushed([b"message", b"realtime:{room/gone}", b"0a-1\nhello"]) is None
+        assert bus.engine.counters["ignored"] == 0

@@ -486,6 +486,7 @@ async def test_processes_that_are_long_gone_are_forgotten(tmp_path: Path) -> Non
         async with asyncio.timeout(20):
             while await redis.command("ZRANGE", "realtime:nodes", "0", "-1") != bus.engine.node:
                 pass
+        assert int(await redis.command("PTTL", "realtime:nodes")) > 60_000
 
 
 async def test_who_comes_while_nothing_can_be_asked(tmp_path: Path) -> None:

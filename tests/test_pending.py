@@ -117,6 +117,8 @@ async def test_who_gives_up_leaves_nothing(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         publishing.cancel()
         await asyncio.wait([publishing])
+        assert isinstance(one.engine, engine.Redis)
+        assert not one.engine.feed(topic).given_up  # it is for everybody
         await other.publish("room", "next")
         await until(lambda: data(topic.history())[-1:] == ["next"])
 

@@ -30,6 +30,7 @@ from wire import LINES, Wire, ask, dial, post, request, stream
 from realtime.bus import Bus
 from realtime.engine import Holder, Once
 from realtime.engines import entries, line as line_module, redis as redis_module, watch as watch_module
+from realtime.engines.pending import Pending
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Where
 from realtime.errors import ConfigError, StartError, Unavailable
@@ -204,6 +205,17 @@ async def test_redis_that_is_paused_at_the_start_ends_it(
     monkeypatch.setattr(line_module, "CONNECT_WITHIN", 0.1)
     redis.pause()
     with pytest.raises(StartError, match=r"the engine redis at redis://.*: no answer for 0\.1s"):
+        async with bus_on(redis):
+            pass
+
+
+async def test_start_without_time_for_anything_to_go_wrong(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is known yet of what is wrong, the sentence has a reason all the same."""
+    monkeypatch.setattr(redis_module, "START_WITHIN", 0.0)
+    redis.pause()
+    with pytest.raises(StartError, match=r": no answer$"):
         async with bus_on(redis):
             pass
 
@@ -1386,6 +1398,8 @@ async def test_nothing_stays_of_what_was_published(redis: RedisServer) -> None:
     async with bus_on(redis, TopicOptions(lag=0, lag_bytes=0)) as one:
         await asyncio.gather(*(one.publish("room", number) for number in range(1000)))
         assert [feed.pending for feed in engine(one).feeds] == [{}]
+        gc.collect()
+        assert not any(isinstance(thing, Pending) for thing in gc.get_objects())
         connection = engine(one)._asking.connection
         assert connection is not None
         assert len(connection._waiting) <= 5  # the probe's

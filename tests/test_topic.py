@@ -891,6 +891,16 @@ def test_what_is_lost_is_a_gap(bound: int | None) -> None:
     assert wire.items[1].position == Position(bed.topic.epoch, 5)
 
 
+def test_what_is_lost_is_told_though_nobody_publishes() -> None:
+    """Who is here is told of the gap at once."""
+    bed = Bed()
+    wire = bed.join()
+    bed.idle()
+    bed.topic.skip(5)
+    bed.idle()
+    assert wire.texts == ["gap 5"]
+
+
 def test_what_is_lost_closes_a_form_without_marks() -> None:
     """A form that cannot say that messages are lost ends, with a reason that says it."""
     bed = Bed()
@@ -977,6 +987,55 @@ def test_what_is_kept_has_its_age() -> None:
     old = [(Message.of("old", time=0.5), 60.0)]
     bed.topic.restore(Position("e", 2), [*old, *kept("new")])
     assert [message.data for message in bed.topic.history()] == ["new"]
+
+
+def test_clocks_of_who_published_may_differ() -> None:
+    """What seems to be older than the message before it is as young as that."""
+    bed = Bed(TopicOptions(history=9, history_age=5.0))
+    bed.topic.restore(Position("e", 2), [*kept("new"), (Message.of("next", time=0.5), 60.0)])
+    assert [message.data for message in bed.topic.history()] == ["new", "next"]
+
+
+def test_nobody_is_forgiven_in_another_log() -> None:
+    """What was lost of the log before is no excuse, nor does its length hide who falls behind."""
+    bed = Bed(TopicOptions(lag=0, lag_bytes=0))
+    bed.topic.skip(50)
+    wire = lagging(bed)
+    bed.topic.restore(Position("e", 0), [])
+    for number in range(20):
+        bed.publish(str(number))
+        bed.idle()
+    assert wire.closed is not None
+    assert wire.closed.startswith("too slow")
+
+
+def test_another_log_is_kept_for_newcomers() -> None:
+    """Whose place was held in the log before is not left behind by the one that there is."""
+    bed = Bed(TopicOptions(history=2, lag=0.0))
+    bed.publish(*"abcdefgh")
+    wire = bed.join(start=False)
+    bed.topic.restore(Position("e", 2), kept("1", "2"))
+    for text in "345":
+        bed.idle()
+        bed.publish(text)
+    wire.subscriber.start()
+    bed.idle()
+    assert wire.texts == ["reset", "1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("state", [State.LIVE, State.BEHIND])
+def test_another_log_is_told_though_nobody_publishes(state: State) -> None:
+    """Whoever is here is told at once, who is still reading what there was before, too."""
+    bed = Bed(TopicOptions(history=9))
+    bed.publish(*("x" * 100_000 for _ in range(3)))
+    bed.idle()
+    wire = bed.join(since="earliest" if state is State.BEHIND else None)
+    assert wire.subscriber.state is state
+    if state is State.LIVE:
+        bed.idle()  # nothing is due any more
+    bed.topic.restore(Position("e", 0), [])
+    bed.idle()
+    assert wire.texts[-1:] == ["reset"]
 
 
 def test_another_log_is_counted() -> None:

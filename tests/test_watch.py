@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from realtime.bus import Bus
 from realtime.engines import watch
 from realtime.engines.line import Line
 from realtime.engines.redis import Redis
-from realtime.engines.resp import Connection, Where
+from realtime.engines.resp import Connection, RedisError, Where
 from realtime.errors import Unavailable
+from realtime.topic import TopicOptions
 
 
 @pytest.fixture
@@ -101,6 +103,8 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
         await until(lambda: other.engine.trouble)
         over = other.now() + 2.5
         await until(lambda: other.now() > over)
+        monkeypatch.setattr(watch, "LEASE", 60.0)  # however long it takes from here
+        await looks(other)
         monkeypatch.setattr(
             engine(one).watch, "synchronize", engine(other).watch.synchronize
         )  # one is late
@@ -121,6 +125,25 @@ async def test_user_that_may_not_publish_is_told(
             await bus.publish("room", 2)
         await until(lambda: bus.engine.trouble)
         assert "takes nothing: " in bus.engine.trouble
+
+
+@pytest.mark.parametrize("code", ["NOPERM", "OOM", "MISCONF", "NOREPLICAS"])
+async def test_publish_that_is_not_taken_is_told(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """What Redis says of a publish is believed, though it takes what the probe wants."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        engine(bus).refused(RedisError(f"{code} for a test"))
+        await until(lambda: bus.engine.trouble)
+
+
+@pytest.mark.parametrize("code", ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN"])
+async def test_redis_that_can_do_nothing_is_left(redis: RedisServer, code: str) -> None:
+    """Where another connection may be of more use there is another."""
+    async with bus_on(redis) as bus:
+        engine(bus).refused(RedisError(f"{code} for a test"))
+        await until(lambda: engine(bus)._asking.lost and not engine(bus)._asking.away)
 
 
 async def test_redis_on_the_edge_is_told_once(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +170,11 @@ async def test_too_few_replicas_are_told(redis: RedisServer) -> None:
 # Who is there
 
 
+@pytest.mark.parametrize("slept", [6.0, 60.0])
 async def test_machine_that_has_slept_buries_nobody(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, slept: float
 ) -> None:
-    """Where the clock jumps past all leases, as after a sleep, who looks first waits for the others."""
+    """Where the clock jumps past leases, as after a sleep, who looks first waits for the others."""
     async with bus_on(redis) as one, bus_on(redis) as other:
         topic = await one.open("room")
         await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=True)
@@ -159,7 +183,7 @@ async def test_machine_that_has_slept_buries_nobody(
         # The one is late: it says that the other is there.
         monkeypatch.setattr(engine(one).watch, "synchronize", engine(other).watch.synchronize)
         monkeypatch.setattr(engine(other).members, "_spared_until", 0.0)  # it has begun long ago
-        monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-60.0))
+        monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-slept))
         await redis.command("ZADD", "realtime:nodes", "1", one.engine.node)
         await looks(other)
         assert topic.head == head
@@ -172,6 +196,23 @@ async def test_server_that_ends_while_redis_is_full_says_so(redis: RedisServer) 
         await until(lambda: bus.engine.trouble)
         node = bus.engine.node
     assert node not in await redis.command("ZRANGE", "realtime:nodes", "0", "-1")
+
+
+async def test_clock_is_that_of_redis(redis: RedisServer) -> None:
+    """To the millisecond, whatever clock the process has."""
+    async with bus_on(redis) as bus:
+        bus.wall_time = lambda: 0.0
+        asking, micros = await engine(bus).asking(), 0
+        while micros < 500_000:
+            seconds, micros = map(int, await asking.ask(b"TIME"))
+        await engine(bus).watch.synchronize(asking)
+        assert engine(bus).watch.clock() >= seconds * 1000 + micros // 1000
+
+
+async def test_moments_are_in_order(redis: RedisServer) -> None:
+    """They are by Redis's clock, and of one millisecond each is after the one before."""
+    async with bus_on(redis) as bus:
+        assert (engine(bus).watch.clock(), 0) < engine(bus).moment() < engine(bus).moment()
 
 
 # What the log says
@@ -208,6 +249,19 @@ async def test_redis_that_may_throw_topics_away_is_told(
     assert "may throw topics away: set maxmemory-policy noeviction" in caplog.text
 
 
+async def test_redis_that_may_throw_topics_away_is_told_once(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another connection to the same Redis tells nothing new."""
+    await redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await redis.command("CONFIG", "SET", "maxmemory", "100mb")
+    async with bus_on(redis) as bus:
+        line = engine(bus)._asking
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+    assert caplog.text.count("may throw topics away") == 1
+
+
 @pytest.mark.parametrize(("policy", "memory"), [("allkeys-lru", "0"), ("noeviction", "100mb")])
 async def test_redis_that_throws_nothing_away_is_not_told(
     redis: RedisServer, caplog: pytest.LogCaptureFixture, policy: str, memory: str
@@ -231,6 +285,35 @@ async def test_topic_that_is_used_stays(redis: RedisServer, monkeypatch: pytest.
         await redis.command("PEXPIRE", "realtime:{room}:head", "50000")
         await looks(bus, 6)
         assert int(await redis.command("PTTL", "realtime:{room}:head")) > 60_000
+
+
+async def test_head_is_kept(redis: RedisServer) -> None:
+    """The newest message stays in Redis where a process has none: it tells that the log is the same."""
+    async with bus_on(redis) as bus:
+        topic = await bus.open("room")
+        topic.shed(topic.size)
+        assert (engine(bus).oldest(topic), topic.head, topic.base) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(("history", "oldest"), [(0, 1), (100, 0)])
+async def test_who_has_no_room_throws_away_nothing_that_is_wanted(
+    redis: RedisServer, history: int, oldest: int
+) -> None:
+    """Neither what it has itself, nor what is history."""
+    async with bus_on(redis, TopicOptions(history=history)) as bus:
+        topic = await bus.open("room")
+        await bus.publish("room", 2)
+        assert engine(bus).oldest(topic) == 1
+        bus.counters["shed"] = 1
+        assert engine(bus).oldest(topic) == oldest
+
+
+async def test_not_all_topics_are_looked_at_at_once(redis: RedisServer) -> None:
+    """Where there are many some wait for the others."""
+    async with bus_on(redis) as bus:
+        for number in range(65):
+            engine(bus).feed(bus.topic(f"room/{number}")).check()
+        await until(engine(bus).lookers.locked)
 
 
 # What is wrong, and is not to make all the rest wrong
@@ -303,6 +386,17 @@ async def test_what_is_published_comes_without_the_subscription(
         engine(one)._hearing.where = where
 
 
+async def test_who_came_while_nothing_was_heard_is_here(redis: RedisServer) -> None:
+    """Of whom no message tells is known as soon as something is heard."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        where = await away(one, engine(one)._hearing)
+        await until(lambda: not engine(one).feed(topic).due)
+        await other.arrive(there, f"{other.engine.node}.c1", {"client": "c1"}, aloud=False)
+        engine(one)._hearing.where = where
+        await until(lambda: topic.here)
+
+
 async def test_look_that_was_refused_is_made_again(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,9 +429,29 @@ async def test_connection_without_an_answer_is_none(
         line._use = pausing
         line.abort("for a test")
         await until(lambda: line.lost >= lost + 2)
+        assert line.why == "no answer"
         line._use = use
         redis.resume()
         await until(lambda: not line.away)
+
+
+async def test_connection_that_is_lost_at_once_is_no_bug(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that ends before it is of use is replaced, and the log has no traceback."""
+    async with bus_on(redis) as bus:
+        line = engine(bus)._asking
+        use = line._use
+
+        def cutting(connection: Connection) -> None:
+            line._use = use
+            use(connection)
+            connection.abort("for a test")
+
+        line._use = cutting
+        line.abort("for a test")
+        await until(lambda: line.lost == 2 and not line.away)
+    assert not any(record.exc_info for record in caplog.records)
 
 
 # As soon as there is a connection
@@ -366,6 +480,34 @@ async def test_what_is_due_is_looked_at_at_once(redis: RedisServer) -> None:
 
 
 @pytest.mark.usefixtures("rare")
+async def test_what_was_not_said_is_said_at_once(redis: RedisServer) -> None:
+    """Who has left while there was none is seen off as soon as there is one, where nothing else is due."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic, there = await one.open("room"), await other.open("room")
+        id = f"{one.engine.node}.c1"
+        await one.arrive(topic, id, {"client": "c1"}, aloud=False)
+        await until(lambda: there.here)
+        where = await away(one, engine(one)._asking)
+        engine(one).members._leaving["room", id] = None
+        engine(one)._asking.where = where
+        await until(lambda: not there.here)
+
+
+@pytest.mark.usefixtures("rare")
+async def test_more_topics_than_go_into_one_command(redis: RedisServer) -> None:
+    """All are heard of by the next connection, too."""
+    async with bus_on(redis) as bus:
+        for number in range(1001):
+            bus.topic(f"room/{number}")
+        line, words = engine(bus)._hearing, ("PUBSUB", "NUMSUB", "realtime:{room/1000}")
+        line.abort("for a test")
+        await until(lambda: line.lost and not line.away)
+        async with asyncio.timeout(20):
+            while not (await redis.command(*words)).endswith("1"):
+                pass
+
+
+@pytest.mark.usefixtures("rare")
 @pytest.mark.parametrize("tolerated", [0.0, 60.0])
 async def test_long_absence_spares_all(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tolerated: float
@@ -389,6 +531,22 @@ async def test_feeds_end_with_the_engine(redis: RedisServer) -> None:
     async with bus.engine.lifespan():
         feed = engine(bus).feed(await bus.open("room"))
     assert feed.closed
+
+
+async def test_what_is_done_beside_ends_with_the_engine(redis: RedisServer) -> None:
+    """What an engine has begun is over when it has ended."""
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with bus_on(redis) as bus:
+        engine(bus).background(work())
+        await asyncio.sleep(0)
+    assert ended.is_set()
 
 
 async def test_refusal_is_logged_once(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -259,7 +259,8 @@ class Redis(Engine):
                     await asyncio.sleep(SOON)
                     await self._asking.working()
         except TimeoutError:
-            raise Unavailable(f"Redis does not answer{self.reason}") from None
+            wrong = self.reason or feed.refusal
+            raise Unavailable(f"Redis does not say what it has of the topic{wrong}") from None
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
