@@ -29,7 +29,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from realtime.errors import Problem
+from realtime.errors import Problem, did_you_mean
 from realtime.loops import Choice, chosen
 from realtime.origins import HOST, WILDCARD, parse_origin
 from realtime.permissions import Permission
@@ -328,7 +328,7 @@ class BusSettings(Model):
 
 
 def _named(value: object) -> object:
-    if isinstance(value, dict) and value and "engine" not in value:
+    if isinstance(value, dict) and value and not did_you_mean("engine", map(str, value)):
         raise ValueError("the key 'engine' is missing: which one these settings are of, such as `redis`")
     return value
 

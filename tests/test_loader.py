@@ -546,7 +546,7 @@ async def test_engine_memory(write: Write, bus: str) -> None:
             "1:37: bus.depth: expected a number greater than 0, not 0",
         ),
         ("{engine: shelf, key: 7}", "1:27: bus.key: expected text (in quotes, if it looks like a number)"),
-        ("{url: x}", "1:7: bus.url: unknown key"),
+        ("{url: x}", "1:6: bus: the key 'engine' is missing: which one these settings are of, such as "),
         ("{engine: memory, url: x}", "1:23: bus.url: unknown key"),
         ("{engin: shelf}", "1:7: bus.engin: unknown key, did you mean 'engine'?"),
         (
