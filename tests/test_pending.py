@@ -88,6 +88,19 @@ async def test_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert wrong == []  # the answer that comes is of no use any more
 
 
+async def test_nothing_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not even be asked of Redis in its time is not taken, and that is known."""
+    monkeypatch.setattr(engine, "PUBLISH_WITHIN", 0.3)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        await bus.open("room")
+        await redis.kill()
+        assert isinstance(bus.engine, engine.Redis)
+        line = bus.engine._asking
+        await until(lambda: line.away)
+        with pytest.raises(Unavailable, match=r": it has not taken this$"):
+            await bus.publish("room", "hi")
+
+
 async def test_known_key_with_another_message(tmp_path: Path) -> None:
     """A key that came with another message is refused by who did not publish it."""
     async with site("redis", tmp_path) as (one, other, _):

@@ -24,7 +24,7 @@ class Pending:
     lost. Whatever else is done when Redis says so.
     """
 
-    __slots__ = ("_engine", "_feed", "_once", "message", "position", "put")
+    __slots__ = ("_asked", "_engine", "_feed", "_once", "message", "position", "put")
 
     def __init__(self, engine: Redis, feed: Feed, message: Message | None, once: Once | None) -> None:
         self.message = message
@@ -32,10 +32,11 @@ class Pending:
         self.put: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         #: Where it stands, once Redis has said so.
         self.position: Position | None = None
-        self._engine, self._feed, self._once = engine, feed, once
+        self._engine, self._feed, self._once, self._asked = engine, feed, once, False
 
     def ask(self, connection: Connection, words: tuple[Any, ...]) -> None:
         """Have Redis do it, with these arguments of the script."""
+        self._asked = True
         answer = connection.ask(b"EVALSHA", PUBLISH.sha, *words)
         answer.add_done_callback(partial(self._answered, connection, words))
 
@@ -83,5 +84,5 @@ class Pending:
             self.put.set_result(self.position)
         else:
             self._engine.counters["unanswered"] += 1
-            wrong = f"Redis does not answer{self._engine.reason}: whether it has taken this is not known"
-            self.put.set_exception(Unavailable(wrong))
+            known = "whether it has taken this is not known" if self._asked else "it has not taken this"
+            self.put.set_exception(Unavailable(f"Redis does not answer{self._engine.reason}: {known}"))
