@@ -151,19 +151,17 @@ class Feed:
 
     def heard(self, position: Position) -> None:
         """Redis has a message at this position; if it does not come soon, it is fetched."""
-        topic = self.topic
-        behind = position.epoch != topic.epoch or position.offset > topic.head
-        if behind and self._timer is None and not self.closed:
+        if self._lacks(position) and self._timer is None and not self.closed:
             self._timer = asyncio.get_running_loop().call_later(SOON, self._late)
 
     def _late(self) -> None:
         self._timer = None
+        if any(self._lacks(pending.position) for pending in self.pending.values()):
+            self.check()
+
+    def _lacks(self, position: Position | None) -> bool:
         topic = self.topic
-        for pending in self.pending.values():
-            at = pending.position
-            if at is not None and (at.epoch != topic.epoch or at.offset > topic.head):
-                self.check()
-                return
+        return position is not None and (position.epoch != topic.epoch or position.offset > topic.head)
 
     def check(self, *, whole: bool = False) -> None:
         """Look soon what the stream has; ``whole``: and who is here."""

@@ -237,30 +237,28 @@ class Redis(Engine):
     async def _opened(self, topic: str) -> Feed:
         return self.feed(await self.bus.open(topic))
 
-    async def open(self, topic: Topic) -> None:
-        if topic.opened:
-            return
+    @asynccontextmanager
+    async def _looking(self, topic: Topic) -> AsyncIterator[Feed]:
         feed = self.feed(topic)
         self._check_there()
         try:
             async with asyncio.timeout_at(self._until()):
-                await asyncio.shield(feed.opened)
+                yield feed
         except TimeoutError:
             wrong = self.reason or feed.refusal
             raise Unavailable(f"Redis does not say what it has of the topic{wrong}") from None
 
+    async def open(self, topic: Topic) -> None:
+        if not topic.opened:
+            async with self._looking(topic) as feed:
+                await asyncio.shield(feed.opened)
+
     async def catch_up(self, topic: Topic) -> None:
-        feed = self.feed(topic)
-        self._check_there()
-        try:
-            async with asyncio.timeout_at(self._until()):
+        async with self._looking(topic) as feed:
+            await self._asking.working()
+            while not await feed.looked():
+                await asyncio.sleep(SOON)
                 await self._asking.working()
-                while not await feed.looked():
-                    await asyncio.sleep(SOON)
-                    await self._asking.working()
-        except TimeoutError:
-            wrong = self.reason or feed.refusal
-            raise Unavailable(f"Redis does not say what it has of the topic{wrong}") from None
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
