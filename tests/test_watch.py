@@ -114,17 +114,42 @@ async def test_full_redis_buries_nobody(redis: RedisServer, monkeypatch: pytest.
         assert topic.head == head  # nobody was told to have left
 
 
+@pytest.mark.parametrize("command", ["evalsha", "hincrby", "xadd"])
 async def test_user_that_may_not_publish_is_told(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """What the probe does not need, and a publish does, is seen when that is refused."""
     monkeypatch.setattr(watch, "DOUBTED", 60.0)  # until the next look, however late that is
     async with bus_on(redis) as bus:
-        await redis.command("ACL", "SETUSER", "default", "-evalsha")
-        with pytest.raises(Unavailable, match="NOPERM"):
+        await redis.command("ACL", "SETUSER", "default", f"-{command}")
+        with pytest.raises(Unavailable, match=r"NOPERM|user executing the script can't run this"):
             await bus.publish("room", 2)
         await until(lambda: bus.engine.trouble)
         assert "takes nothing: " in bus.engine.trouble
+
+
+async def test_user_that_may_not_read_is_told(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is one that cannot be told what a topic has."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-xrange")
+        opening = asyncio.create_task(bus.open("room"))
+        await until(lambda: bus.engine.trouble)
+        opening.cancel()
+        assert "takes nothing: " in bus.engine.trouble
+
+
+async def test_user_that_may_not_publish_takes_nothing_away(redis: RedisServer) -> None:
+    """Whom Redis does not let write leaves the log as it is: all of it, and the place of what is next."""
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-xadd")
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await bus.publish("room", 2)
+        await redis.command("ACL", "SETUSER", "default", "+xadd")
+        assert (await bus.publish("room", 3)).offset == 2
+        async with bus_on(redis) as other:
+            assert data((await other.open("room")).history()) == [1, 3]
 
 
 @pytest.mark.parametrize("code", ["NOPERM", "OOM", "MISCONF", "NOREPLICAS"])

@@ -145,7 +145,8 @@ end
 #: clock, ms); the entry; how; and two more for that: ``once`` (for how long it is remembered, what was
 #: said), ``+`` (id, what is told), ``-`` (id), or nothing.
 #:
-#: A log whose head is before what somebody has seen of it has lost something: it begins anew. The answer
+#: A log whose head is before what somebody has seen of it has lost something: it begins anew. What is in
+#: the place of a stream, or past its head, goes; not for one who only may not write to it. The answer
 #: is the epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
 #: ``there`` and ``gone`` for one who had come or gone already; ``quiet`` where there was none to put.
 PUBLISH = Script(
@@ -175,7 +176,11 @@ if ARGV[8] ~= '' then
   end
   offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
   local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[8]}
-  if redis.pcall(unpack(add)).err then
+  local wrong = redis.pcall(unpack(add)).err
+  if wrong and (string.find(wrong, 'NOPERM') or string.find(wrong, 'executing the script')) then
+    redis.call('HINCRBY', KEYS[1], 'offset', -1)
+    return redis.error_reply(wrong)
+  elseif wrong then
     redis.call('DEL', KEYS[2])
     redis.call(unpack(add))
     redis.call('PEXPIRE', KEYS[2], ARGV[6])

@@ -46,8 +46,9 @@ class RedisError(Exception):
 
     @property
     def code(self) -> str:
-        """Its first word, as ``OOM``, ``NOSCRIPT`` or ``ERR``."""
-        return str(self).partition(" ")[0]
+        """Its first word, as ``OOM`` or ``ERR``; before Redis 7.2 a script has no word for ``NOPERM``."""
+        said = str(self)
+        return "NOPERM" if "user executing the script can't" in said else said.partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)
