@@ -15,6 +15,7 @@ from sites import bus_on, data, until
 from realtime.bus import Bus
 from realtime.engine import Once
 from realtime.engines import watch
+from realtime.engines.entries import Keys
 from realtime.engines.line import Line
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Connection, RedisError, Where
@@ -151,6 +152,28 @@ async def test_user_that_may_not_publish_takes_nothing_away(redis: RedisServer) 
         assert (await bus.publish("room", 3)).offset == 2
         async with bus_on(redis) as other:
             assert data((await other.open("room")).history()) == [1, 3]
+
+
+async def test_head_that_cannot_be_takes_nothing_away(redis: RedisServer) -> None:
+    """What Redis refuses for another reason than what is in the place of the log leaves that as it is."""
+    async with bus_on(redis) as bus:
+        await bus.open("room")
+        keys = Keys.of("realtime", "room")
+        await redis.command("HSET", keys.head, "offset", f"{10**15}")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="Invalid stream ID"):
+                await bus.publish("room", 2)
+        assert await redis.command("HGET", keys.head, "offset") == f"{10**15}"
+        assert await redis.command("XLEN", keys.log) == "1"
+
+
+async def test_log_that_is_at_its_end_begins_anew(redis: RedisServer) -> None:
+    """Nothing can come after what somebody has put at the last place of all: that goes."""
+    async with bus_on(redis) as bus:
+        await bus.open("room")
+        end = f"{2**64 - 1}-{2**64 - 1}"
+        assert await redis.command("XADD", Keys.of("realtime", "room").log, end, "e", "garbage") == end
+        assert (await bus.publish("room", 2)).offset == 2
 
 
 async def test_user_that_may_not_remember_says_nothing_twice(redis: RedisServer) -> None:

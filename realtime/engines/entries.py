@@ -146,7 +146,7 @@ end
 #: said), ``+`` (id, what is told), ``-`` (id), or nothing.
 #:
 #: A log whose head is before what somebody has seen of it has lost something: it begins anew. What is in
-#: the place of a stream, or past its head, goes; not for one who only may not write to it. Who may not
+#: the place of a stream, or past its head, goes; nothing goes for any other refusal. Who may not
 #: do what follows the message puts none: it would be put again with each attempt. The answer is the
 #: epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
 #: ``there`` and ``gone`` for one who had come or gone already; ``quiet`` where there was none to put.
@@ -179,12 +179,12 @@ if ARGV[8] ~= '' then
   offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
   local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[8]}
   local wrong = redis.pcall(unpack(add)).err
-  if wrong and (string.find(wrong, 'NOPERM') or string.find(wrong, 'executing the script')) then
-    redis.call('HINCRBY', KEYS[1], 'offset', -1)
-    return redis.error_reply(wrong)
-  elseif wrong then
+  if wrong and (wrong:find('WRONGTYPE') or wrong:find('smaller') or wrong:find('exhausted')) then
     redis.call('DEL', KEYS[2])
     redis.call(unpack(add))
+  elseif wrong then
+    redis.call('HINCRBY', KEYS[1], 'offset', -1)
+    return redis.error_reply(wrong)
   end
   if wrong or offset == 1 then
     redis.call('PEXPIRE', KEYS[1], ARGV[6])
