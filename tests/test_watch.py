@@ -13,7 +13,9 @@ from redises import RedisServer, redis_server
 from sites import bus_on, data, until
 
 from realtime.bus import Bus
+from realtime.engine import Once
 from realtime.engines import watch
+from realtime.engines.entries import Keys
 from realtime.engines.line import Line
 from realtime.engines.redis import Redis
 from realtime.engines.resp import Connection, RedisError, Where
@@ -152,6 +154,82 @@ async def test_user_that_may_not_publish_takes_nothing_away(redis: RedisServer) 
             assert data((await other.open("room")).history()) == [1, 3]
 
 
+async def test_head_that_cannot_be_takes_nothing_away(redis: RedisServer) -> None:
+    """What Redis refuses for another reason than what is in the place of the log leaves that as it is."""
+    async with bus_on(redis) as bus:
+        await bus.open("room")
+        keys = Keys.of("realtime", "room")
+        await redis.command("HSET", keys.head, "offset", f"{10**15}")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="Invalid stream ID"):
+                await bus.publish("room", 2)
+        assert await redis.command("HGET", keys.head, "offset") == f"{10**15}"
+        assert await redis.command("XLEN", keys.log) == "1"
+
+
+async def test_log_that_is_at_its_end_begins_anew(redis: RedisServer) -> None:
+    """Nothing can come after what somebody has put at the last place of all: that goes."""
+    async with bus_on(redis) as bus:
+        await bus.open("room")
+        end = f"{2**64 - 1}-{2**64 - 1}"
+        assert await redis.command("XADD", Keys.of("realtime", "room").log, end, "e", "garbage") == end
+        assert (await bus.publish("room", 2)).offset == 2
+
+
+async def test_user_that_may_not_remember_says_nothing_twice(redis: RedisServer) -> None:
+    """What cannot be known again under its key is not put: it would be with each attempt."""
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-hset")
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await bus.publish("room", 2, once=Once("k", 60.0))
+        await redis.command("ACL", "SETUSER", "default", "+hset")
+        assert (await bus.publish("room", 2, once=Once("k", 60.0))).offset == 2
+
+
+@pytest.mark.parametrize(("command", "leaves"), [("hset", False), ("hdel", True)])
+async def test_user_that_may_not_change_who_is_here_floods_nobody(
+    redis: RedisServer, command: str, leaves: bool
+) -> None:
+    """Who comes or goes is told once, and not with each attempt to say so."""
+    async with bus_on(redis) as bus:
+        topic, who = await bus.open("room"), f"{bus.engine.node}.c1"
+        if leaves:
+            await bus.arrive(topic, who, {"client": "c1"}, aloud=True)
+        head = topic.head
+        await redis.command("ACL", "SETUSER", "default", f"-{command}")
+        if leaves:
+            await bus.depart(topic, who, {"client": "c1"}, aloud=True)
+        else:
+            await bus.arrive(topic, who, {"client": "c1"}, aloud=True)
+        await looks(bus, 5)
+        await redis.command("ACL", "SETUSER", "default", f"+{command}")
+        await until(lambda: topic.head > head)
+        assert (await bus.publish("room", 3)).offset == head + 2
+
+
+@pytest.mark.parametrize("command", ["zadd", "zrangebyscore"])
+async def test_user_that_may_not_see_who_is_there_is_told(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """What the probe needs is seen without that anybody publishes."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", f"-{command}")
+        await until(lambda: bus.engine.trouble)
+        assert f"NOPERM this user has no permissions to run the '{command}' command" in bus.engine.trouble
+
+
+async def test_user_that_may_not_claim_is_told(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can have a name, that is told, too: a chat lets nobody in."""
+    monkeypatch.setattr(watch, "DOUBTED", 60.0)
+    async with bus_on(redis) as bus:
+        await redis.command("ACL", "SETUSER", "default", "-eval")
+        with pytest.raises(Unavailable, match="NOPERM"):
+            await bus.claim("room", "alice", "c1")
+        await until(lambda: bus.engine.trouble)
+
+
 @pytest.mark.parametrize("code", ["NOPERM", "OOM", "MISCONF", "NOREPLICAS"])
 async def test_publish_that_is_not_taken_is_told(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch, code: str
@@ -210,6 +288,24 @@ async def test_machine_that_has_slept_buries_nobody(
         monkeypatch.setattr(engine(other).members, "_spared_until", 0.0)  # it has begun long ago
         monkeypatch.setattr(engine(other).watch, "_there", engine(other).watch.clock(-slept))
         await redis.command("ZADD", "realtime:nodes", "1", one.engine.node)
+        await looks(other)
+        assert topic.head == head
+
+
+async def test_who_is_no_longer_known_buries_nobody(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Redis has lost which processes are there, who is the first to say so waits for the others."""
+    async with bus_on(redis) as one, bus_on(redis) as other:
+        topic = await one.open("room")
+        await one.arrive(topic, f"{one.engine.node}.c1", {"client": "c1"}, aloud=True)
+        head = topic.head
+        await other.open("room")
+        monkeypatch.setattr(
+            engine(one).watch, "synchronize", engine(other).watch.synchronize
+        )  # one is late
+        monkeypatch.setattr(engine(other).members, "_spared_until", 0.0)  # it has begun long ago
+        await redis.command("DEL", "realtime:nodes")
         await looks(other)
         assert topic.head == head
 

@@ -146,8 +146,9 @@ end
 #: said), ``+`` (id, what is told), ``-`` (id), or nothing.
 #:
 #: A log whose head is before what somebody has seen of it has lost something: it begins anew. What is in
-#: the place of a stream, or past its head, goes; not for one who only may not write to it. The answer
-#: is the epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
+#: the place of a stream, or past its head, goes; nothing goes for any other refusal. Who may not
+#: do what follows the message puts none: it would be put again with each attempt. The answer is the
+#: epoch, the offset, and a word where no message was put: ``late``; ``known``, and what was said;
 #: ``there`` and ``gone`` for one who had come or gone already; ``quiet`` where there was none to put.
 PUBLISH = Script(
     b"""
@@ -174,18 +175,18 @@ if ARGV[8] ~= '' then
   elseif epoch == ARGV[3] then
     oldest = ARGV[5]
   end
+  if how ~= '' then redis.call('HSET', KEYS[1], 'epoch', epoch) redis.call('HDEL', KEYS[1], '') end
   offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
   local add = {'XADD', KEYS[2], 'MINID', '~', oldest, offset .. '-0', 'e', ARGV[8]}
   local wrong = redis.pcall(unpack(add)).err
-  if wrong and (string.find(wrong, 'NOPERM') or string.find(wrong, 'executing the script')) then
-    redis.call('HINCRBY', KEYS[1], 'offset', -1)
-    return redis.error_reply(wrong)
-  elseif wrong then
+  if wrong and (wrong:find('WRONGTYPE') or wrong:find('smaller') or wrong:find('exhausted')) then
     redis.call('DEL', KEYS[2])
     redis.call(unpack(add))
-    redis.call('PEXPIRE', KEYS[2], ARGV[6])
+  elseif wrong then
+    redis.call('HINCRBY', KEYS[1], 'offset', -1)
+    return redis.error_reply(wrong)
   end
-  if offset == 1 then
+  if wrong or offset == 1 then
     redis.call('PEXPIRE', KEYS[1], ARGV[6])
     redis.call('PEXPIRE', KEYS[2], ARGV[6])
   end

@@ -168,8 +168,10 @@ class Redis(Engine):
         """Which of two things was first: between processes by Redis's clock, and in this one by number."""
         return self.watch.clock(), next(self._numbers)
 
-    def refused(self, error: RedisError) -> None:
+    def refused(self, error: Exception) -> None:
         """Redis does not do what it is to do; where another might, or this one later, connect anew."""
+        if not isinstance(error, RedisError):
+            return  # it is away, which is known
         if self.refusal != str(error):
             self.refusal = str(error)
             log.warning("Redis at %s answers: %s (told once)", self.where, error)
@@ -299,8 +301,7 @@ class Redis(Engine):
         feed = self.feed(topic)
         if once is None:
             return await self.put(feed, message)
-        window = b"%d" % (once.window * 1000)
-        more = (b"once", window, once.said.encode())
+        more = (b"once", b"%d" % (once.window * 1000), once.said.encode())
         return await self.put(feed, message, feed.keys.once(once.key), more, once=once)
 
     async def put(
@@ -370,6 +371,7 @@ class Redis(Engine):
                 asking = await self._asking.working()
                 return await asyncio.gather(*(asking.ask(*command) for command in commands))
         except (Lost, RedisError, TimeoutError) as error:
+            self.refused(error)
             raise Unavailable(f"Redis does not take it: {str(error) or 'no answer'}") from None
 
     def stays(self, topic: Topic) -> int:

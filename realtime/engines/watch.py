@@ -67,18 +67,19 @@ class Watch:
             seconds, micros = await connection.ask(b"TIME")
             self._skew = int(seconds) + int(micros) / 1e6 - self._now()
             before, self._there = self._there, self.clock()
-            if self._there - before > LEASE * 500:  # a clock was set forward, or the machine has slept
-                self._engine.members.spare(LEASE)
             try:
-                await connection.ask(b"ZADD", self._nodes, b"%d" % self.clock(LEASE), self._engine.node)
+                # Redis may have lost who is there.
+                forgotten = await connection.ask(b"ZADD", self._nodes, self.clock(LEASE), self._engine.node)
             except RedisError as error:
                 if error.code not in UNWILLING:
                     raise
                 self.doubt(error)
-                self._engine.members.spare(LEASE)  # no process can say that it is there
+                forgotten = True  # no process can say that it is there
+            # Or a clock was set forward, or the machine has slept.
+            if forgotten or self._there - before > LEASE * 500:
+                self._engine.members.spare(LEASE)
             forget(connection.ask(b"PEXPIRE", self._nodes, b"%d" % (REMEMBERED * 1000)))
-            long_ago = b"%d" % self.clock(-REMEMBERED)
-            forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", long_ago))
+            forget(connection.ask(b"ZREMRANGEBYSCORE", self._nodes, b"-inf", self.clock(-REMEMBERED)))
 
     def doubt(self, error: RedisError) -> None:
         """Nothing can be published, Redis says: that is to be told."""
@@ -96,7 +97,7 @@ class Watch:
                 try:
                     await self._probe()
                 except (Lost, RedisError, TimeoutError) as error:
-                    log.debug("the probe of Redis: %s", error)
+                    self._engine.refused(error)
                 self._look()
             except Exception:  # whatever it is, this process is still to say that it is there
                 log.exception("a look at Redis has failed")
