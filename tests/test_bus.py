@@ -10,8 +10,8 @@ import pytest
 from busdrive import LINES, PLAIN, Bed, Lines, Loop, lagging
 
 from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace
-from realtime.engine import Engine
-from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic
+from realtime.engine import SAYING, Engine, Once
+from realtime.errors import BusError, TooLarge, TooManyTopics, Unavailable, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
 from realtime.observing import Subscription
@@ -805,6 +805,100 @@ def test_two_buses_know_nothing_of_each_other() -> None:
     one.publish("x")
     other.idle()
     assert wire.writes == []
+
+
+# What is asked of an engine
+
+
+class Noting(Engine):
+    """One that others share, and that remembers what it was asked."""
+
+    shared = True
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(None, bus)
+        self.caught_up: list[Topic] = []
+        self.closed: list[str] = []
+        self.once: list[Once | None] = []
+
+    def begin(self, topic: Topic) -> None:
+        self.bus.opened(topic)
+
+    async def catch_up(self, topic: Topic) -> None:
+        self.caught_up.append(topic)
+        if len(self.caught_up) == 1:
+            self.bus.left(topic)
+
+    def close(self, topic: Topic) -> None:
+        self.closed.append(topic.name)
+
+    async def publish(self, topic: Topic, message: Message, once: Once | None = None) -> Position:
+        if message.data == "refused":
+            raise Unavailable("not now")
+        self.once.append(once)
+        return topic.append(message)
+
+
+@pytest.fixture
+def noting(bus: Bus) -> Noting:
+    """The engine of the bus."""
+    engine = bus.engine = Noting(bus)
+    return engine
+
+
+@pytest.mark.parametrize(("other", "ahead", "asked"), [(False, 0, 0), (False, 1, 1), (True, 0, 1)])
+async def test_engine_is_asked_where_somebody_has_seen_more(
+    bus: Bus, noting: Noting, other: bool, ahead: int, asked: int
+) -> None:
+    """Who comes with a position that is not known here may be ahead; with another nothing is asked."""
+    epoch, offset = await bus.publish("lobby", "x")
+    await bus.open("lobby", Position("0badcafe" if other else epoch, offset + ahead))
+    assert len(noting.caught_up) == asked
+
+
+async def test_topic_that_goes_while_it_is_caught_up_with(bus: Bus, noting: Noting) -> None:
+    """Who opens it is given the one that there is then."""
+    topic = await bus.open("lobby/1", Position("0badcafe", 1))
+    assert bus.find("lobby/1") is topic
+    assert noting.closed == ["lobby/1"]
+
+
+async def test_what_is_refused_counts_for_no_message(bus: Bus, noting: Noting) -> None:
+    """What the engine did not take was not published."""
+    with pytest.raises(Unavailable):
+        await bus.publish("lobby", "refused")
+    assert bus.topic("lobby").traffic.published == 0
+
+
+async def test_what_is_said_for_a_client_has_its_keys(bus: Bus, noting: Noting) -> None:
+    """What a handler publishes has the next one each, but where it says one itself, while there are any."""
+    first, own, second = (Once(key, 1.0) for key in "abc")
+    token = SAYING.set(iter([first, second]))
+    try:
+        for once in (None, own, None, None):
+            await bus.publish("lobby", "x", once=once)
+    finally:
+        SAYING.reset(token)
+    assert noting.once == [first, own, second, None]
+
+
+async def test_what_is_said_in_one_process_needs_no_keys(bus: Bus) -> None:
+    """The memory remembers none of a client's: its process knows what it has answered."""
+    token = SAYING.set(iter([Once("a", 1.0)]))
+    try:
+        await bus.publish("lobby", "x")
+    finally:
+        SAYING.reset(token)
+    assert not bus.engine._published
+
+
+def test_who_is_told_too_much_of_does_not_come() -> None:
+    """Where what is told of somebody is more than the topic can hold, nobody is here."""
+    bed = Bed()
+    told = {"name": "x" * bed.topic.options.lag_bytes}
+    with pytest.raises(TooLarge):
+        bed.spawn(bed.bus.arrive(bed.topic, "c1", told, aloud=True))
+    assert bed.topic.here == {}
 
 
 # What everybody is told

@@ -228,7 +228,8 @@ async def test_key_is_of_a_topic(sites: Sites) -> None:
     async with sites() as (one, _, _):
         once = Once("k", 60.0)
         await one.publish("room/1", "hi", once=once)
-        assert (await one.publish("room/2", "hi", once=once)).offset == 1
+        position = await one.publish("room/2", "hi", once=once)
+        assert (position, position.offset) == (one.topic("room/2").position, 1)
 
 
 async def test_key_is_of_one_message(sites: Sites) -> None:
@@ -369,6 +370,13 @@ async def test_what_is_released_can_be_claimed(sites: Sites) -> None:
         await one.release("room", "alice", "1.a")
         assert await other.holder("room", "alice") is None
         assert (await other.claim("room", "alice", "2.b")).id == "2.b"
+
+
+async def test_what_nobody_has_is_released(sites: Sites) -> None:
+    """To release what nobody has is nothing."""
+    async with sites() as (one, _, _):
+        await one.release("room", "alice", "1.a")
+        assert await one.holder("room", "alice") is None
 
 
 async def test_only_the_holder_releases(sites: Sites) -> None:
