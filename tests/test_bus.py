@@ -83,6 +83,13 @@ def test_what_was_forgotten_is_unknown() -> None:
         bed.bus.topic("t/1")
 
 
+def test_what_was_never_declared_is_forgotten() -> None:
+    """To forget what is unknown is nothing: who undoes a change need not know how far it came."""
+    bed = Bed()
+    bed.bus.forget("zebra")
+    assert bed.bus.topic("t/1") is not None
+
+
 def test_forgetting_takes_no_other_topic() -> None:
     """A channel whose name begins like that of another is another one."""
     bed = Bed()
