@@ -292,11 +292,12 @@ def test_who_comes_while_others_are_told_is_told_once() -> None:
     """A newcomer is told as it begins, and not again by whoever was telling everybody then."""
     bed = Bed()
     there = [bed.join() for _ in range(TOLD)]
+    bed.bus.topic("t/2")
     turns = telling(bed)
     next(turns)
-    came = [bed.join(), bed.join(topic="t/2")]
+    came = [bed.join(topic=name) for name in ("t/1", "t/2", "t/3")]
     assert list(turns) == []
-    assert [wire.texts for wire in there + came] == [["away"]] * (TOLD + 2)
+    assert [wire.texts for wire in there + came] == [["away"]] * (TOLD + 3)
 
 
 def test_who_cannot_be_written_to_is_told_later() -> None:
