@@ -76,6 +76,7 @@ async def test_who_only_listens_is_not_waited_for(
         try:
             writer.write(f"{how}\r\n".encode())
             assert await reader.readline()
+            await redis.command("ZADD", "realtime:nodes", "1", "gone")
             async with asyncio.timeout(20):
                 assert await one.engine.everywhere("room", {"do": 1}) == [1, 1]
         finally:
@@ -96,7 +97,19 @@ async def test_all_are_waited_for_where_nobody_can_say_that_it_is_there(tmp_path
 
 
 @pytest.mark.parametrize(
-    "question", ["", "x", "[]", "[1,2,3]", '["a","1",{}]', '["a",1,{"do":null}]', "{}", "[" * 5000]
+    "question",
+    [
+        "",
+        "x",
+        "[]",
+        "[1,2,3]",
+        '["a","1",{}]',
+        "[1,1,{}]",
+        '["a",1,[]]',
+        '["a",1,{"do":null}]',
+        "{}",
+        "[" * 5000,
+    ],
 )
 async def test_question_that_is_none(
     tmp_path: Path, question: str, caplog: pytest.LogCaptureFixture
