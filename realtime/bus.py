@@ -390,7 +390,7 @@ class Bus:
         """All logs together are over the bound: the largest give up their oldest tenth."""
         wanted = self.size - int(self._max_size * 0.9)
         for topic in sorted(self._topics.values(), key=lambda topic: topic.size, reverse=True):
-            freed = topic.shed(min(wanted, max(topic.size // 2, 1)))
+            freed = topic.shed(min(wanted, topic.size // 2))
             self.counters["shed"] += freed
             wanted -= freed
             if wanted <= 0:

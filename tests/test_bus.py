@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Literal
 
 import pytest
-from busdrive import LINES, PLAIN, Bed, Lines
+from busdrive import LINES, PLAIN, Bed, Lines, Loop, lagging
 
 from realtime.bus import SLICE, SWEEP, TURN_BYTES, Bus, Pace
-from realtime.errors import BusError, TooLarge, TooManyTopics, UnknownTopic
+from realtime.engine import SAYING, Engine, Once
+from realtime.errors import BusError, TooLarge, TooManyTopics, Unavailable, UnknownTopic
 from realtime.log import OVERHEAD, Resume
 from realtime.message import Message, Position
 from realtime.observing import Subscription
+from realtime.subscriber import State
 from realtime.topic import MAX_WRITE, Topic, TopicOptions
 
 
@@ -50,12 +53,51 @@ def test_unknown_topic_suggests_a_name() -> None:
         bed.bus.topic("loby/a")
 
 
+def test_unknown_topic_where_nothing_is_declared() -> None:
+    """Where there are no channels no name is suggested, and none promised."""
+    with pytest.raises(UnknownTopic, match=r"^no channel declares the topic 'zebra'$"):
+        Bus(Loop()).topic("zebra")
+
+
 def test_declared_name_allows_what_is_below_it() -> None:
     """``rooms`` allows ``rooms/a/b``, with the options of ``rooms``."""
     bed = Bed()
     options = TopicOptions(history=7)
     bed.bus.declare("rooms", options)
     assert bed.bus.topic("rooms/a/b").options is options
+
+
+def test_topic_goes_by_what_is_declared_now() -> None:
+    """What is declared anew holds for the topics that exist."""
+    bed = Bed(TopicOptions(history=1))
+    bed.publish("1", "2")
+    bed.bus.declare("t", TopicOptions(history=2))
+    assert [message.data for message in bed.topic.history()] == ["1", "2"]
+
+
+def test_what_was_forgotten_is_unknown() -> None:
+    """Nothing is made any more of what is declared no longer."""
+    bed = Bed()
+    bed.bus.forget("t")
+    with pytest.raises(UnknownTopic):
+        bed.bus.topic("t/1")
+
+
+def test_what_was_never_declared_is_forgotten() -> None:
+    """To forget what is unknown is nothing: who undoes a change need not know how far it came."""
+    bed = Bed()
+    bed.bus.forget("zebra")
+    assert bed.bus.topic("t/1") is not None
+
+
+def test_forgetting_takes_no_other_topic() -> None:
+    """A channel whose name begins like that of another is another one."""
+    bed = Bed()
+    bed.bus.declare("topics")
+    bed.publish("x", topic="t/1")
+    bed.publish("x", topic="topics/1")
+    bed.bus.forget("t")
+    assert [topic.name for topic in bed.bus.topics] == ["topics/1"]
 
 
 def test_topic_is_one_object() -> None:
@@ -80,6 +122,57 @@ def test_idle_topic_gives_its_place() -> None:
     bed.join(topic="t/2")
     bed.bus.topic("t/3")
     assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
+
+
+def test_first_one_left_gives_its_place() -> None:
+    """Of several idle topics the one that was used first goes."""
+    bed = Bed(topics=2)
+    bed.publish("x", topic="t/1")
+    bed.publish("x", topic="t/2")
+    bed.bus.topic("t/3")
+    assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
+
+
+def test_unknown_topic_takes_no_place() -> None:
+    """At the limit nothing goes for a topic that cannot be."""
+    bed = Bed(topics=1)
+    bed.publish("x", topic="t/1")
+    with pytest.raises(UnknownTopic):
+        bed.bus.topic("zebra")
+    assert bed.bus.find("t/1") is not None
+
+
+def test_topic_that_is_declared_itself_gives_no_place() -> None:
+    """Nor does the topic of a channel without path variables, though nobody is in it."""
+    bed = Bed(topics=1)
+    bed.publish("x", topic="t")
+    with pytest.raises(TooManyTopics):
+        bed.bus.topic("t/1")
+
+
+def test_topic_that_went_gives_no_place_again() -> None:
+    """What has gone already is not looked for when there is no room."""
+    bed = Bed(topics=1)
+    bed.join(topic="t/1").subscriber.detach()
+    bed.join(topic="t/2")
+    with pytest.raises(TooManyTopics):
+        bed.bus.topic("t/3")
+
+
+def test_engine_knows_of_no_topic_that_found_no_place() -> None:
+    """What cannot be made is not begun either: nobody would close it."""
+    begun = []
+
+    class Noting(Engine):
+        def begin(self, topic: Topic) -> None:
+            begun.append(topic.name)
+
+    bed = Bed(topics=1)
+    bed.bus.engine = Noting(None, bed.bus)
+    bed.join(topic="t/1")
+    with pytest.raises(TooManyTopics):
+        bed.bus.topic("t/2")
+    assert begun == ["t/1"]
 
 
 def test_refusal_does_not_look_at_every_topic(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +232,34 @@ def test_topic_vanishes_when_its_history_has_aged_out() -> None:
     assert (before, bed.bus.topics, bed.bus.size) == (1, [], 0)
 
 
+def test_topic_goes_with_what_it_held() -> None:
+    """The sweep that finds it empty takes it, not the one after."""
+    bed = Bed(TopicOptions(lag=SWEEP / 2))
+    bed.publish("x")
+    bed.advance(SWEEP)
+    assert bed.bus.topics == []
+
+
+def test_who_leaves_a_topic_that_went_takes_no_other() -> None:
+    """A topic that was made again under the same name is not the one that is left."""
+    bed = Bed()
+    before = bed.join().subscriber
+    bed.bus.close()
+    bed.bus.topic("t/1")
+    before.detach()
+    assert bed.bus.find("t/1") is not None
+
+
+def test_topic_that_was_forgotten_brings_nothing_more() -> None:
+    """Who is still there is neither written to nor given up: whoever forgot it closes them."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("x")
+    bed.bus.forget("t")
+    bed.idle()
+    assert (wire.writes, wire.closed) == ([], None)
+
+
 def test_topic_made_again_has_another_epoch() -> None:
     """A position of the topic that went means nothing in the one that came."""
     bed = Bed()
@@ -163,6 +284,24 @@ def test_sweeping_starts_again_with_a_new_topic() -> None:
         bed.publish("x")
         bed.advance(60.0)
         assert bed.bus.topics == []
+
+
+def test_topics_are_swept_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many topics are made, there is one sweep for all of them."""
+    swept = []
+    monkeypatch.setattr(Topic, "sweep", lambda topic, now: swept.append(topic.name))
+    bed = Bed()
+    wires = [bed.join(topic=f"t/{number}") for number in range(3)]
+    bed.advance(2 * SWEEP)
+    assert swept == [wire.subscriber.topic.name for wire in wires] * 2
+
+
+def test_bus_without_topics_waits_for_nothing() -> None:
+    """When all topics have gone there is no timer."""
+    bed = Bed()
+    bed.join().subscriber.detach()
+    bed.advance(SWEEP)
+    assert not bed.loop.soon(3600.0)
 
 
 def test_close_forgets_every_topic() -> None:
@@ -209,6 +348,14 @@ def test_publish_refuses_what_no_message_can_carry() -> None:
     assert bed.publish("x").offset == 1
 
 
+def test_what_no_message_can_carry_makes_no_topic() -> None:
+    """Who says nothing that can be said takes no place."""
+    bed = Bed()
+    with pytest.raises(ValueError, match="no JSON"):
+        bed.publish({"a": object()})
+    assert bed.bus.topics == []
+
+
 def test_publish_refuses_an_unknown_topic() -> None:
     """Publishing does not make a topic that nothing declares."""
     with pytest.raises(UnknownTopic):
@@ -240,6 +387,13 @@ async def test_publish_threadsafe_keeps_the_order(bus: Bus) -> None:
     futures = await asyncio.to_thread(lambda: [bus.publish_threadsafe("lobby", n) for n in range(100)])
     positions = await asyncio.gather(*map(asyncio.wrap_future, futures))
     assert [position.offset for position in positions] == list(range(1, 101))
+
+
+async def test_publish_threadsafe_says_all_of_it(bus: Bus) -> None:
+    """The event, and whom it is not for, are those that the thread said."""
+    await asyncio.wrap_future(bus.publish_threadsafe("lobby", "x", event="bang", exclude=bus))
+    (message,) = bus.topic("lobby").history()
+    assert (message.event, message.exclude) == ("bang", bus)
 
 
 async def test_publish_threadsafe_passes_the_error_on(bus: Bus) -> None:
@@ -274,6 +428,35 @@ def test_small_turns_are_not_paced() -> None:
 def test_burst_lets_the_flush_run() -> None:
     """After TURN_BYTES in one turn a publisher lets the flush run."""
     assert turns_of(Bed(), "x" * (TURN_BYTES // 4), 9) == 2
+
+
+def test_turns_for_the_flush_are_counted() -> None:
+    """How often a publisher let the flush run is in the counters."""
+    bed = Bed()
+    turns = turns_of(bed, "x" * (TURN_BYTES // 4), 9)
+    assert bed.bus.counters["yields"] == turns > 0
+
+
+@pytest.mark.parametrize("which", ["arrive", "depart"])
+def test_burst_of_comings_and_goings_lets_the_flush_run(which: Literal["arrive", "depart"]) -> None:
+    """Who comes with much that is told of it, or goes, lets the flush run as a publisher does."""
+    bed = Bed()
+    told = {"name": "x" * (TURN_BYTES // 4)}
+    bed.topic.here.update((str(number), told) for number in range(8))
+    for number in range(8):
+        bed.spawn(getattr(bed.bus, which)(bed.topic, str(number), told, aloud=True))
+    assert bed.bus.counters["yields"] > 0
+
+
+@pytest.mark.parametrize("aloud", [True, False])
+@pytest.mark.parametrize("which", ["arrive", "depart"])
+def test_only_what_is_said_aloud_is_published(which: Literal["arrive", "depart"], aloud: bool) -> None:
+    """Who comes and goes without a word counts for no message."""
+    bed = Bed()
+    topic = bed.topic
+    topic.here["c1"] = {}
+    bed.spawn(getattr(bed.bus, which)(topic, "c1", {}, aloud=aloud))
+    assert (topic.traffic.published, topic.head) == (aloud, aloud)
 
 
 def test_pacing_follows_a_small_log() -> None:
@@ -325,6 +508,25 @@ def test_shedding_takes_the_oldest() -> None:
     bed.publish(*(f"{number:01000}" for number in range(200)))
     kept = [int(message.data) for message in bed.topic.history()]
     assert kept == list(range(200 - len(kept), 200))
+
+
+def test_shedding_takes_a_tenth() -> None:
+    """The bound takes no more at once, and no less: the next message does not meet it again."""
+    bed = Bed(TopicOptions(history=1000), memory=100_000)
+    sizes = []
+    for _ in range(200):
+        bed.publish("x" * 1000)
+        sizes.append(bed.bus.size)
+    assert 88_000 < min(sizes[100:]) <= 90_000
+
+
+def test_shedding_empties_no_topic() -> None:
+    """Where all hold the same, no one gives up all of it for the others."""
+    bed = Bed(TopicOptions(history=1000), memory=110_000)
+    for number in range(100):
+        bed.publish("x" * 1000, topic=f"t/{number % 10}")
+    assert bed.bus.counters["shed"]
+    assert all(topic.history() for topic in bed.bus.topics)
 
 
 def test_shedding_takes_from_those_who_replay() -> None:
@@ -536,6 +738,18 @@ def test_many_topics_are_cut_into_slices() -> None:
     assert bed.loop.clock - began < 2 * SLICE
 
 
+def test_cut_flush_goes_on_once() -> None:
+    """What is published before it goes on asks for no other one beside it."""
+    bed = Bed()
+    for name in (f"t/{number}" for number in range(50)):
+        for _ in range(5):
+            bed.join(topic=name, cost=SLICE / 10)
+        bed.publish("x", topic=name)
+    bed.loop.turn()
+    bed.publish("y", topic="t/0")
+    assert (bed.loop.busy, bed.loop.soon(2 * SLICE)) == (True, False)
+
+
 def test_error_in_one_topic_stops_no_other() -> None:
     """When a form raises, the other topics are written all the same."""
 
@@ -600,6 +814,134 @@ def test_two_buses_know_nothing_of_each_other() -> None:
     assert wire.writes == []
 
 
+# What is asked of an engine
+
+
+class Noting(Engine):
+    """One that others share, and that remembers what it was asked."""
+
+    shared = True
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(None, bus)
+        self.caught_up: list[Topic] = []
+        self.closed: list[str] = []
+        self.once: list[Once | None] = []
+
+    def begin(self, topic: Topic) -> None:
+        self.bus.opened(topic)
+
+    async def catch_up(self, topic: Topic) -> None:
+        self.caught_up.append(topic)
+        if len(self.caught_up) == 1:
+            self.bus.left(topic)
+
+    def close(self, topic: Topic) -> None:
+        self.closed.append(topic.name)
+
+    async def publish(self, topic: Topic, message: Message, once: Once | None = None) -> Position:
+        if message.data == "refused":
+            raise Unavailable("not now")
+        self.once.append(once)
+        return topic.append(message)
+
+
+@pytest.fixture
+def noting(bus: Bus) -> Noting:
+    """The engine of the bus."""
+    engine = bus.engine = Noting(bus)
+    return engine
+
+
+@pytest.mark.parametrize(("other", "ahead", "asked"), [(False, 0, 0), (False, 1, 1), (True, 0, 1)])
+async def test_engine_is_asked_where_somebody_has_seen_more(
+    bus: Bus, noting: Noting, other: bool, ahead: int, asked: int
+) -> None:
+    """Who comes with a position that is not known here may be ahead; with another nothing is asked."""
+    epoch, offset = await bus.publish("lobby", "x")
+    await bus.open("lobby", Position("0badcafe" if other else epoch, offset + ahead))
+    assert len(noting.caught_up) == asked
+
+
+async def test_topic_that_goes_while_it_is_caught_up_with(bus: Bus, noting: Noting) -> None:
+    """Who opens it is given the one that there is then."""
+    topic = await bus.open("lobby/1", Position("0badcafe", 1))
+    assert bus.find("lobby/1") is topic
+    assert noting.closed == ["lobby/1"]
+
+
+async def test_what_is_refused_counts_for_no_message(bus: Bus, noting: Noting) -> None:
+    """What the engine did not take was not published."""
+    with pytest.raises(Unavailable):
+        await bus.publish("lobby", "refused")
+    assert bus.topic("lobby").traffic.published == 0
+
+
+async def test_what_is_said_for_a_client_has_its_keys(bus: Bus, noting: Noting) -> None:
+    """What a handler publishes has the next one each, but where it says one itself, while there are any."""
+    first, own, second = (Once(key, 1.0) for key in "abc")
+    token = SAYING.set(iter([first, second]))
+    try:
+        for once in (None, own, None, None):
+            await bus.publish("lobby", "x", once=once)
+    finally:
+        SAYING.reset(token)
+    assert noting.once == [first, own, second, None]
+
+
+async def test_what_is_said_in_one_process_needs_no_keys(bus: Bus) -> None:
+    """The memory remembers none of a client's: its process knows what it has answered."""
+    token = SAYING.set(iter([Once("a", 1.0)]))
+    try:
+        await bus.publish("lobby", "x")
+    finally:
+        SAYING.reset(token)
+    assert not bus.engine._published
+
+
+def test_who_is_told_too_much_of_does_not_come() -> None:
+    """Where what is told of somebody is more than the topic can hold, nobody is here."""
+    bed = Bed()
+    told = {"name": "x" * bed.topic.options.lag_bytes}
+    with pytest.raises(TooLarge):
+        bed.spawn(bed.bus.arrive(bed.topic, "c1", told, aloud=True))
+    assert bed.topic.here == {}
+
+
+# What everybody is told
+
+
+def test_who_replays_is_told() -> None:
+    """Who is still catching up is told as everybody is, after what was there before."""
+    bed = Bed(TopicOptions(history=100))
+    bed.publish(*["x" * 10_000] * 50)
+    bed.idle()
+    wire = bed.join(since="earliest")
+    assert wire.subscriber.state is State.BEHIND
+    bed.spawn(bed.bus.tell(Message.of("told", event="realtime:restored", time=0.0)))
+    bed.idle()
+    assert wire.texts[50:] == ["told"]
+
+
+def test_who_lags_is_told() -> None:
+    """Who cannot be written to is told once it can, after what it had not read."""
+    bed = Bed()
+    wire = lagging(bed)
+    bed.spawn(bed.bus.tell(Message.of("told", event="realtime:restored", time=0.0)))
+    wire.drain()
+    bed.idle()
+    assert wire.texts == ["before", "first unread", "told"]
+
+
+def test_who_comes_later_is_not_told_of_what_is_over() -> None:
+    """A newcomer is told what lasts, and nothing else."""
+    bed = Bed()
+    bed.spawn(bed.bus.tell(Message.of("told", event="realtime:restored", time=0.0)))
+    wire = bed.join()
+    bed.idle()
+    assert wire.texts == []
+
+
 # The pace of flushes
 
 
@@ -657,6 +999,41 @@ def test_what_is_published_in_a_pause_leaves_together() -> None:
     assert wire.texts == ["1", "2"]
     bed.advance(SLICE)
     assert (wire.texts, len(wire.writes)) == (["1", "2", "3", "4"], 2)
+
+
+def test_room_that_comes_to_life_is_paced() -> None:
+    """Where one came at a time, several that leave in one flush are followed by a pause."""
+    bed = Bed()
+    wire = bed.join(cost=0.001)
+    for number in range(4):
+        bed.publish(number)
+        bed.idle()
+    bed.publish("a", "b")
+    bed.loop.idle()
+    bed.publish("c")
+    bed.loop.idle()
+    assert wire.texts[4:] == ["a", "b"]
+
+
+def test_quiet_room_is_written_to_at_once() -> None:
+    """A flush that carried one message is followed by no pause but where one is tried."""
+    bed = Bed()
+    wire = bed.join(cost=0.001)
+    bed.publish("0")
+    bed.idle()
+    bed.advance(SWEEP)
+    for text in "12":
+        bed.publish(text)
+        bed.loop.idle()
+    assert wire.texts == ["0", "1", "2"]
+
+
+def test_pause_that_was_ended_is_over() -> None:
+    """After a flush that came before the end of a pause, the rest of it is not waited for."""
+    pace = Pace()
+    pace.flushed(5.0, 5.004, False)
+    pace.flushed(5.001, 5.002, False)
+    assert pace.until <= 5.002
 
 
 def test_publisher_with_much_to_say_ends_a_pause() -> None:

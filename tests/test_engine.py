@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from busdrive import Bed
 from redises import RedisServer, redis_server
 from sites import Site, bus_on, data, site, until
 
+from realtime import engine as engine_module
 from realtime.bus import Bus
 from realtime.engine import Once
 from realtime.engines import redis as redis_module, watch
@@ -226,7 +228,8 @@ async def test_key_is_of_a_topic(sites: Sites) -> None:
     async with sites() as (one, _, _):
         once = Once("k", 60.0)
         await one.publish("room/1", "hi", once=once)
-        assert (await one.publish("room/2", "hi", once=once)).offset == 1
+        position = await one.publish("room/2", "hi", once=once)
+        assert (position, position.offset) == (one.topic("room/2").position, 1)
 
 
 async def test_key_is_of_one_message(sites: Sites) -> None:
@@ -367,6 +370,13 @@ async def test_what_is_released_can_be_claimed(sites: Sites) -> None:
         await one.release("room", "alice", "1.a")
         assert await other.holder("room", "alice") is None
         assert (await other.claim("room", "alice", "2.b")).id == "2.b"
+
+
+async def test_what_nobody_has_is_released(sites: Sites) -> None:
+    """To release what nobody has is nothing."""
+    async with sites() as (one, _, _):
+        await one.release("room", "alice", "1.a")
+        assert await one.holder("room", "alice") is None
 
 
 async def test_only_the_holder_releases(sites: Sites) -> None:
@@ -527,3 +537,48 @@ async def test_what_comes_of_a_topic_that_is_gone(tmp_path: Path) -> None:
         assert isinstance(bus.engine, Redis)
         assert bus.engine._pushed([b"message", b"realtime:{room/gone}", b"0a-1\nhello"]) is None
         assert bus.engine.counters["ignored"] == 0
+
+
+# What the memory remembers
+
+
+def say(bed: Bed, key: str, window: float = 100.0) -> int:
+    """Say something once; how many messages the topic has then."""
+    bed.spawn(bed.bus.publish("t/1", key, once=Once(key, window)))
+    return bed.topic.head
+
+
+def test_oldest_key_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many keys that are remembered the oldest goes before its time, and no other."""
+    monkeypatch.setattr(engine_module, "MAX_KEYS", 2)
+    bed = Bed()
+    assert [say(bed, key) for key in "abcbca"] == [1, 2, 3, 3, 3, 4]
+
+
+def test_key_that_came_anew_is_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that was said again after its time is not forgotten as if it were as old as at first."""
+    monkeypatch.setattr(engine_module, "MAX_KEYS", 4)
+    bed = Bed()
+    say(bed, "a")
+    say(bed, "b", window=1.0)
+    say(bed, "c")
+    bed.advance(2.0)
+    assert [say(bed, key) for key in "bdefb"] == [4, 5, 6, 7, 7]
+
+
+def test_keys_whose_time_is_over_take_no_room() -> None:
+    """They are given up when another comes."""
+    bed = Bed()
+    for key in "abc":
+        say(bed, key, window=1.0)
+    bed.advance(2.0)
+    say(bed, "d")
+    assert list(bed.bus.engine._published) == [("t/1", "d")]
+
+
+def test_key_whose_time_is_over_is_said_anew() -> None:
+    """After its window what has the same key is another message, whatever it says."""
+    bed = Bed()
+    say(bed, "a", window=1.0)
+    bed.advance(1.0)
+    assert say(bed, "a") == 2

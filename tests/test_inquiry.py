@@ -20,9 +20,10 @@ async def answering(topic: str, request: dict[str, object]) -> object:
     return request["do"]
 
 
-async def test_who_has_no_topic_is_not_asked(tmp_path: Path) -> None:
+async def test_who_has_no_topic_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only those who have the topic answer, and nobody else is waited for."""
-    async with site("redis", tmp_path) as (one, other, _):
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 600.0)
+    async with site("redis", tmp_path) as (one, other, _), asyncio.timeout(20):
         one.respond = other.respond = answering
         assert await one.engine.everywhere("room", {"do": 1}) == [1]
         await other.open("room")
@@ -44,6 +45,23 @@ async def test_who_does_not_answer_is_not_waited_for(
         assert await one.engine.everywhere("room", {"do": 1}) == [1]
 
 
+async def test_what_cannot_be_done_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of a plugin in what is asked of all processes is told where it happens."""
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 0.0)
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+
+        async def failing(topic: str, request: dict[str, object]) -> None:
+            raise RuntimeError("a bug")
+
+        bus.respond = failing
+        await bus.open("room")
+        with caplog.at_level(logging.ERROR):
+            assert await bus.engine.everywhere("room", {"do": 1}) == []
+            await until(lambda: "with 'room' could not be done" in caplog.text)
+
+
 @pytest.mark.parametrize("how", ["SUBSCRIBE realtime:{room}", "PSUBSCRIBE *"])
 async def test_who_only_listens_is_not_waited_for(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +76,7 @@ async def test_who_only_listens_is_not_waited_for(
         try:
             writer.write(f"{how}\r\n".encode())
             assert await reader.readline()
+            await redis.command("ZADD", "realtime:nodes", "1", "gone")
             async with asyncio.timeout(20):
                 assert await one.engine.everywhere("room", {"do": 1}) == [1, 1]
         finally:
@@ -77,7 +96,21 @@ async def test_all_are_waited_for_where_nobody_can_say_that_it_is_there(tmp_path
         assert await one.engine.everywhere("room", {"do": 1}) == [1, 1]
 
 
-@pytest.mark.parametrize("question", ["", "x", "[]", "[1,2,3]", '["a",1,{"do":null}]', "{}", "[" * 5000])
+@pytest.mark.parametrize(
+    "question",
+    [
+        "",
+        "x",
+        "[]",
+        "[1,2,3]",
+        '["a","1",{}]',
+        "[1,1,{}]",
+        '["a",1,[]]',
+        '["a",1,{"do":null}]',
+        "{}",
+        "[" * 5000,
+    ],
+)
 async def test_question_that_is_none(
     tmp_path: Path, question: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,3 +152,14 @@ async def test_question_that_is_lost(tmp_path: Path) -> None:
             await asking
         assert not bus.engine.inquiries._answers
         redis.resume()
+
+
+@pytest.mark.parametrize("take", ["asked", "answered"])
+async def test_garbage_is_quoted_in_part(tmp_path: Path, take: str) -> None:
+    """However long what came is, few words are made of it."""
+    async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
+        topic = await bus.open("room")
+        assert isinstance(bus.engine, Redis)
+        inquiries, garbage = bus.engine.inquiries, b" " * 10_000 + b"1"
+        with pytest.raises(ValueError, match=r"^.{60,100}$"):
+            inquiries.asked(topic, garbage) if take == "asked" else inquiries.answered(garbage)
