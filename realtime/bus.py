@@ -114,7 +114,7 @@ class Bus:
         self.limit(topics, memory)
         self._declared: dict[str, TopicOptions] = {}
         self._topics: dict[str, Topic] = {}
-        # Topics that may be idle, the one that was left first before the others.
+        # Topics that may be idle, the one that was made first before the others.
         self._vacant: dict[Topic, None] = {}
         #: What whoever comes is told of the engine.
         self.notice: Message | None = None
