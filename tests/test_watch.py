@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from redises import RedisServer, redis_server
 from sites import bus_on, data, until
+from wire import soon
 
 from realtime.bus import Bus
 from realtime.engine import Once
 from realtime.engines import watch
 from realtime.engines.entries import Keys
+from realtime.engines.feed import PAGE
 from realtime.engines.line import Line
-from realtime.engines.redis import Redis
+from realtime.engines.redis import LOOKERS, Redis
 from realtime.engines.resp import Connection, RedisError, Where
 from realtime.errors import Unavailable
 from realtime.topic import TopicOptions
@@ -334,6 +337,51 @@ async def test_moments_are_in_order(redis: RedisServer) -> None:
     """They are by Redis's clock, and of one millisecond each is after the one before."""
     async with bus_on(redis) as bus:
         assert (engine(bus).watch.clock(), 0) < engine(bus).moment() < engine(bus).moment()
+
+
+# A Redis that is far away
+
+
+@asynccontextmanager
+async def far(redis: RedisServer, delay: float) -> AsyncIterator[RedisServer]:
+    """The same Redis, whose answers take so long, in seconds."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, asked = await asyncio.open_connection("127.0.0.1", redis.port)
+
+        def arrive(data: bytes) -> None:
+            if not writer.is_closing():
+                writer.write(data)
+
+        async def answer() -> None:
+            while data := await there.read(65536):
+                asyncio.get_running_loop().call_later(delay, arrive, data)
+
+        answering = asyncio.create_task(answer())
+        while data := await reader.read(65536):
+            asked.write(data)
+        asked.close()
+        await answering
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        seen = RedisServer(redis.directory)
+        seen.port = server.sockets[0].getsockname()[1]
+        yield seen
+
+
+async def test_far_redis_is_there(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that an answer may take is for each of them, and not for all that a look asks for."""
+    monkeypatch.setattr(watch, "ANSWER_WITHIN", 0.5)
+    async with far(redis, 0.3) as seen, bus_on(seen) as bus:
+        looked = asyncio.Event()
+        monkeypatch.setattr(engine(bus).members, "bury", lambda alive: looked.set())
+        await soon(looked.wait())
+
+
+def test_whoever_reads_leaves_room_for_an_answer() -> None:
+    """What all lookers read at once comes in time on a line of two MiB a second, with what waits behind."""
+    assert LOOKERS * PAGE / watch.ANSWER_WITHIN <= 2 * 1024 * 1024
 
 
 # What the log says

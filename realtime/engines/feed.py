@@ -12,7 +12,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from realtime.bus import TURN_BYTES
 from realtime.engines import entries, watch
 from realtime.engines.entries import SYNC, Change, Entry
 from realtime.engines.pending import Pending
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("realtime.engine")
 
-#: How many bytes of entries are read from a stream at once, more or less: what is written in one turn.
-PAGE = TURN_BYTES
+#: How many bytes of entries are read from a stream at once, more or less: whatever else is asked waits for
+#: what all lookers read at once.
+PAGE = 64 * 1024
 #: How long a log that has nothing stays when nobody says that it is used, in milliseconds.
 EMPTY_STAYS = 120_000
 #: After Redis has said where a message stands, so long the subscription may take to bring it, in seconds.

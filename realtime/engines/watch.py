@@ -63,8 +63,9 @@ class Watch:
 
     async def synchronize(self, connection: Connection) -> None:
         """Set one's clock by that of Redis, and say that this process is there."""
-        async with asyncio.timeout(ANSWER_WITHIN):
+        async with asyncio.timeout(ANSWER_WITHIN) as limit:
             seconds, micros = await connection.ask(b"TIME")
+            limit.reschedule(self._now() + ANSWER_WITHIN)  # for each answer, not for all
             self._skew = int(seconds) + int(micros) / 1e6 - self._now()
             before, self._there = self._there, self.clock()
             try:
@@ -111,8 +112,8 @@ class Watch:
         self.heard.clear()
         forget(asking.ask(b"PUBLISH", engine.inbox(engine.node), b""))
         try:
+            await self.synchronize(asking)
             async with asyncio.timeout(ANSWER_WITHIN):
-                await self.synchronize(asking)
                 alive = await asking.ask(b"ZRANGEBYSCORE", self._nodes, b"%d" % self.clock(), b"+inf")
         except TimeoutError:
             asking.abort(f"Redis has not answered for {ANSWER_WITHIN:g}s")
