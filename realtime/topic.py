@@ -203,7 +203,8 @@ class Topic(Log):
 
     def skip(self, offset: int) -> None:
         """For engines: go on after an offset. What was before it, and has not come, is lost."""
-        torn = range(self.base - 1, offset)
+        # Where nothing has gone since more was lost, those whom that has left behind are as blameless.
+        torn = range(self._torn.start if self._torn.stop == self.base - 1 else self.base - 1, offset)
         self.go_on(Position(self.epoch, offset))
         self._torn, self._look, self._slowest = torn, 0, torn.start
         self._leave_behind()

@@ -331,6 +331,14 @@ async def test_garbage_at_the_head_is_lost_once(redis: RedisServer, one: Bus) ->
     assert engine(one).counters["resets"] == 0
 
 
+async def test_who_came_and_went_with_what_is_lost_is_known(redis: RedisServer, one: Bus) -> None:
+    """Where what told who came cannot be read, as by another version, it is seen who is here."""
+    await redis.command("HSET", f"{CHANNEL}:here", "0123.c1", '[true,{"client":"0123.c1"},1,1]')
+    await spoil(redis, one)
+    await say(one, 2)
+    await until(lambda: [*one.topic("room").here] == ["0123.c1"])
+
+
 async def test_page_of_garbage_is_passed_over(
     redis: RedisServer, one: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,7 +126,7 @@ async def test_question_that_is_none(
         assert bus.engine.counters["ignored"] == ('"do"' not in question)
 
 
-@pytest.mark.parametrize("answer", ["x", "[]", "[1,2,3]", "{}", "1", "[[1],2]", "[99,1]"])
+@pytest.mark.parametrize("answer", ["x", "[]", "[1,2,3]", "{}", "1", '[[1],"a",2]', '[99,"a",1]'])
 async def test_answer_that_is_none(tmp_path: Path, answer: str) -> None:
     """Whatever else comes to a process's own channel is ignored, and nothing breaks."""
     async with redis_server(tmp_path) as redis, bus_on(redis) as bus:
@@ -135,8 +135,36 @@ async def test_answer_that_is_none(tmp_path: Path, answer: str) -> None:
         assert isinstance(engine, Redis)
         assert await redis.command("PUBLISH", engine.inbox(engine.node), answer) == "1"
         await bus.publish("room", "after")
-        await until(lambda: answer == "[99,1]" or engine.counters["ignored"])
+        await until(lambda: answer.startswith("[99") or engine.counters["ignored"])
         assert engine._hearing.lost == 0
+
+
+@pytest.mark.parametrize("deaf", ["other", "one"])
+async def test_who_is_there_and_does_not_answer(
+    tmp_path: Path, deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client is not said to be gone where its process, or the one that asks, is deaf for a moment."""
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 0.2)
+    monkeypatch.setattr("random.uniform", lambda low, high: 60.0)  # before it connects anew
+    async with site("redis", tmp_path) as (one, other, _):
+        one.respond = other.respond = answering
+        await other.open("room")
+        assert isinstance(one.engine, Redis)
+        assert isinstance(other.engine, Redis)
+        request = {"do": 1, "id": f"{other.engine.node}.c1"}
+        assert await one.engine.everywhere("room", request) == [1, 1]
+        (one if deaf == "one" else other).engine._hearing.abort("cut")  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable, match="the process of that client does not answer"):
+            await one.engine.everywhere("room", request)
+
+
+async def test_who_is_gone_and_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a client whose process is gone all others say that they have it not."""
+    monkeypatch.setattr(inquiry, "ANSWERED_WITHIN", 600.0)
+    async with site("redis", tmp_path) as (one, other, _), asyncio.timeout(20):
+        one.respond = other.respond = answering
+        await other.open("room")
+        assert await one.engine.everywhere("room", {"do": 0, "id": "0123.c1"}) == [0, 0]
 
 
 async def test_question_that_is_lost(tmp_path: Path) -> None:

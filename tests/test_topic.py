@@ -901,6 +901,22 @@ def test_what_is_lost_is_told_though_nobody_publishes() -> None:
     assert wire.texts == ["gap 5"]
 
 
+@pytest.mark.parametrize("between", [[], ["x"]])
+def test_what_is_lost_twice_before_it_is_told_closes_nobody(between: list[str]) -> None:
+    """Who has not been told yet of what is lost when more of it is lost is told of all, and goes on."""
+    bed = Bed()
+    wire = bed.join()
+    bed.publish("1")
+    bed.idle()
+    bed.topic.skip(3)
+    for text in between:
+        bed.publish(text)
+    bed.topic.skip(5)
+    bed.publish("6")
+    bed.idle()
+    assert wire.texts == ["1", "gap 4", "6"]
+
+
 def test_what_is_lost_closes_a_form_without_marks() -> None:
     """A form that cannot say that messages are lost ends, with a reason that says it."""
     bed = Bed()

@@ -267,7 +267,8 @@ class Feed:
             lost = "messages of %r that are no longer in Redis are lost: %d"
             self._engine.watch.warn(lost, self.topic.name, missed)
             self.topic.skip(offset)
-            self._token = b""
+            # Among it may have been who came and went.
+            self._token, self.due, self._whole = b"", True, True
 
     def _begin_anew(self, head: Position, kept: list[Entry]) -> None:
         now = self.topic.bus.wall_time()

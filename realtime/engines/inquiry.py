@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from realtime.engines.entries import REQUEST
+from realtime.errors import Unavailable
 
 if TYPE_CHECKING:
     from realtime.engines.feed import Feed
@@ -33,15 +34,17 @@ class Inquiries:
     def __init__(self, engine: Redis) -> None:
         self._engine = engine
         self._numbers = itertools.count(1)
-        self._answers: dict[int, list[Any]] = {}
+        self._answers: dict[int, dict[str, Any]] = {}
         self._news = asyncio.Event()
 
     async def ask(self, feed: Feed, request: dict[str, Any]) -> list[Any]:
-        """What those answer in time who have the topic; raises :exc:`Unavailable` where nobody is asked."""
-        number = next(self._numbers)
-        question = REQUEST + b"\n" + orjson.dumps([self._engine.node, number, request])
-        answers = self._answers[number] = []
-        engine = self._engine
+        """What those answer in time who have the topic; raises :exc:`Unavailable` where nobody is asked.
+
+        And where the process of the client that it is about is there, and does not answer.
+        """
+        number, engine = next(self._numbers), self._engine
+        question = REQUEST + b"\n" + orjson.dumps([engine.node, number, request])
+        answers: dict[str, Any] = self._answers.setdefault(number, {})
         there = b"ZRANGEBYSCORE", f"{engine.prefix}:nodes", engine.moment()[0], b"+inf"
         try:
             alive, wanted = await engine.ask(there, (b"PUBLISH", feed.keys.channel, question))
@@ -54,7 +57,10 @@ class Inquiries:
                         await self._news.wait()
         finally:
             del self._answers[number]
-        return answers
+        # Its line, or that of this process, may be away: whether it is there nobody knows.
+        if (whose := str(request.get("id")).partition(".")[0]).encode() in alive and whose not in answers:
+            raise Unavailable("the process of that client does not answer")
+        return [*answers.values()]
 
     def asked(self, topic: Topic, question: bytes) -> None:
         """A question has come. Raises :exc:`ValueError` for what is none."""
@@ -67,18 +73,17 @@ class Inquiries:
     async def _answer(self, topic: Topic, node: str, number: int, request: dict[str, Any]) -> None:
         """Do what a process wants of all, and say what came of it."""
         try:
-            answer = orjson.dumps([number, await self._engine.bus.respond(topic.name, request)])
-            await self._engine.ask((b"PUBLISH", self._engine.inbox(node), answer))
+            answer = await self._engine.bus.respond(topic.name, request)
+            said = orjson.dumps([number, self._engine.node, answer])
+            await self._engine.ask((b"PUBLISH", self._engine.inbox(node), said))
         except Exception:  # a plugin's, or of whoever else publishes here, or nobody is there any more
             log.exception("what was asked of all processes with %r could not be done", topic.name)
 
     def answered(self, data: bytes) -> None:
         """An answer has come. Raises :exc:`ValueError` for what is none."""
-        try:
-            number, answer = orjson.loads(data)
-            answers = self._answers.get(number)
-        except TypeError:
-            raise ValueError(f"{data[:60]!r} is no answer") from None
-        if answers is not None:
-            answers.append(answer)
-            self._news.set()
+        match orjson.loads(data):
+            case [int(number), str(node), answer]:
+                self._answers.get(number, {})[node] = answer
+                self._news.set()
+            case _:
+                raise ValueError(f"{data[:60]!r} is no answer")

@@ -200,11 +200,10 @@ class Members:
         await self._release(*what)
 
     async def _release(self, *what: Any) -> None:
-        if what not in self._releasing:
-            return  # it is claimed again
         with contextlib.suppress(Unavailable):  # it stays among them, and is tried again
-            await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
-            self._releasing.pop(what, None)
+            if what in self._releasing:  # else it is claimed again
+                await self._engine.ask((b"EVAL", RELEASE.text, 1, *what))
+                self._releasing.pop(what, None)
 
 
 def _beginning(id: str) -> bytes:

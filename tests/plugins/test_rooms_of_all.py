@@ -168,14 +168,17 @@ async def test_name_of_who_cannot_be_asked_just_now(
 ) -> None:
     """A process that hears nothing for a moment, as it connects anew, costs nobody there its name."""
     monkeypatch.setattr("random.uniform", lambda low, high: 0.3)
-    async with two(serve, tmp_path) as (one, other, _), joined(one, "alice"):
+    async with two(serve, tmp_path) as (one, other, _), joined(one, "alice") as alice:
         engine = one.server.bus.engine
         assert isinstance(engine, Redis)
         engine._hearing.abort("so it is here")
         await asyncio.sleep(0)
         async with other.ws("/chat") as second:
             await second.send("alice")
-            assert (await second.closed())[0] == 4509
+            assert (await second.closed())[0] == 1013  # it is told to come back
         holder = await other.server.bus.holder("lobby", "alice")
         assert holder is not None
         assert holder.id.startswith(engine.node)
+        await engine._hearing.working()
+        await alice.send("still here")
+        await alice.expect("alice: still here")  # and nobody was told that it had left
