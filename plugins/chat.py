@@ -28,8 +28,7 @@ from realtime import (
 
 #: How long whoever loses a name may take to leave, before it is asked for again, in seconds.
 LEAVING = 0.05
-#: So often a holder that no process knows is asked for: it may be about to join, or its process is out of
-#: reach for a moment.
+#: So often a holder that no process knows is asked for: it may be about to join.
 ASKED = 20
 
 
