@@ -140,7 +140,8 @@ class Clock:
             calls += 1
             return call_soon(callback, *args, context=context)
 
-        # No loop says whether it has work; what it is given to do can be counted.
+        # No loop says whether it has work; what it is given to do can be counted. A type has no word for
+        # a method that is another one for a while.
         self._loop.call_soon = counted  # type: ignore[assignment, method-assign]
         try:
             for _ in range(MOST_TURNS):

@@ -277,7 +277,8 @@ class Http(web.RequestHandler):
 class TurnedAway(asyncio.Protocol):
     """A connection for which there is no descriptor to spare."""
 
-    # A listener of TCP makes no other kind of transport than this, which can write.
+    # A listener of TCP makes no other kind of transport than this, which can write: the type of the
+    # protocol allows for all kinds.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Say so, and close it."""
         transport.write(_unavailable("the server is full"))

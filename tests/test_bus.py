@@ -124,8 +124,8 @@ def test_idle_topic_gives_its_place() -> None:
     assert sorted(topic.name for topic in bed.bus.topics) == ["t/2", "t/3"]
 
 
-def test_first_one_left_gives_its_place() -> None:
-    """Of several idle topics the one that was used first goes."""
+def test_first_one_made_gives_its_place() -> None:
+    """Of several idle topics the one that was made first goes."""
     bed = Bed(topics=2)
     bed.publish("x", topic="t/1")
     bed.publish("x", topic="t/2")
